@@ -1,0 +1,1 @@
+//! Objects to snapshot: merging, scoping, defaults, cross-object checks.

@@ -1,0 +1,1 @@
+//! The control plane at work: ADS server, CA, webhooks, debug pages.

@@ -1,0 +1,1 @@
+//! SPIFFE names, certificates and the rules of a certificate authority.

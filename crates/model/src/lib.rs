@@ -1,0 +1,1 @@
+//! The mesh as we mean it: an immutable snapshot with indexes and origins.

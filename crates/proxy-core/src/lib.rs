@@ -1,0 +1,1 @@
+//! The proxy's brain: plain values and functions, no IO.

@@ -1,0 +1,1 @@
+//! The proxy's protobuf door: bootstrap, ADS client, decode, ACK and NACK.

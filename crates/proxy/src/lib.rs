@@ -1,0 +1,1 @@
+//! The proxy's hands: accept, codecs, pools, drain, sinks, admin.

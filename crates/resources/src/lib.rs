@@ -1,0 +1,1 @@
+//! What users write: Istio and Kubernetes objects, typed and checked.

@@ -1,0 +1,1 @@
+//! Snapshot and proxy key to xDS resources, one file per type.

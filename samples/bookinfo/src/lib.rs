@@ -1,0 +1,1 @@
+//! Bookinfo: details, ratings, reviews and productpage.
