@@ -1,0 +1,1 @@
+//! The pod network: bridge, service addresses, DNS.

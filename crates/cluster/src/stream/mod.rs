@@ -1,0 +1,1 @@
+//! Streaming subresources of pods: log, exec, attach, portforward.
