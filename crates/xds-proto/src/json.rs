@@ -1,0 +1,1 @@
+//! Protobuf's JSON form.
