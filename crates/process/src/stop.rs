@@ -1,0 +1,89 @@
+//! One fact, "this process is to stop", told once and heard by every task that holds a [`Stop`].
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// The listening end: cheap to clone, never un-stops.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// The telling end. Dropping it without a word counts as a stop, so no task outlives its owner.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+/// A fresh pair.
+pub fn pair() -> (Stopper, Stop) {
+    let (sender, receiver) = watch::channel(false);
+    (Stopper(sender), Stop(receiver))
+}
+
+impl Stopper {
+    /// Tells every holder to stop. Telling twice is fine.
+    pub fn stop(&self) {
+        // An error means nobody listens any more: stopped is what they are.
+        let _ = self.0.send(true);
+    }
+}
+
+impl Stop {
+    /// Completes when the stop has been told or its teller is gone.
+    pub async fn stopped(&self) {
+        let mut receiver = self.0.clone();
+        // An error is a dropped teller, which counts as a stop.
+        let _ = receiver.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Whether the stop has been told.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// A stop that SIGTERM, SIGINT or SIGHUP tells. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// When the process may not install signal handlers.
+pub fn on_signals() -> std::io::Result<Stop> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let (stopper, stop) = pair();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+            _ = hup.recv() => "SIGHUP",
+        };
+        tracing::info!(signal = name, "stopping");
+        stopper.stop();
+        // Kept until the runtime ends: a second signal must not fall back to the default action,
+        // which would cut a drain short.
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                _ = hup.recv() => {}
+            }
+        }
+    });
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_reaches_every_clone_and_a_dropped_stopper_counts() {
+        let (stopper, stop) = pair();
+        let other = stop.clone();
+        assert!(!other.is_stopped());
+        stopper.stop();
+        other.stopped().await;
+        assert!(stop.is_stopped());
+        let (stopper, stop) = pair();
+        drop(stopper);
+        stop.stopped().await;
+        assert!(stop.is_stopped());
+    }
+}
