@@ -1,0 +1,447 @@
+//! The snapshot: one consistent configuration, with the indexes the generator asks.
+
+use crate::{
+    DestinationRule, ExportTo, Gateway, Labels, MeshConfig, Service, ServiceKey, Sidecar, Str,
+    VirtualService, host,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Items sorted by whom they are exported to.
+#[derive(Debug, Clone)]
+struct Visible<T> {
+    public: Vec<Arc<T>>,
+    by_namespace: HashMap<Str, Vec<Arc<T>>>,
+}
+
+impl<T> Default for Visible<T> {
+    fn default() -> Self {
+        Self {
+            public: Vec::new(),
+            by_namespace: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Visible<T> {
+    fn add(&mut self, item: &Arc<T>, export_to: &ExportTo) {
+        match export_to {
+            ExportTo::All => self.public.push(item.clone()),
+            ExportTo::Namespaces(set) => {
+                for ns in set {
+                    self.by_namespace
+                        .entry(ns.clone())
+                        .or_default()
+                        .push(item.clone());
+                }
+            }
+        }
+    }
+
+    fn visible_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<T>> {
+        self.public
+            .iter()
+            .chain(self.by_namespace.get(namespace).into_iter().flatten())
+    }
+}
+
+/// One consistent configuration. Build it with [`Snapshot::new`]; it is never altered.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Counts compilations: a later snapshot has a larger version.
+    pub version: u64,
+    /// Mesh-wide settings.
+    pub mesh: MeshConfig,
+    services: Vec<Arc<Service>>,
+    service_by_host: HashMap<Str, Vec<Arc<Service>>>,
+    visible_services: Visible<Service>,
+    services_by_selector_namespace: HashMap<Str, Vec<Arc<Service>>>,
+    virtual_services: Vec<Arc<VirtualService>>,
+    mesh_virtual_services: Visible<VirtualService>,
+    virtual_services_by_gateway: HashMap<Str, Vec<Arc<VirtualService>>>,
+    destination_rules: Vec<Arc<DestinationRule>>,
+    rules_by_namespace: HashMap<Str, HostRules>,
+    gateways: Vec<Arc<Gateway>>,
+    sidecars: HashMap<Str, Vec<Arc<Sidecar>>>,
+    namespaces: BTreeMap<Str, Labels>,
+}
+
+/// Destination rules of one namespace by host; wildcards most specific first.
+#[derive(Debug, Clone, Default)]
+struct HostRules {
+    exact: HashMap<Str, Vec<Arc<DestinationRule>>>,
+    wildcard: Vec<Arc<DestinationRule>>,
+}
+
+/// The parts a snapshot is built from.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    /// Mesh-wide settings.
+    pub mesh: MeshConfig,
+    /// Services, Kubernetes and external.
+    pub services: Vec<Arc<Service>>,
+    /// Virtual services with delegates merged.
+    pub virtual_services: Vec<Arc<VirtualService>>,
+    /// Destination rules, those of the same host and namespace merged.
+    pub destination_rules: Vec<Arc<DestinationRule>>,
+    /// Gateways.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// Sidecar objects.
+    pub sidecars: Vec<Arc<Sidecar>>,
+    /// Namespaces with their labels.
+    pub namespaces: BTreeMap<Str, Labels>,
+}
+
+impl Snapshot {
+    /// Sorts the parts (oldest first, then by name) and builds the indexes.
+    pub fn new(version: u64, parts: Parts) -> Self {
+        let Parts {
+            mesh,
+            mut services,
+            mut virtual_services,
+            mut destination_rules,
+            mut gateways,
+            mut sidecars,
+            namespaces,
+        } = parts;
+        services.sort_by(|a, b| {
+            (a.created, &a.hostname, &a.namespace).cmp(&(b.created, &b.hostname, &b.namespace))
+        });
+        virtual_services.sort_by(|a, b| {
+            (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+        });
+        destination_rules.sort_by(|a, b| {
+            (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+        });
+        gateways.sort_by(|a, b| {
+            (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+        });
+        sidecars.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+
+        let mut snap = Self {
+            version,
+            mesh,
+            namespaces,
+            ..Self::default()
+        };
+        for s in &services {
+            snap.service_by_host
+                .entry(s.hostname.clone())
+                .or_default()
+                .push(s.clone());
+            snap.visible_services.add(s, &s.export_to);
+            if !s.selector.is_empty() {
+                snap.services_by_selector_namespace
+                    .entry(s.namespace.clone())
+                    .or_default()
+                    .push(s.clone());
+            }
+        }
+        for vs in &virtual_services {
+            for gw in &vs.gateways {
+                if &**gw == crate::route::MESH_GATEWAY {
+                    snap.mesh_virtual_services.add(vs, &vs.export_to);
+                } else {
+                    snap.virtual_services_by_gateway
+                        .entry(gw.clone())
+                        .or_default()
+                        .push(vs.clone());
+                }
+            }
+        }
+        for rule in &destination_rules {
+            let of = snap
+                .rules_by_namespace
+                .entry(rule.namespace.clone())
+                .or_default();
+            if host::is_wildcard(&rule.host) {
+                of.wildcard.push(rule.clone());
+            } else {
+                of.exact
+                    .entry(rule.host.clone())
+                    .or_default()
+                    .push(rule.clone());
+            }
+        }
+        for of in snap.rules_by_namespace.values_mut() {
+            of.wildcard
+                .sort_by(|a, b| host::by_specificity(&a.host, &b.host));
+        }
+        for s in sidecars {
+            snap.sidecars
+                .entry(s.namespace.clone())
+                .or_default()
+                .push(s);
+        }
+        snap.services = services;
+        snap.virtual_services = virtual_services;
+        snap.destination_rules = destination_rules;
+        snap.gateways = gateways;
+        snap
+    }
+
+    /// All services, oldest first.
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// All declarations of a host, oldest first.
+    pub fn services_of_host(&self, hostname: &str) -> &[Arc<Service>] {
+        self.service_by_host
+            .get(hostname)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// The service of this key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services_of_host(&key.hostname)
+            .iter()
+            .find(|s| s.namespace == key.namespace)
+    }
+
+    /// The declaration of a host that a client in `namespace` uses: its own
+    /// namespace's, else a Kubernetes one, else the oldest visible.
+    pub fn service_for(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
+        let mut best: Option<&Arc<Service>> = None;
+        for s in self.services_of_host(hostname) {
+            if !s.export_to.visible_in(namespace) {
+                continue;
+            }
+            if best.is_none_or(|b| preference(s, namespace) < preference(b, namespace)) {
+                best = Some(s);
+            }
+        }
+        best
+    }
+
+    /// Services visible in a namespace, one per host, oldest first.
+    pub fn visible_services(&self, namespace: &str) -> Vec<Arc<Service>> {
+        let mut out: Vec<Arc<Service>> = Vec::new();
+        let mut taken: HashSet<&str> = HashSet::new();
+        for s in self.visible_services.visible_in(namespace) {
+            let lone = self.services_of_host(&s.hostname).len() == 1;
+            let chosen = lone
+                || self
+                    .service_for(&s.hostname, namespace)
+                    .is_some_and(|chosen| Arc::ptr_eq(chosen, s));
+            if chosen && taken.insert(&s.hostname) {
+                out.push(s.clone());
+            }
+        }
+        out.sort_by(|a, b| (a.created, &a.hostname).cmp(&(b.created, &b.hostname)));
+        out
+    }
+
+    /// Services of a namespace whose selector matches these labels, oldest first.
+    pub fn services_selecting<'a>(
+        &'a self,
+        namespace: &str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
+        self.services_by_selector_namespace
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .filter(move |s| s.selector.matches(labels))
+    }
+
+    /// All virtual services, oldest first.
+    pub fn virtual_services(&self) -> &[Arc<VirtualService>] {
+        &self.virtual_services
+    }
+
+    /// Virtual services for sidecars of a namespace, oldest first.
+    pub fn mesh_virtual_services(&self, namespace: &str) -> Vec<Arc<VirtualService>> {
+        let mut out: Vec<_> = self
+            .mesh_virtual_services
+            .visible_in(namespace)
+            .cloned()
+            .collect();
+        out.sort_by(|a, b| {
+            (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+        });
+        out
+    }
+
+    /// Virtual services bound to a gateway (`namespace/name`), oldest first.
+    /// Whether a server's host admits their namespace is the caller's question.
+    pub fn gateway_virtual_services(&self, gateway: &str) -> &[Arc<VirtualService>] {
+        self.virtual_services_by_gateway
+            .get(gateway)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// All destination rules, oldest first.
+    pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
+        &self.destination_rules
+    }
+
+    /// The destination rule in force for a client workload and a service host:
+    /// the client's namespace, then the service's, then the root namespace's;
+    /// in each, an exact host before wildcards, a rule with a matching workload
+    /// selector (client namespace only) before one without.
+    pub fn destination_rule(
+        &self,
+        hostname: &str,
+        client_namespace: &str,
+        client_labels: &Labels,
+        service_namespace: &str,
+    ) -> Option<&Arc<DestinationRule>> {
+        let root = &*self.mesh.root_namespace;
+        // A client in the root namespace skips the first step: its rules there
+        // are meant for everybody and come last.
+        if client_namespace != root {
+            let found = self.rule_in(client_namespace, hostname, |r| {
+                r.workload_selector
+                    .as_ref()
+                    .is_none_or(|s| s.matches(client_labels))
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        let seen = |r: &DestinationRule| {
+            r.export_to.visible_in(client_namespace)
+                && r.workload_selector.as_ref().is_none_or(|s| {
+                    r.namespace.as_ref() == client_namespace && s.matches(client_labels)
+                })
+        };
+        let mut found = None;
+        if service_namespace != client_namespace || client_namespace == root {
+            found = self.rule_in(service_namespace, hostname, seen);
+        }
+        found.or_else(|| self.rule_in(root, hostname, seen))
+    }
+
+    fn rule_in(
+        &self,
+        namespace: &str,
+        hostname: &str,
+        accept: impl Fn(&DestinationRule) -> bool,
+    ) -> Option<&Arc<DestinationRule>> {
+        let of = self.rules_by_namespace.get(namespace)?;
+        let exact = of
+            .exact
+            .get(hostname)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let selecting = exact
+            .iter()
+            .find(|r| r.workload_selector.is_some() && accept(r));
+        if let Some(rule) = selecting.or_else(|| exact.iter().find(|r| accept(r))) {
+            return Some(rule);
+        }
+        of.wildcard
+            .iter()
+            .find(|r| host::covers(&r.host, hostname) && accept(r))
+    }
+
+    /// All gateways, oldest first.
+    pub fn gateways(&self) -> &[Arc<Gateway>] {
+        &self.gateways
+    }
+
+    /// Gateways that configure a gateway workload with these labels, oldest first.
+    pub fn gateways_for<'a>(
+        &'a self,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Gateway>> {
+        self.gateways.iter().filter(move |g| g.selects(labels))
+    }
+
+    /// The sidecar object in force for a workload: one that selects it, else
+    /// its namespace's, else the root namespace's without selector.
+    pub fn sidecar_for(&self, namespace: &str, labels: &Labels) -> Option<&Arc<Sidecar>> {
+        let own = self
+            .sidecars
+            .get(namespace)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        own.iter()
+            .find(|s| s.selector.is_some() && s.selects(labels))
+            .or_else(|| own.iter().find(|s| s.selector.is_none()))
+            .or_else(|| {
+                let root = self.sidecars.get(&self.mesh.root_namespace)?;
+                root.iter().find(|s| s.selector.is_none())
+            })
+    }
+
+    /// All sidecar objects, in no order.
+    pub fn sidecars(&self) -> impl Iterator<Item = &Arc<Sidecar>> {
+        self.sidecars.values().flatten()
+    }
+
+    /// Namespaces with their labels.
+    pub fn namespaces(&self) -> &BTreeMap<Str, Labels> {
+        &self.namespaces
+    }
+}
+
+/// Smaller is preferred when several namespaces declare one host.
+fn preference(s: &Service, namespace: &str) -> (bool, crate::Registry, crate::Timestamp) {
+    (&*s.namespace != namespace, s.registry, s.created)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Origin, TrafficPolicy};
+
+    fn rule(namespace: &str, host: &str, export: ExportTo) -> Arc<DestinationRule> {
+        Arc::new(DestinationRule {
+            namespace: namespace.into(),
+            name: "r".into(),
+            origin: Origin::new("DestinationRule", namespace, "r"),
+            created: 0,
+            host: host.into(),
+            export_to: export,
+            workload_selector: None,
+            policy: TrafficPolicy::default(),
+            subsets: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn rule_lookup_client_then_service_then_root() {
+        let host = "a.svc.svc.cluster.local";
+        let rules = vec![
+            rule("client", "*.svc.cluster.local", ExportTo::All),
+            rule("svc", host, ExportTo::All),
+            rule("istio-system", "*.local", ExportTo::All),
+            rule(
+                "shy",
+                "b.shy.svc.cluster.local",
+                ExportTo::Namespaces(["shy".into()].into()),
+            ),
+        ];
+        let snap = Snapshot::new(
+            1,
+            Parts {
+                destination_rules: rules,
+                ..Parts::default()
+            },
+        );
+        let labels = Labels::new();
+        let of = |h: &str, c: &str, s: &str| {
+            snap.destination_rule(h, c, &labels, s)
+                .map(|r| r.namespace.to_string())
+        };
+        assert_eq!(of(host, "client", "svc").as_deref(), Some("client"));
+        assert_eq!(of(host, "other", "svc").as_deref(), Some("svc"));
+        assert_eq!(
+            of("c.x.svc.cluster.local", "other", "x").as_deref(),
+            Some("istio-system")
+        );
+        assert_eq!(
+            of("b.shy.svc.cluster.local", "other", "shy").as_deref(),
+            Some("istio-system")
+        );
+        assert_eq!(
+            of("b.shy.svc.cluster.local", "shy", "shy").as_deref(),
+            Some("shy")
+        );
+        assert_eq!(of("x.com", "other", "x"), None);
+    }
+}
