@@ -6,9 +6,14 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::api::selector::{from_label_selector, matches_labels};
+
 /// A string at a JSON pointer, or `""`.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or("")
 }
 
 /// An integer at a JSON pointer.
@@ -18,12 +23,18 @@ pub fn int(object: &Value, pointer: &str) -> Option<i64> {
 
 /// A boolean at a JSON pointer, `false` when absent.
 pub fn flag(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
 }
 
 /// A list at a JSON pointer, empty when absent.
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// `metadata.name`.
@@ -48,7 +59,11 @@ pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 
 /// One annotation, if present.
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get("annotations")?.get(key)?.as_str()
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(key)?
+        .as_str()
 }
 
 /// Whether the object is being deleted.
@@ -109,7 +124,9 @@ pub fn ensure_map<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String,
 
 /// The controlling owner: the reference with `controller: true`.
 pub fn controller_of(object: &Value) -> Option<&Value> {
-    list(object, "/metadata/ownerReferences").iter().find(|owner| flag(owner, "/controller"))
+    list(object, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| flag(owner, "/controller"))
 }
 
 /// The controlling owner's uid, or `""`.
@@ -129,47 +146,58 @@ pub fn owner_reference(owner: &Value, api_version: &str, kind: &str) -> Value {
 ///
 /// An empty selector selects everything; `None` or null selects nothing.
 pub fn selector_matches(selector: Option<&Value>, object: &Value) -> bool {
-    let Some(selector) = selector.and_then(Value::as_object) else { return false };
-    let labels = map(object, "/metadata/labels");
-    let value_of = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-    let wanted = selector.get("matchLabels").and_then(Value::as_object);
-    if wanted.is_some_and(|wanted| wanted.iter().any(|(k, v)| value_of(k) != v.as_str())) {
+    let Some(selector) = selector.filter(|selector| selector.is_object()) else {
         return false;
-    }
-    let expressions = selector.get("matchExpressions").and_then(Value::as_array);
-    expressions.is_none_or(|all| {
-        all.iter().all(|expression| expression_matches(expression, value_of(text(expression, "/key"))))
-    })
+    };
+    matches_labels(
+        &from_label_selector(selector),
+        &object["metadata"]["labels"],
+    )
 }
 
 /// One `{key, operator, values}` requirement against the value of its key.
 ///
-/// Knows the operators of label selectors and of node affinity (`Gt`, `Lt` compare integers).
+/// As in node affinity: `Gt` and `Lt` compare integers.
 pub fn expression_matches(expression: &Value, value: Option<&str>) -> bool {
     let values = list(expression, "/values");
     let contains = |value: &str| values.iter().any(|v| v.as_str() == Some(value));
-    let bound = || values.first().and_then(Value::as_str).and_then(|v| v.parse::<i64>().ok());
+    let bound = || {
+        values
+            .first()
+            .and_then(Value::as_str)
+            .and_then(|v| v.parse::<i64>().ok())
+    };
     let number = || value.and_then(|v| v.parse::<i64>().ok());
     match text(expression, "/operator") {
         "In" => value.is_some_and(contains),
         "NotIn" => !value.is_some_and(contains),
         "Exists" => value.is_some(),
         "DoesNotExist" => value.is_none(),
-        "Gt" => number().zip(bound()).is_some_and(|(value, bound)| value > bound),
-        "Lt" => number().zip(bound()).is_some_and(|(value, bound)| value < bound),
+        "Gt" => number()
+            .zip(bound())
+            .is_some_and(|(value, bound)| value > bound),
+        "Lt" => number()
+            .zip(bound())
+            .is_some_and(|(value, bound)| value < bound),
         _ => false,
     }
 }
 
 /// Whether a plain equality selector (as in a Service) selects the object; empty selects nothing.
 pub fn plain_selector_matches(selector: Option<&Map<String, Value>>, object: &Value) -> bool {
-    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return false };
-    selector.iter().all(|(key, value)| label(object, key) == value.as_str())
+    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+        return false;
+    };
+    selector
+        .iter()
+        .all(|(key, value)| label(object, key) == value.as_str())
 }
 
 /// The condition of a type in `status.conditions`.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    list(object, "/status/conditions").iter().find(|c| text(c, "/type") == kind)
+    list(object, "/status/conditions")
+        .iter()
+        .find(|c| text(c, "/type") == kind)
 }
 
 /// Whether the condition of a type is `True`.
@@ -204,7 +232,9 @@ pub fn pod_available_in(pod: &Value, min_ready_seconds: i64, now: Timestamp) -> 
 
 /// The resource version as a number for comparisons of age only; 0 when absent.
 pub fn revision_number(object: &Value, key: &str) -> i64 {
-    annotation(object, key).and_then(|v| v.parse().ok()).unwrap_or(0)
+    annotation(object, key)
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A copy without nulls and empty maps or lists, so that two spellings of one value compare equal.
@@ -266,7 +296,10 @@ pub fn short_hash(value: &Value, salt: u64) -> String {
     let mut canonical = String::new();
     canonical_text(&pruned(value), &mut canonical);
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in canonical.bytes().chain(salt.to_le_bytes().into_iter().filter(|_| salt > 0)) {
+    for byte in canonical
+        .bytes()
+        .chain(salt.to_le_bytes().into_iter().filter(|_| salt > 0))
+    {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     let mut name = String::with_capacity(10);
@@ -288,10 +321,23 @@ mod tests {
         assert!(yes(json!({})));
         assert!(yes(json!({"matchLabels": {"app": "a"}})));
         assert!(!yes(json!({"matchLabels": {"app": "b"}})));
-        assert!(yes(json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "c"]}]})));
-        assert!(yes(json!({"matchExpressions": [{"key": "zz", "operator": "NotIn", "values": ["a"]}]})));
-        assert!(!yes(json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]})));
-        assert!(yes(json!({"matchExpressions": [{"key": "n", "operator": "Gt", "values": ["4"]}]})));
+        assert!(yes(
+            json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "c"]}]})
+        ));
+        assert!(yes(
+            json!({"matchExpressions": [{"key": "zz", "operator": "NotIn", "values": ["a"]}]})
+        ));
+        assert!(!yes(
+            json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]})
+        ));
+        assert!(expression_matches(
+            &json!({"operator": "Gt", "values": ["4"]}),
+            Some("5")
+        ));
+        assert!(!expression_matches(
+            &json!({"operator": "Lt", "values": ["4"]}),
+            Some("x")
+        ));
         assert!(!selector_matches(None, &pod));
         assert!(!plain_selector_matches(Some(&Map::new()), &pod));
     }

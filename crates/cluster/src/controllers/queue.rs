@@ -20,12 +20,18 @@ pub struct Key {
 impl Key {
     /// A key from its two parts.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// The key of an object.
     pub fn of(object: &serde_json::Value) -> Self {
-        Self::new(super::object::namespace(object), super::object::name(object))
+        Self::new(
+            super::object::namespace(object),
+            super::object::name(object),
+        )
     }
 }
 
@@ -87,7 +93,11 @@ impl Queue {
         let at = Instant::now() + delay;
         {
             let mut state = self.state();
-            if state.planned.get(&key).is_some_and(|planned| *planned <= at) {
+            if state
+                .planned
+                .get(&key)
+                .is_some_and(|planned| *planned <= at)
+            {
                 return;
             }
             state.planned.insert(key.clone(), at);
@@ -110,7 +120,9 @@ impl Queue {
             *count += 1;
             *count
         };
-        let delay = FIRST_BACK_OFF.saturating_mul(1 << (failures - 1).min(16)).min(MAX_BACK_OFF);
+        let delay = FIRST_BACK_OFF
+            .saturating_mul(1 << (failures - 1).min(16))
+            .min(MAX_BACK_OFF);
         self.add_after(key, delay);
         delay
     }

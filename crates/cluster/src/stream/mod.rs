@@ -1,1 +1,1 @@
-//! Streaming subresources of pods: log, exec, attach, portforward.
+//! Streaming subresources of pods: log, exec, attach and port-forward.

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::object::text;
+use crate::controllers::object::{int, text};
 
 /// What the arithmetic needs to know of one replica set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,9 +33,13 @@ pub struct Limits {
 impl Limits {
     /// Resolves `spec.replicas` and `spec.strategy`; Recreate has no surge and no floor.
     pub fn of(deployment: &Value) -> Self {
-        let replicas = super::object::int(deployment, "/spec/replicas").unwrap_or(1).max(0);
+        let replicas = int(deployment, "/spec/replicas").unwrap_or(1).max(0);
         if text(deployment, "/spec/strategy/type") == "Recreate" {
-            return Self { replicas, surge: 0, unavailable: replicas };
+            return Self {
+                replicas,
+                surge: 0,
+                unavailable: replicas,
+            };
         }
         let rolling = deployment.pointer("/spec/strategy/rollingUpdate");
         let field = |key: &str| rolling.and_then(|r| r.get(key));
@@ -44,12 +48,20 @@ impl Limits {
         if surge == 0 && unavailable == 0 {
             unavailable = 1;
         }
-        Self { replicas, surge, unavailable: unavailable.min(replicas) }
+        Self {
+            replicas,
+            surge,
+            unavailable: unavailable.min(replicas),
+        }
     }
 
     /// The ceiling of pods over all sets; zero when scaled to zero.
     pub fn ceiling(self) -> i64 {
-        if self.replicas == 0 { 0 } else { self.replicas + self.surge }
+        if self.replicas == 0 {
+            0
+        } else {
+            self.replicas + self.surge
+        }
     }
 }
 
@@ -61,7 +73,11 @@ pub fn resolve(value: Option<&Value>, total: i64, round_up: bool) -> i64 {
         _ => 25,
     };
     let scaled = total.saturating_mul(percent);
-    if round_up { (scaled + 99) / 100 } else { scaled / 100 }
+    if round_up {
+        (scaled + 99) / 100
+    } else {
+        scaled / 100
+    }
 }
 
 /// The next size of the new set in a rolling update.
@@ -119,14 +135,21 @@ pub fn proportional(limits: Limits, sets: &[SetView]) -> Vec<i64> {
     });
     let mut left = change;
     for &i in &order {
-        let before = sets[i].max_annotation.filter(|m| *m > 0).unwrap_or(limits.replicas.max(1));
+        let before = sets[i]
+            .max_annotation
+            .filter(|m| *m > 0)
+            .unwrap_or(limits.replicas.max(1));
         let share = if limits.replicas == 0 {
             -sets[i].replicas
         } else {
             let target = sets[i].replicas as f64 * limits.ceiling() as f64 / before as f64;
             target.round() as i64 - sets[i].replicas
         };
-        let share = if change > 0 { share.clamp(0, left) } else { share.clamp(left, 0) };
+        let share = if change > 0 {
+            share.clamp(0, left)
+        } else {
+            share.clamp(left, 0)
+        };
         sizes[i] += share;
         left -= share;
     }
@@ -142,24 +165,37 @@ mod tests {
     use serde_json::json;
 
     fn set(replicas: i64, available: i64) -> SetView {
-        SetView { replicas, available, max_annotation: None }
+        SetView {
+            replicas,
+            available,
+            max_annotation: None,
+        }
     }
 
     fn limits(replicas: i64, surge: i64, unavailable: i64) -> Limits {
-        Limits { replicas, surge, unavailable }
+        Limits {
+            replicas,
+            surge,
+            unavailable,
+        }
     }
 
     #[test]
     fn percents_round_surge_up_and_unavailable_down() {
         let of = |r: i64, s: Value, u: Value| {
-            Limits::of(&json!({"spec": {"replicas": r, "strategy": {"type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": s, "maxUnavailable": u}}}}))
+            Limits::of(
+                &json!({"spec": {"replicas": r, "strategy": {"type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": s, "maxUnavailable": u}}}}),
+            )
         };
         assert_eq!(of(10, json!("25%"), json!("25%")), limits(10, 3, 2));
         assert_eq!(of(1, json!("25%"), json!("25%")), limits(1, 1, 0));
         assert_eq!(of(3, json!(0), json!(0)), limits(3, 0, 1));
         assert_eq!(of(3, json!(0), json!(9)), limits(3, 0, 3));
-        assert_eq!(Limits::of(&json!({"spec": {"replicas": 4}})), limits(4, 1, 1));
+        assert_eq!(
+            Limits::of(&json!({"spec": {"replicas": 4}})),
+            limits(4, 1, 1)
+        );
     }
 
     #[test]
@@ -199,7 +235,10 @@ mod tests {
             let total = new.replicas + old[0].replicas;
             assert!(total <= l.replicas + l.surge, "{l:?}: {total} pods");
             let available = new.available + old[0].available;
-            assert!(available >= l.replicas - l.unavailable, "{l:?}: {available} available");
+            assert!(
+                available >= l.replicas - l.unavailable,
+                "{l:?}: {available} available"
+            );
             new.available = (new.available + 1).min(new.replicas);
         }
         assert_eq!((new.replicas, old[0].replicas), (l.replicas, 0), "{l:?}");
@@ -215,7 +254,11 @@ mod tests {
 
     #[test]
     fn scaling_in_a_rollout_keeps_proportions() {
-        let view = |replicas| SetView { replicas, available: 0, max_annotation: Some(13) };
+        let view = |replicas| SetView {
+            replicas,
+            available: 0,
+            max_annotation: Some(13),
+        };
         // 10 replicas with surge 3 split 5 / 8, scaled to 15 (ceiling 18).
         let sizes = proportional(limits(15, 3, 2), &[view(5), view(8)]);
         assert_eq!(sizes.iter().sum::<i64>(), 18);
