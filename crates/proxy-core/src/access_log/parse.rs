@@ -1,0 +1,402 @@
+//! Format text to operators.
+use std::fmt;
+
+use super::command::{
+    AddressPart, Command, DurationUnit, Field, GrpcStatusForm, MetadataSource, Op, TimePoint,
+};
+use super::time::TimeFormat;
+use super::{JsonNode, Template};
+use crate::config::{Name, Value};
+
+/// A format that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormatError {
+    /// Byte offset of the operator in the format text.
+    pub at: usize,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "format at byte {}: {}", self.at, self.reason)
+    }
+}
+
+impl std::error::Error for FormatError {}
+
+impl Template {
+    /// Reads a template: text with `%OPERATOR(arguments):length%`, `%%` for a percent sign.
+    ///
+    /// # Errors
+    /// When an operator is unknown, badly formed or not closed.
+    pub fn parse(format: &str) -> Result<Self, FormatError> {
+        let mut ops = Vec::new();
+        let mut literal = String::new();
+        let mut at = 0;
+        while let Some(found) = format[at..].find('%') {
+            literal.push_str(&format[at..at + found]);
+            let start = at + found;
+            if format[start + 1..].starts_with('%') {
+                literal.push('%');
+                at = start + 2;
+                continue;
+            }
+            let error = |reason: String| FormatError { at: start, reason };
+            let (name, args, length, end) = operator(&format[start..]).map_err(error)?;
+            let command = command(name, args).map_err(error)?;
+            if !literal.is_empty() {
+                ops.push(Op::Literal(std::mem::take(&mut literal).into()));
+            }
+            ops.push(Op::Command(command, length));
+            at = start + end;
+        }
+        literal.push_str(&format[at..]);
+        if !literal.is_empty() {
+            ops.push(Op::Literal(literal.into()));
+        }
+        Ok(Self { ops })
+    }
+
+    /// A template without operators.
+    #[must_use]
+    pub fn literal(text: &str) -> Self {
+        Self { ops: if text.is_empty() { vec![] } else { vec![Op::Literal(text.into())] } }
+    }
+
+    /// The text, where there is no operator.
+    #[must_use]
+    pub fn as_literal(&self) -> Option<&str> {
+        match &self.ops[..] {
+            [] => Some(""),
+            [Op::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The operators, for those that must know what a template reads.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+}
+
+impl JsonNode {
+    /// Reads a `json_format`: strings are templates, other values stay.
+    ///
+    /// # Errors
+    /// When a template is not understood.
+    pub fn parse(value: &Value) -> Result<Self, FormatError> {
+        Ok(match value {
+            Value::Null => Self::Literal("null".into()),
+            Value::Bool(b) => Self::Literal(if *b { "true" } else { "false" }.into()),
+            Value::Number(n) => Self::Literal(format!("{n}").into()),
+            Value::String(s) => Self::Template(Template::parse(s)?),
+            Value::List(list) => Self::List(list.iter().map(Self::parse).collect::<Result<_, _>>()?),
+            Value::Struct(map) => Self::Object(
+                map.iter().map(|(k, v)| Ok((k.clone(), Self::parse(v)?))).collect::<Result<_, FormatError>>()?,
+            ),
+        })
+    }
+}
+
+/// Cuts `%NAME(args):len%` off the front: name, arguments, length, bytes used.
+fn operator(text: &str) -> Result<(&str, Option<&str>, Option<usize>, usize), String> {
+    let body = &text[1..];
+    let name_len = body
+        .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+        .ok_or("operator is not closed by `%`")?;
+    let name = &body[..name_len];
+    if name.is_empty() {
+        return Err("`%` must be followed by an operator name or another `%`".into());
+    }
+    let rest = &body[name_len..];
+    if !rest.starts_with('(') {
+        let (length, used) = tail(rest).ok_or_else(|| format!("`%{name}` is not closed by `%`"))?;
+        return Ok((name, None, length, 1 + name_len + used));
+    }
+    // Arguments may hold `)` and `%` (time formats): they end at the first `)` that closes the operator.
+    let mut at = 1;
+    while let Some(close) = rest[at..].find(')') {
+        let end = at + close;
+        if let Some((length, used)) = tail(&rest[end + 1..]) {
+            return Ok((name, Some(&rest[1..end]), length, 1 + name_len + end + 1 + used));
+        }
+        at = end + 1;
+    }
+    Err(format!("`%{name}(` is not closed by `)%`"))
+}
+
+/// Reads `:len%` or `%`.
+fn tail(text: &str) -> Option<(Option<usize>, usize)> {
+    if text.starts_with('%') {
+        return Some((None, 1));
+    }
+    let digits = text.strip_prefix(':')?;
+    let end = digits.find('%')?;
+    Some((Some(digits[..end].parse().ok()?), end + 2))
+}
+
+fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
+    if let Some(field) = plain(name) {
+        return match args {
+            None => Ok(field),
+            Some(_) => Err(format!("`%{name}%` takes no arguments")),
+        };
+    }
+    let need = || args.filter(|a| !a.is_empty()).ok_or_else(|| format!("`%{name}(...)%` needs an argument"));
+    Ok(match name {
+        "REQ" | "REQUEST_HEADER" => headers(need()?, Command::RequestHeader)?,
+        "RESP" | "RESPONSE_HEADER" => headers(need()?, Command::ResponseHeader)?,
+        "TRAILER" | "RESPONSE_TRAILER" => headers(need()?, Command::ResponseTrailer)?,
+        "START_TIME" | "START_TIME_LOCAL" => time(TimePoint::Start, args)?,
+        "EMIT_TIME" | "EMIT_TIME_LOCAL" => time(TimePoint::Emit, args)?,
+        "DOWNSTREAM_PEER_CERT_V_START" => time(TimePoint::PeerCertStart, args)?,
+        "DOWNSTREAM_PEER_CERT_V_END" => time(TimePoint::PeerCertEnd, args)?,
+        "UPSTREAM_PEER_CERT_V_START" => time(TimePoint::UpstreamPeerCertStart, args)?,
+        "UPSTREAM_PEER_CERT_V_END" => time(TimePoint::UpstreamPeerCertEnd, args)?,
+        "COMMON_DURATION" => duration(need()?)?,
+        "GRPC_STATUS" => Command::GrpcStatus(match args.unwrap_or("") {
+            "" | "CAMEL_STRING" => GrpcStatusForm::Camel,
+            "SNAKE_STRING" => GrpcStatusForm::Snake,
+            "NUMBER" => GrpcStatusForm::Number,
+            other => return Err(format!("`%GRPC_STATUS({other})%`: CAMEL_STRING, SNAKE_STRING or NUMBER")),
+        }),
+        "GRPC_STATUS_NUMBER" => Command::GrpcStatus(GrpcStatusForm::Number),
+        "DYNAMIC_METADATA" => metadata(MetadataSource::Dynamic, need()?),
+        "CLUSTER_METADATA" => metadata(MetadataSource::Cluster, need()?),
+        "UPSTREAM_METADATA" => metadata(MetadataSource::UpstreamHost, need()?),
+        "METADATA" => typed_metadata(need()?)?,
+        "FILTER_STATE" => Command::FilterState(false, state_key(need()?)?),
+        "UPSTREAM_FILTER_STATE" => Command::FilterState(true, state_key(need()?)?),
+        "ENVIRONMENT" => Command::Environment(need()?.into()),
+        "QUERY_PARAM" => Command::QueryParameter(need()?.into()),
+        "PATH" => path(args.unwrap_or(""))?,
+        _ => return Err(format!("`%{name}%` is not a known operator")),
+    })
+}
+
+fn headers(args: &str, make: fn(Name, Option<Name>) -> Command) -> Result<Command, String> {
+    let lower = |s: &str| Name::from(s.to_ascii_lowercase());
+    let mut names = args.split('?');
+    let (first, second) = (names.next().unwrap_or(""), names.next());
+    if names.next().is_some() {
+        return Err(format!("`{args}`: more than one alternative header"));
+    }
+    if first.is_empty() || second == Some("") {
+        return Err(format!("`{args}`: a header name is empty"));
+    }
+    Ok(make(lower(first), second.map(lower)))
+}
+
+fn time(point: TimePoint, args: Option<&str>) -> Result<Command, String> {
+    Ok(Command::Time(point, TimeFormat::parse(args.unwrap_or(""))?))
+}
+
+fn duration(args: &str) -> Result<Command, String> {
+    let parts: Vec<&str> = args.split(':').collect();
+    let [from, to, unit] = parts[..] else {
+        return Err(format!("`{args}`: START:END:UNIT expected"));
+    };
+    let unit = match unit {
+        "ms" => DurationUnit::Ms,
+        "us" => DurationUnit::Us,
+        "ns" => DurationUnit::Ns,
+        other => return Err(format!("`{other}`: unit is ms, us or ns")),
+    };
+    Ok(Command::Duration(point(from)?, point(to)?, unit))
+}
+
+fn point(name: &str) -> Result<TimePoint, String> {
+    Ok(match name {
+        "DS_RX_BEG" => TimePoint::Start,
+        "DS_RX_END" => TimePoint::DownstreamRxEnd,
+        "US_CX_BEG" => TimePoint::UpstreamConnectStart,
+        "US_CX_END" => TimePoint::UpstreamConnectEnd,
+        "US_HS_END" => TimePoint::UpstreamTlsConnectEnd,
+        "US_TX_BEG" => TimePoint::UpstreamTxStart,
+        "US_TX_END" => TimePoint::UpstreamTxEnd,
+        "US_RX_BEG" => TimePoint::UpstreamRxStart,
+        "US_RX_BODY_BEG" => TimePoint::UpstreamRxBody,
+        "US_RX_END" => TimePoint::UpstreamRxEnd,
+        "DS_TX_BEG" => TimePoint::DownstreamTxStart,
+        "DS_TX_END" => TimePoint::DownstreamTxEnd,
+        other => return Err(format!("`{other}` is not a known time point")),
+    })
+}
+
+fn metadata(source: MetadataSource, args: &str) -> Command {
+    let mut parts = args.split(':').map(Name::from);
+    let namespace = parts.next().unwrap_or_default();
+    Command::Metadata(source, namespace, parts.collect())
+}
+
+fn typed_metadata(args: &str) -> Result<Command, String> {
+    let (kind, rest) = args.split_once(':').unwrap_or((args, ""));
+    let source = match kind {
+        "DYNAMIC" => MetadataSource::Dynamic,
+        "CLUSTER" => MetadataSource::Cluster,
+        "UPSTREAM_HOST" => MetadataSource::UpstreamHost,
+        "ROUTE" => MetadataSource::Route,
+        "LISTENER" => MetadataSource::Listener,
+        "VIRTUAL_HOST" => MetadataSource::VirtualHost,
+        other => return Err(format!("`{other}` is not a known kind of metadata")),
+    };
+    Ok(metadata(source, rest))
+}
+
+fn state_key(args: &str) -> Result<Name, String> {
+    let (key, form) = args.split_once(':').unwrap_or((args, "PLAIN"));
+    match form {
+        "PLAIN" | "TYPED" => Ok(key.into()),
+        f if f.starts_with("FIELD:") => Ok(key.into()),
+        other => Err(format!("`{other}`: PLAIN, TYPED or FIELD expected")),
+    }
+}
+
+fn path(args: &str) -> Result<Command, String> {
+    let (query, which) = args.split_once(':').unwrap_or((args, ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("`{other}`: WQ or NQ expected")),
+    };
+    let original = match which {
+        "" | "ORIG_OR_PATH" | "ORIG" => true,
+        "PATH" => false,
+        other => return Err(format!("`{other}`: ORIG, PATH or ORIG_OR_PATH expected")),
+    };
+    Ok(Command::Path { query, original })
+}
+
+/// Operators without arguments.
+fn plain(name: &str) -> Option<Command> {
+    use Field as F;
+    if let Some(address) = address(name) {
+        return Some(address);
+    }
+    let ms = |from, to| Some(Command::Duration(from, to, DurationUnit::Ms));
+    let field = match name {
+        "DURATION" => return ms(TimePoint::Start, TimePoint::End),
+        "REQUEST_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamRxEnd),
+        "REQUEST_TX_DURATION" => return ms(TimePoint::Start, TimePoint::UpstreamTxEnd),
+        "RESPONSE_DURATION" => return ms(TimePoint::Start, TimePoint::UpstreamRxStart),
+        "RESPONSE_TX_DURATION" => return ms(TimePoint::UpstreamRxStart, TimePoint::DownstreamTxEnd),
+        "ROUNDTRIP_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamLastAck),
+        "DOWNSTREAM_HANDSHAKE_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamHandshakeEnd),
+        "PROTOCOL" => F::Protocol,
+        "UPSTREAM_PROTOCOL" => F::UpstreamProtocol,
+        "RESPONSE_CODE" => F::ResponseCode,
+        "RESPONSE_CODE_DETAILS" => F::ResponseCodeDetails,
+        "RESPONSE_FLAGS" => F::ResponseFlags,
+        "RESPONSE_FLAGS_LONG" => F::ResponseFlagsLong,
+        "CONNECTION_TERMINATION_DETAILS" => F::ConnectionTerminationDetails,
+        "BYTES_RECEIVED" => F::BytesReceived,
+        "BYTES_SENT" => F::BytesSent,
+        "BYTES_RETRANSMITTED" => F::BytesRetransmitted,
+        "PACKETS_RETRANSMITTED" => F::PacketsRetransmitted,
+        "UPSTREAM_WIRE_BYTES_SENT" => F::UpstreamWireBytesSent,
+        "UPSTREAM_WIRE_BYTES_RECEIVED" => F::UpstreamWireBytesReceived,
+        "UPSTREAM_HEADER_BYTES_SENT" => F::UpstreamHeaderBytesSent,
+        "UPSTREAM_HEADER_BYTES_RECEIVED" => F::UpstreamHeaderBytesReceived,
+        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => F::UpstreamDecompressedHeaderBytesSent,
+        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => F::UpstreamDecompressedHeaderBytesReceived,
+        "DOWNSTREAM_WIRE_BYTES_SENT" => F::DownstreamWireBytesSent,
+        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => F::DownstreamWireBytesReceived,
+        "DOWNSTREAM_HEADER_BYTES_SENT" => F::DownstreamHeaderBytesSent,
+        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => F::DownstreamHeaderBytesReceived,
+        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => F::DownstreamDecompressedHeaderBytesSent,
+        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => F::DownstreamDecompressedHeaderBytesReceived,
+        "UPSTREAM_HOST_NAME" => F::UpstreamHostName,
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => F::UpstreamHostNameWithoutPort,
+        "UPSTREAM_CLUSTER" => F::UpstreamCluster,
+        "UPSTREAM_CLUSTER_RAW" => F::UpstreamClusterRaw,
+        "UPSTREAM_CONNECTION_ID" => F::UpstreamConnectionId,
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => F::UpstreamRequestAttemptCount,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => F::UpstreamTransportFailureReason,
+        "UPSTREAM_HOSTS_ATTEMPTED" => F::UpstreamHostsAttempted,
+        "UPSTREAM_HOST_NAMES_ATTEMPTED" => F::UpstreamHostNamesAttempted,
+        "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => F::UpstreamConnectionIdsAttempted,
+        "UPSTREAM_TLS_VERSION" => F::UpstreamTlsVersion,
+        "UPSTREAM_TLS_CIPHER" => F::UpstreamTlsCipher,
+        "UPSTREAM_TLS_SESSION_ID" => F::UpstreamTlsSessionId,
+        "UPSTREAM_PEER_ISSUER" => F::UpstreamPeerIssuer,
+        "UPSTREAM_PEER_SUBJECT" => F::UpstreamPeerSubject,
+        "UPSTREAM_PEER_URI_SAN" => F::UpstreamPeerUriSan,
+        "UPSTREAM_PEER_DNS_SAN" => F::UpstreamPeerDnsSan,
+        "UPSTREAM_PEER_CERT" => F::UpstreamPeerCert,
+        "UPSTREAM_SERVER_NAME" => F::UpstreamServerName,
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => F::UpstreamConnectionPoolReadyDuration,
+        "UPSTREAM_LOCAL_CLOSE_REASON" => F::UpstreamLocalCloseReason,
+        "UPSTREAM_DETECTED_CLOSE_TYPE" => F::UpstreamDetectedCloseType,
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => F::DownstreamTransportFailureReason,
+        "DOWNSTREAM_LOCAL_CLOSE_REASON" => F::DownstreamLocalCloseReason,
+        "DOWNSTREAM_DETECTED_CLOSE_TYPE" => F::DownstreamDetectedCloseType,
+        "DOWNSTREAM_PEER_URI_SAN" => F::DownstreamPeerUriSan,
+        "DOWNSTREAM_PEER_DNS_SAN" => F::DownstreamPeerDnsSan,
+        "DOWNSTREAM_PEER_IP_SAN" => F::DownstreamPeerIpSan,
+        "DOWNSTREAM_PEER_EMAIL_SAN" => F::DownstreamPeerEmailSan,
+        "DOWNSTREAM_PEER_SUBJECT" => F::DownstreamPeerSubject,
+        "DOWNSTREAM_PEER_ISSUER" => F::DownstreamPeerIssuer,
+        "DOWNSTREAM_PEER_SERIAL" => F::DownstreamPeerSerial,
+        "DOWNSTREAM_PEER_FINGERPRINT_256" => F::DownstreamPeerFingerprint256,
+        "DOWNSTREAM_PEER_FINGERPRINT_1" => F::DownstreamPeerFingerprint1,
+        "DOWNSTREAM_PEER_CERT" => F::DownstreamPeerCert,
+        "DOWNSTREAM_LOCAL_URI_SAN" => F::DownstreamLocalUriSan,
+        "DOWNSTREAM_LOCAL_DNS_SAN" => F::DownstreamLocalDnsSan,
+        "DOWNSTREAM_LOCAL_SUBJECT" => F::DownstreamLocalSubject,
+        "DOWNSTREAM_TLS_SESSION_ID" => F::DownstreamTlsSessionId,
+        "DOWNSTREAM_TLS_CIPHER" => F::DownstreamTlsCipher,
+        "DOWNSTREAM_TLS_VERSION" => F::DownstreamTlsVersion,
+        "REQUESTED_SERVER_NAME" => F::RequestedServerName,
+        "ROUTE_NAME" => F::RouteName,
+        "VIRTUAL_CLUSTER_NAME" => F::VirtualClusterName,
+        "LISTENER_NAME" => F::ListenerName,
+        "FILTER_CHAIN_NAME" => F::FilterChainName,
+        "CONNECTION_ID" => F::ConnectionId,
+        "STREAM_ID" => F::StreamId,
+        "TRACE_ID" => F::TraceId,
+        "SPAN_ID" => F::SpanId,
+        "HOSTNAME" => F::Hostname,
+        "ACCESS_LOG_TYPE" => F::AccessLogType,
+        "LOCAL_REPLY_BODY" => F::LocalReplyBody,
+        "CUSTOM_FLAGS" => F::CustomFlags,
+        "UNIQUE_ID" => F::UniqueId,
+        "TLS_JA3_FINGERPRINT" => F::TlsJa3Fingerprint,
+        "TLS_JA4_FINGERPRINT" => F::TlsJa4Fingerprint,
+        "REQUEST_HEADERS_BYTES" => F::RequestHeadersBytes,
+        "RESPONSE_HEADERS_BYTES" => F::ResponseHeadersBytes,
+        "RESPONSE_TRAILERS_BYTES" => F::ResponseTrailersBytes,
+        "QUERY_PARAMS" => return Some(Command::QueryParameter(Name::default())),
+        _ => return None,
+    };
+    Some(Command::Field(field))
+}
+
+/// Address operators with their `_WITHOUT_PORT` and `_PORT` forms.
+fn address(name: &str) -> Option<Command> {
+    use Field as F;
+    let (base, part) = if let Some(base) = name.strip_suffix("_WITHOUT_PORT") {
+        (base, Some(AddressPart::Host))
+    } else if let Some(base) = name.strip_suffix("_PORT") {
+        (base, Some(AddressPart::Port))
+    } else {
+        (name, None)
+    };
+    let field = match base {
+        "UPSTREAM_HOST" => F::UpstreamHost,
+        "UPSTREAM_LOCAL_ADDRESS" | "UPSTREAM_LOCAL" => F::UpstreamLocalAddress,
+        "UPSTREAM_REMOTE_ADDRESS" | "UPSTREAM_REMOTE" => F::UpstreamRemoteAddress,
+        "DOWNSTREAM_LOCAL_ADDRESS" | "DOWNSTREAM_LOCAL" => F::DownstreamLocalAddress,
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" | "DOWNSTREAM_DIRECT_LOCAL" => F::DownstreamDirectLocalAddress,
+        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_REMOTE" => F::DownstreamRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE" => F::DownstreamDirectRemoteAddress,
+        _ => return None,
+    };
+    match part {
+        // `DOWNSTREAM_LOCAL` alone is no operator; only its `_PORT` form is.
+        None if !base.ends_with("_ADDRESS") && base != "UPSTREAM_HOST" => None,
+        None => Some(Command::Field(field)),
+        Some(part) => Some(Command::AddressPart(field, part)),
+    }
+}

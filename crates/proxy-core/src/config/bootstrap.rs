@@ -1,0 +1,81 @@
+//! What the bootstrap says about this process: node, admin, xDS, flush and drain times.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Address, Locality, Name, Value};
+
+/// Who this proxy is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Node id, for Istio `sidecar~IP~pod.ns~ns.svc.cluster.local`.
+    pub id: Name,
+    /// Service cluster.
+    pub cluster: Name,
+    /// Metadata.
+    pub metadata: BTreeMap<Name, Value>,
+    /// Where it runs.
+    pub locality: Locality,
+}
+
+/// Admin listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Where it listens; none = no admin.
+    pub address: Option<Address>,
+    /// Ignores SIGHUP and the like; kept for dumps.
+    pub ignore_global_conn_limit: bool,
+}
+
+/// How resources are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdsMode {
+    /// State of the world.
+    StateOfTheWorld,
+    /// Incremental.
+    Delta,
+}
+
+/// The ADS stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ads {
+    /// Form.
+    pub mode: XdsMode,
+    /// Cluster that carries the stream.
+    pub cluster: Name,
+    /// Headers sent with the stream.
+    pub initial_metadata: Vec<(Name, Name)>,
+    /// Node is sent on the first request only.
+    pub set_node_on_first_message_only: bool,
+}
+
+/// Which statistics are kept.
+#[derive(Clone, Debug, Default)]
+pub struct StatsMatcher {
+    /// Kept if one matches; empty = see `reject_all`.
+    pub inclusion: Vec<crate::matcher::StringMatcher>,
+    /// Dropped if one matches.
+    pub exclusion: Vec<crate::matcher::StringMatcher>,
+    /// Keep none.
+    pub reject_all: bool,
+}
+
+/// Settings of the process from its bootstrap. Static resources are in the first snapshot.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// Who this proxy is.
+    pub node: Node,
+    /// Admin listener.
+    pub admin: Admin,
+    /// ADS; none = static only.
+    pub ads: Option<Ads>,
+    /// Listeners come over ADS, with their initial fetch timeout (zero = for ever).
+    pub lds: Option<Duration>,
+    /// Clusters come over ADS, with their initial fetch timeout (zero = for ever).
+    pub cds: Option<Duration>,
+    /// Between stat flushes. Default 5 s.
+    pub stats_flush_interval: Duration,
+    /// Which statistics are kept.
+    pub stats_matcher: StatsMatcher,
+    /// Static runtime layers, flattened.
+    pub runtime: BTreeMap<Name, Value>,
+}

@@ -1,0 +1,99 @@
+//! Endpoints of a cluster: localities, priorities, weights, health.
+use super::{Address, Metadata, Name};
+
+/// Where a node or endpoint is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// Region.
+    pub region: Name,
+    /// Zone.
+    pub zone: Name,
+    /// Sub-zone.
+    pub sub_zone: Name,
+}
+
+/// Health as the control plane says (EDS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HealthStatus {
+    /// Not said: healthy.
+    #[default]
+    Unknown,
+    /// Healthy.
+    Healthy,
+    /// Unhealthy.
+    Unhealthy,
+    /// Being drained: takes no new requests.
+    Draining,
+    /// Check timed out: unhealthy.
+    Timeout,
+    /// Takes traffic after the healthy ones.
+    Degraded,
+}
+
+impl HealthStatus {
+    /// Takes traffic as a healthy host.
+    #[must_use]
+    pub fn is_healthy(self) -> bool {
+        matches!(self, Self::Unknown | Self::Healthy)
+    }
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: Address,
+    /// Further addresses of the same endpoint (happy eyeballs).
+    pub additional_addresses: Vec<Address>,
+    /// Host name for host rewrite and SNI; may be empty.
+    pub hostname: Name,
+    /// Health as the control plane says.
+    pub health: HealthStatus,
+    /// Load balancing weight, at least 1.
+    pub weight: u32,
+    /// Metadata: `envoy.transport_socket_match`, `envoy.lb`, `istio`.
+    pub metadata: Metadata,
+    /// Port of active health checks where it differs; 0 = same.
+    pub health_check_port: u16,
+    /// Host of active health checks; empty = cluster's.
+    pub health_check_hostname: Name,
+}
+
+/// The endpoints of one locality and priority.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// Priority, 0 is best.
+    pub priority: u32,
+    /// Weight between localities; none = 0 under locality-weighted balancing.
+    pub weight: Option<u32>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Metadata of the locality.
+    pub metadata: Metadata,
+}
+
+/// All endpoints of a cluster.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct ClusterLoadAssignment {
+    /// EDS service name (or cluster name).
+    pub cluster_name: Name,
+    /// Localities in configuration order.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Over-provisioning factor in percent, default 140.
+    pub overprovisioning_factor: u32,
+    /// Under panic or shortage, send only to healthy hosts.
+    pub weighted_priority_health: bool,
+    /// Shares of requests dropped at once: (category, share).
+    pub drop_overloads: Vec<(Name, super::FractionalPercent)>,
+    /// Endpoints go stale after this many milliseconds without an update; none = never.
+    pub stale_after_ms: Option<u64>,
+}
+
+impl ClusterLoadAssignment {
+    /// All endpoints in order.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&LocalityEndpoints, &Endpoint)> {
+        self.localities.iter().flat_map(|l| l.endpoints.iter().map(move |e| (l, e)))
+    }
+}

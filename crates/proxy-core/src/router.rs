@@ -1,0 +1,280 @@
+//! Route choice: virtual host by host, route by path, headers and query; first match wins.
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::config::route::{PathMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
+use crate::config::Value;
+use crate::matcher::Headers;
+use crate::path;
+
+/// What the choice of a route looks at.
+#[derive(Clone, Copy)]
+pub struct Request<'a, H: Headers + ?Sized> {
+    /// `:path`, with query, normalised as the listener says.
+    pub path: &'a [u8],
+    /// `:authority`, any letter case, already stripped of its port where the listener says so.
+    pub authority: &'a [u8],
+    /// All headers.
+    pub headers: &'a H,
+    /// A CONNECT request (not an upgrade).
+    pub connect: bool,
+    /// A random number for shares; one per request, so that a decision holds.
+    pub random: u64,
+    /// A client certificate was presented, validated.
+    pub client_certificate: (bool, bool),
+    /// Dynamic metadata by namespace.
+    pub metadata: &'a dyn Fn(&str) -> Option<&'a Value>,
+}
+
+/// A chosen route.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    /// Virtual host.
+    pub virtual_host: &'a Arc<VirtualHost>,
+    /// Route.
+    pub route: &'a Arc<Route>,
+}
+
+impl RouteConfiguration {
+    /// The virtual host of a host.
+    #[must_use]
+    pub fn virtual_host(&self, authority: &[u8]) -> Option<&Arc<VirtualHost>> {
+        let host = if self.ignore_port_in_host_matching { path::without_port(authority) } else { authority };
+        self.index.find(host).map(|i| &self.virtual_hosts[i])
+    }
+
+    /// The virtual host and route of a request. `None` = 404 with flag NR.
+    #[must_use]
+    pub fn select<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<Selected<'_>> {
+        let virtual_host = self.virtual_host(request.authority)?;
+        let route = virtual_host.select(request, self.ignore_path_parameters_in_path_matching)?;
+        Some(Selected { virtual_host, route })
+    }
+}
+
+impl VirtualHost {
+    /// The first route of this host that matches.
+    #[must_use]
+    pub fn select<H: Headers + ?Sized>(
+        &self,
+        request: &Request<'_, H>,
+        ignore_path_parameters: bool,
+    ) -> Option<&Arc<Route>> {
+        let bare = path::without_query(request.path);
+        let query = path::query(request.path);
+        let stripped;
+        let seen = if ignore_path_parameters && memchr::memchr(b';', bare).is_some() {
+            stripped = path::without_parameters(bare);
+            &stripped[..]
+        } else {
+            bare
+        };
+        self.index.find(&self.routes, seen, |m| m.matches(request, seen, query))
+    }
+}
+
+impl RouteMatch {
+    /// Whether a request matches; `path` is without query.
+    #[must_use]
+    pub fn matches<H: Headers + ?Sized>(&self, request: &Request<'_, H>, path: &[u8], query: Option<&[u8]>) -> bool {
+        self.path_matches(path, request.connect)
+            && self.headers.iter().all(|h| h.matches(request.headers))
+            && self.query.iter().all(|q| q.matches(query))
+            && (!self.grpc || is_grpc(request.headers))
+            && self.fraction.is_none_or(|f| f.hit(request.random))
+            && self.tls_presented.is_none_or(|want| want == request.client_certificate.0)
+            && self.tls_validated.is_none_or(|want| want == request.client_certificate.1)
+            && self.dynamic_metadata.iter().all(|m| m.matches((request.metadata)(&m.filter)))
+    }
+
+    fn path_matches(&self, path: &[u8], connect: bool) -> bool {
+        let same = |a: &[u8], b: &[u8]| if self.case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
+        if connect {
+            // A CONNECT request has no path; besides connect_matcher only prefix `/` takes it.
+            return match &self.path {
+                PathMatch::Connect => true,
+                PathMatch::Prefix(p) => &**p == "/",
+                _ => false,
+            };
+        }
+        match &self.path {
+            PathMatch::Prefix(want) => path.get(..want.len()).is_some_and(|p| same(p, want.as_bytes())),
+            PathMatch::Exact(want) => same(path, want.as_bytes()),
+            PathMatch::SeparatedPrefix(want) => {
+                path.get(..want.len()).is_some_and(|p| same(p, want.as_bytes()))
+                    && path.get(want.len()).is_none_or(|b| *b == b'/')
+            }
+            PathMatch::Regex(re) => re.is_full_match(path),
+            PathMatch::Template(t) => t.matches(path),
+            PathMatch::Connect => false,
+        }
+    }
+}
+
+/// Whether a request is gRPC: content-type `application/grpc` or `application/grpc+...`.
+#[must_use]
+pub fn is_grpc<H: Headers + ?Sized>(headers: &H) -> bool {
+    headers.first("content-type").is_some_and(is_grpc_content_type)
+}
+
+/// Whether a content-type is gRPC's.
+#[must_use]
+pub fn is_grpc_content_type(value: &[u8]) -> bool {
+    value.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+}
+
+/// Choice of the virtual host: exact, then longest `*` suffix, then longest prefix, then `*`.
+#[derive(Clone, Debug, Default)]
+pub struct VirtualHostIndex {
+    exact: HashMap<Box<[u8]>, u32>,
+    /// By length, longest first.
+    suffixes: Vec<(usize, HashMap<Box<[u8]>, u32>)>,
+    prefixes: Vec<(usize, HashMap<Box<[u8]>, u32>)>,
+    any: Option<u32>,
+}
+
+/// Two virtual hosts claim the same domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicateDomain(pub String);
+
+impl VirtualHostIndex {
+    /// Compiles the choice.
+    ///
+    /// # Errors
+    /// When a domain stands twice, or `*` does.
+    pub fn new(hosts: &[Arc<VirtualHost>]) -> Result<Self, DuplicateDomain> {
+        let mut index = Self::default();
+        let (mut suffixes, mut prefixes) = (HashMap::new(), HashMap::new());
+        for (i, host) in (0_u32..).zip(hosts) {
+            for domain in &host.domains {
+                let lower = domain.to_ascii_lowercase();
+                let old = if lower == "*" {
+                    index.any.replace(i)
+                } else if let Some(suffix) = lower.strip_prefix('*') {
+                    insert(&mut suffixes, suffix, i)
+                } else if let Some(prefix) = lower.strip_suffix('*') {
+                    insert(&mut prefixes, prefix, i)
+                } else {
+                    index.exact.insert(lower.as_bytes().into(), i)
+                };
+                if old.is_some() {
+                    return Err(DuplicateDomain(domain.to_string()));
+                }
+            }
+        }
+        index.suffixes = longest_first(suffixes);
+        index.prefixes = longest_first(prefixes);
+        Ok(index)
+    }
+
+    /// The index of the virtual host of a host.
+    #[must_use]
+    pub fn find(&self, host: &[u8]) -> Option<usize> {
+        let lower;
+        let host = if host.iter().any(u8::is_ascii_uppercase) {
+            lower = host.to_ascii_lowercase();
+            &lower[..]
+        } else {
+            host
+        };
+        let tail = |len: usize| host.len().checked_sub(len).filter(|at| *at > 0).map(|at| &host[at..]);
+        let head = |len: usize| if host.len() > len { host.get(..len) } else { None };
+        self.exact
+            .get(host)
+            .or_else(|| self.suffixes.iter().find_map(|(len, map)| map.get(tail(*len)?)))
+            .or_else(|| self.prefixes.iter().find_map(|(len, map)| map.get(head(*len)?)))
+            .or(self.any.as_ref())
+            .map(|i| *i as usize)
+    }
+}
+
+type ByLength = HashMap<usize, HashMap<Box<[u8]>, u32>>;
+
+fn insert(by_length: &mut ByLength, text: &str, i: u32) -> Option<u32> {
+    by_length.entry(text.len()).or_default().insert(text.as_bytes().into(), i)
+}
+
+fn longest_first(by_length: ByLength) -> Vec<(usize, HashMap<Box<[u8]>, u32>)> {
+    let mut list: Vec<_> = by_length.into_iter().collect();
+    list.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+    list
+}
+
+/// Below this number of routes a plain walk is faster than the index.
+const WALK: usize = 8;
+
+/// Choice of the route within a virtual host. Large tables are indexed by path, so that only routes
+/// whose path can match are looked at; the lowest index that matches wins, as in a plain walk.
+#[derive(Clone, Debug, Default)]
+pub struct RouteIndex {
+    /// Empty for small tables.
+    exact: HashMap<Box<[u8]>, Vec<u32>>,
+    /// Prefixes and separated prefixes, by length.
+    prefixes: Vec<(usize, HashMap<Box<[u8]>, Vec<u32>>)>,
+    /// Routes that must be looked at for every path.
+    others: Vec<u32>,
+    indexed: bool,
+}
+
+impl RouteIndex {
+    /// Compiles the choice.
+    #[must_use]
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        let mut index = Self::default();
+        if routes.len() <= WALK {
+            return index;
+        }
+        index.indexed = true;
+        let mut prefixes: HashMap<usize, HashMap<Box<[u8]>, Vec<u32>>> = HashMap::new();
+        for (i, route) in (0_u32..).zip(routes) {
+            let m = &route.matching;
+            match &m.path {
+                PathMatch::Exact(p) if m.case_sensitive => {
+                    index.exact.entry(p.as_bytes().into()).or_default().push(i);
+                }
+                PathMatch::Prefix(p) | PathMatch::SeparatedPrefix(p) if m.case_sensitive && &**p != "/" => {
+                    prefixes.entry(p.len()).or_default().entry(p.as_bytes().into()).or_default().push(i);
+                }
+                _ => index.others.push(i),
+            }
+        }
+        index.prefixes = prefixes.into_iter().collect();
+        index.prefixes.sort_by_key(|(len, _)| *len);
+        index
+    }
+
+    /// The first route whose match says yes.
+    fn find<'a>(
+        &self,
+        routes: &'a [Arc<Route>],
+        path: &[u8],
+        yes: impl Fn(&RouteMatch) -> bool,
+    ) -> Option<&'a Arc<Route>> {
+        if !self.indexed {
+            return routes.iter().find(|r| yes(&r.matching));
+        }
+        let mut best = u32::MAX;
+        let mut look = |list: &[u32]| {
+            for i in list.iter().take_while(|i| **i < best) {
+                if yes(&routes[*i as usize].matching) {
+                    best = *i;
+                    break;
+                }
+            }
+        };
+        if let Some(list) = self.exact.get(path) {
+            look(list);
+        }
+        for (len, map) in self.prefixes.iter().take_while(|(len, _)| *len <= path.len()) {
+            if let Some(list) = map.get(&path[..*len]) {
+                look(list);
+            }
+        }
+        look(&self.others);
+        routes.get(best as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests;
