@@ -1,1 +1,10 @@
-//! The proxy's hands: accept, codecs, pools, drain, sinks, admin.
+//! The proxy's hands: accept, original destination, TLS, HTTP/1 and 2, filters,
+//! pools, drain, sinks. What to do is decided in `lateen-proxy-core`; here it
+//! is done, one worker thread at a time.
+
+pub mod http;
+pub mod http1;
+pub mod io;
+mod os;
+pub mod tls;
+pub mod upstream;

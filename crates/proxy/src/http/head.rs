@@ -1,0 +1,432 @@
+//! A message head as bytes: lower-case header lines in one buffer, spans that
+//! point into it, and edits that append new lines and unmark old ones, so that
+//! an untouched run of lines is written to the other side as one copy.
+
+use super::known::Known;
+
+/// A piece of a [`Head`]'s buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    fn of(self, buf: &[u8]) -> &[u8] {
+        &buf[self.start as usize..(self.start + self.len) as usize]
+    }
+}
+
+/// One header line; the line is `name: value\r\n` in the buffer.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    start: u32,
+    name_len: u16,
+    known: Known,
+    live: bool,
+    value_len: u32,
+}
+
+impl Field {
+    fn name(self, buf: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        &buf[start..start + self.name_len as usize]
+    }
+
+    fn value_start(self) -> usize {
+        self.start as usize + self.name_len as usize + 2
+    }
+
+    fn value(self, buf: &[u8]) -> &[u8] {
+        let start = self.value_start();
+        &buf[start..start + self.value_len as usize]
+    }
+
+    fn end(self) -> usize {
+        self.value_start() + self.value_len as usize + 2
+    }
+}
+
+/// The head of a request or a response. Header names are lower-case. A
+/// request's `Host` is the authority, not a line. Reused between messages: no
+/// allocation once its buffers have grown.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    buf: Vec<u8>,
+    fields: Vec<Field>,
+    present: u128,
+    method: Span,
+    path: Span,
+    authority: Span,
+    scheme: Span,
+    has_authority: bool,
+    /// The status of a response; 0 in a request.
+    pub status: u16,
+}
+
+impl Head {
+    /// An empty head.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+        self.fields.clear();
+        self.present = 0;
+        self.method = Span::default();
+        self.path = Span::default();
+        self.authority = Span::default();
+        self.scheme = Span::default();
+        self.has_authority = false;
+        self.status = 0;
+    }
+
+    /// True when nothing was put in.
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty() && self.status == 0
+    }
+
+    /// Gives memory back when a large head went through.
+    pub fn shrink(&mut self, keep: usize) {
+        self.clear();
+        self.buf.shrink_to(keep);
+        self.fields.shrink_to(keep / 16);
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Span {
+        let start = self.buf.len() as u32;
+        self.buf.extend_from_slice(bytes);
+        Span {
+            start,
+            len: bytes.len() as u32,
+        }
+    }
+
+    /// The request method.
+    pub fn method(&self) -> &[u8] {
+        self.method.of(&self.buf)
+    }
+
+    /// The request target in origin form, query included.
+    pub fn path(&self) -> &[u8] {
+        self.path.of(&self.buf)
+    }
+
+    /// The `Host` or `:authority`, empty when there is none.
+    pub fn authority(&self) -> &[u8] {
+        self.authority.of(&self.buf)
+    }
+
+    /// Whether a `Host` or `:authority` was given at all.
+    pub fn has_authority(&self) -> bool {
+        self.has_authority
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &[u8] {
+        self.scheme.of(&self.buf)
+    }
+
+    /// Replaces the method.
+    pub fn set_method(&mut self, value: &[u8]) {
+        self.method = self.push(value);
+    }
+
+    /// Replaces the path.
+    pub fn set_path(&mut self, value: &[u8]) {
+        self.path = self.push(value);
+    }
+
+    /// Replaces the authority.
+    pub fn set_authority(&mut self, value: &[u8]) {
+        self.authority = self.push(value);
+        self.has_authority = true;
+    }
+
+    /// Replaces the scheme.
+    pub fn set_scheme(&mut self, value: &[u8]) {
+        self.scheme = self.push(value);
+    }
+
+    /// Appends a line; the name is lowered here.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.add_pieces(name, &[value]);
+    }
+
+    /// Appends a line whose value is the pieces joined.
+    pub fn add_pieces(&mut self, name: &[u8], pieces: &[&[u8]]) {
+        let start = self.buf.len();
+        self.buf.extend_from_slice(name);
+        self.buf[start..].make_ascii_lowercase();
+        let known = Known::of(&self.buf[start..]);
+        self.buf.extend_from_slice(b": ");
+        let mut value_len = 0;
+        for piece in pieces {
+            self.buf.extend_from_slice(piece);
+            value_len += piece.len();
+        }
+        self.buf.extend_from_slice(b"\r\n");
+        self.present |= known.bit();
+        self.fields.push(Field {
+            start: start as u32,
+            name_len: name.len() as u16,
+            known,
+            live: true,
+            value_len: value_len as u32,
+        });
+    }
+
+    /// Appends a line whose value is a number.
+    pub fn add_number(&mut self, name: Known, value: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.add(name.name().as_bytes(), digits.format(value).as_bytes());
+    }
+
+    /// Replaces all lines of a well-known name by one with a number.
+    pub fn set_number(&mut self, name: Known, value: u64) {
+        self.remove_known(name);
+        self.add_number(name, value);
+    }
+
+    /// Replaces all lines of a well-known name by one.
+    pub fn set_known(&mut self, name: Known, value: &[u8]) {
+        self.remove_known(name);
+        self.add(name.name().as_bytes(), value);
+    }
+
+    /// Appends to the last line of that name with the separator, or adds one.
+    pub fn join_known(&mut self, name: Known, separator: &[u8], value: &[u8]) {
+        let Some(index) = self.position(name) else {
+            self.add(name.name().as_bytes(), value);
+            return;
+        };
+        let mut joined = Vec::with_capacity(128);
+        joined.extend_from_slice(self.fields[index].value(&self.buf));
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value);
+        self.fields[index].live = false;
+        self.add(name.name().as_bytes(), &joined);
+    }
+
+    fn position(&self, name: Known) -> Option<usize> {
+        if !self.has(name) {
+            return None;
+        }
+        self.fields.iter().rposition(|f| f.live && f.known == name)
+    }
+
+    /// Whether a line of that name may be present (exact unless removed).
+    pub fn has(&self, name: Known) -> bool {
+        self.present & name.bit() != 0
+    }
+
+    /// The first value of a well-known name.
+    pub fn known(&self, name: Known) -> Option<&[u8]> {
+        if !self.has(name) {
+            return None;
+        }
+        self.fields
+            .iter()
+            .find(|f| f.live && f.known == name)
+            .map(|f| f.value(&self.buf))
+    }
+
+    /// All values of a well-known name, in order.
+    pub fn all_known(&self, name: Known) -> impl Iterator<Item = &[u8]> {
+        let fields: &[Field] = if self.has(name) { &self.fields } else { &[] };
+        fields
+            .iter()
+            .filter(move |f| f.live && f.known == name)
+            .map(|f| f.value(&self.buf))
+    }
+
+    /// Removes all lines of a well-known name.
+    pub fn remove_known(&mut self, name: Known) {
+        if !self.has(name) {
+            return;
+        }
+        for field in &mut self.fields {
+            if field.known == name {
+                field.live = false;
+            }
+        }
+        self.present &= !name.bit();
+    }
+
+    /// The first value of a name given in lower case; pseudo names (`:path`,
+    /// `:method`, `:authority`, `:scheme`, `:status`) and `host` are known too.
+    pub fn first(&self, name: &[u8]) -> Option<&[u8]> {
+        if let Some(value) = self.pseudo(name) {
+            return value;
+        }
+        let known = Known::of(name);
+        if known != Known::Other {
+            return self.known(known);
+        }
+        self.fields
+            .iter()
+            .find(|f| f.live && f.known == Known::Other && f.name(&self.buf) == name)
+            .map(|f| f.value(&self.buf))
+    }
+
+    fn pseudo(&self, name: &[u8]) -> Option<Option<&[u8]>> {
+        let some = |v: &'_ [u8]| !v.is_empty();
+        Some(match name {
+            b":method" => Some(self.method()).filter(|v| some(v)),
+            b":path" => Some(self.path()).filter(|v| some(v)),
+            b":scheme" => Some(self.scheme()).filter(|v| some(v)),
+            b":authority" | b"host" if self.status == 0 => {
+                self.has_authority.then(|| self.authority())
+            }
+            _ => return None,
+        })
+    }
+
+    /// Calls `visit` with every value of a lower-case name until it says false.
+    pub fn each(&self, name: &[u8], visit: &mut dyn FnMut(&[u8]) -> bool) {
+        if let Some(value) = self.pseudo(name) {
+            if let Some(value) = value {
+                visit(value);
+            }
+            return;
+        }
+        let known = Known::of(name);
+        if known != Known::Other && !self.has(known) {
+            return;
+        }
+        for field in self.fields.iter().filter(|f| f.live && f.known == known) {
+            let same = known != Known::Other || field.name(&self.buf) == name;
+            if same && !visit(field.value(&self.buf)) {
+                return;
+            }
+        }
+    }
+
+    /// Removes all lines of a name given in lower case.
+    pub fn remove(&mut self, name: &[u8]) {
+        let known = Known::of(name);
+        if known != Known::Other {
+            return self.remove_known(known);
+        }
+        for field in &mut self.fields {
+            if field.known == Known::Other && field.name(&self.buf) == name {
+                field.live = false;
+            }
+        }
+    }
+
+    /// Removes the lines that `drop` names, told name and value.
+    pub fn remove_where(&mut self, mut drop: impl FnMut(&[u8], &[u8]) -> bool) {
+        for field in self.fields.iter_mut().filter(|f| f.live) {
+            if drop(field.name(&self.buf), field.value(&self.buf)) {
+                field.live = false;
+            }
+        }
+        self.present = self
+            .fields
+            .iter()
+            .filter(|f| f.live)
+            .fold(0, |mask, f| mask | f.known.bit());
+    }
+
+    /// Replaces all lines of a name by one.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        self.remove(name);
+        self.add(name, value);
+    }
+
+    /// Every live line in order.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields
+            .iter()
+            .filter(|f| f.live)
+            .map(|f| (f.name(&self.buf), f.value(&self.buf)))
+    }
+
+    /// How many live lines there are.
+    pub fn len(&self) -> usize {
+        self.fields.iter().filter(|f| f.live).count()
+    }
+
+    /// Writes the live lines, each ended by CRLF; untouched runs in one copy.
+    pub fn write_lines(&self, out: &mut Vec<u8>) {
+        let mut run = 0..0;
+        for field in self.fields.iter().filter(|f| f.live) {
+            let (start, end) = (field.start as usize, field.end());
+            if start == run.end {
+                run.end = end;
+            } else {
+                out.extend_from_slice(&self.buf[run]);
+                run = start..end;
+            }
+        }
+        out.extend_from_slice(&self.buf[run]);
+    }
+
+    /// Bytes of the live lines as written, for size accounting.
+    pub fn lines_size(&self) -> usize {
+        self.fields
+            .iter()
+            .filter(|f| f.live)
+            .map(|f| f.end() - f.start as usize)
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(head: &Head) -> String {
+        let mut out = Vec::new();
+        head.write_lines(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn edits_keep_order_and_runs() {
+        let mut head = Head::new();
+        head.set_path(b"/a");
+        head.add(b"User-Agent", b"curl");
+        head.add(b"X-One", b"1");
+        head.add(b"x-two", b"2");
+        head.add(b"X-One", b"again");
+        assert_eq!(
+            written(&head),
+            "user-agent: curl\r\nx-one: 1\r\nx-two: 2\r\nx-one: again\r\n"
+        );
+        head.remove(b"x-one");
+        head.set_known(Known::UserAgent, b"other");
+        assert_eq!(written(&head), "x-two: 2\r\nuser-agent: other\r\n");
+        assert_eq!(head.first(b"user-agent"), Some(&b"other"[..]));
+        assert_eq!(head.first(b"x-one"), None);
+        head.set_path(b"/longer");
+        assert_eq!(head.path(), b"/longer");
+        assert_eq!(head.len(), 2);
+        assert_eq!(head.lines_size(), written(&head).len());
+    }
+
+    #[test]
+    fn each_sees_every_line_alone() {
+        let mut head = Head::new();
+        head.add(b"x-a", b"1");
+        head.add(b"x-b", b"-");
+        head.add(b"x-a", b"2");
+        let mut seen = Vec::new();
+        head.each(b"x-a", &mut |v| {
+            seen.push(v.to_vec());
+            true
+        });
+        assert_eq!(seen, vec![b"1".to_vec(), b"2".to_vec()]);
+    }
+
+    #[test]
+    fn join_extends_the_last_line() {
+        let mut head = Head::new();
+        head.join_known(Known::XForwardedFor, b",", b"10.0.0.1");
+        head.join_known(Known::XForwardedFor, b",", b"10.0.0.2");
+        assert_eq!(written(&head), "x-forwarded-for: 10.0.0.1,10.0.0.2\r\n");
+    }
+}

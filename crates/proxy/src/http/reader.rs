@@ -1,0 +1,256 @@
+//! Where the bytes of a message body come from: an HTTP/1 connection or an
+//! HTTP/2 stream, behind one polled face that shows what is there.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+
+use super::head::Head;
+use crate::http1::{BodyDecoder, BodyError, Framing, Piece};
+use crate::io::{Buf, Io};
+
+/// Why a message stopped.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The connection failed or ended inside the message.
+    Closed(io::Error),
+    /// The bytes are not what they should be.
+    Malformed(BodyError),
+    /// The HTTP/2 stream was reset.
+    Reset(h2::Reason),
+}
+
+impl From<h2::Error> for ReadError {
+    fn from(error: h2::Error) -> Self {
+        match error.reason() {
+            Some(reason) if !error.is_io() => Self::Reset(reason),
+            _ => Self::Closed(io::Error::new(io::ErrorKind::ConnectionReset, error)),
+        }
+    }
+}
+
+/// The receiving half of an HTTP/1 connection.
+#[derive(Debug)]
+pub struct H1Reader {
+    /// Bytes received and not yet consumed.
+    pub buf: Buf,
+    decoder: BodyDecoder,
+    piece: usize,
+}
+
+impl Default for H1Reader {
+    fn default() -> Self {
+        Self {
+            buf: Buf::new(),
+            decoder: BodyDecoder::new(Framing::None),
+            piece: 0,
+        }
+    }
+}
+
+impl H1Reader {
+    /// Begins the body of a message whose head was consumed from `buf`.
+    pub fn begin(&mut self, framing: Framing) {
+        self.decoder.restart(framing);
+        self.piece = 0;
+    }
+
+    /// Whether the whole body was handed out.
+    pub fn is_done(&self) -> bool {
+        self.piece == 0 && self.decoder.is_done()
+    }
+
+    fn poll_ready(&mut self, io: &Io, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        if self.piece > 0 {
+            return Poll::Ready(Ok(true));
+        }
+        loop {
+            match self.decoder.next(self.buf.data()).map_err(ReadError::Malformed)? {
+                Piece::Data { skip, len } => {
+                    self.buf.consume(skip);
+                    self.piece = len;
+                    return Poll::Ready(Ok(true));
+                }
+                Piece::End(skip) => {
+                    self.buf.consume(skip);
+                    return Poll::Ready(Ok(false));
+                }
+                Piece::More(skip) => self.buf.consume(skip),
+            }
+            match ready!(self.buf.poll_fill(io, cx)) {
+                Ok(0) => {
+                    return Poll::Ready(match self.decoder.finish() {
+                        Ok(()) => Ok(false),
+                        Err(_) => Err(ReadError::Closed(io::ErrorKind::UnexpectedEof.into())),
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(ReadError::Closed(error))),
+            }
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.buf.data()[..self.piece]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.piece -= count;
+        self.buf.consume(count);
+    }
+
+    /// Copies the received trailers into a head; false when there are none.
+    fn trailers(&self, into: &mut Head) -> bool {
+        let done = self.decoder.each_trailer(|name, value| {
+            into.add(name, value);
+            true
+        });
+        done.is_ok() && !self.decoder.trailers.is_empty()
+    }
+
+    /// Sees whether the peer went away while nothing is read from it. Bytes that
+    /// come meanwhile (a pipelined request) are kept, up to a buffer full.
+    pub fn poll_gone(&mut self, io: &Io, cx: &mut Context<'_>) -> Poll<()> {
+        while self.buf.len() < crate::io::buffer::SIZE {
+            match ready!(self.buf.poll_fill(io, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// The receiving half of an HTTP/2 stream.
+#[derive(Debug)]
+pub struct H2Reader {
+    stream: h2::RecvStream,
+    current: Bytes,
+    trailers: Option<http::HeaderMap>,
+    state: H2State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum H2State {
+    Data,
+    Trailers,
+    Done,
+}
+
+impl H2Reader {
+    /// A reader over a received stream.
+    pub fn new(stream: h2::RecvStream) -> Self {
+        let done = stream.is_end_stream();
+        Self {
+            stream,
+            current: Bytes::new(),
+            trailers: None,
+            state: if done { H2State::Done } else { H2State::Data },
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        while self.current.is_empty() {
+            match self.state {
+                H2State::Done => return Poll::Ready(Ok(false)),
+                H2State::Data => match ready!(self.stream.poll_data(cx)) {
+                    Some(Ok(data)) => self.current = data,
+                    Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                    None => self.state = H2State::Trailers,
+                },
+                H2State::Trailers => {
+                    self.trailers = ready!(self.stream.poll_trailers(cx))?;
+                    self.state = H2State::Done;
+                }
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn consume(&mut self, count: usize) -> Result<(), ReadError> {
+        self.current.advance(count);
+        self.stream.flow_control().release_capacity(count)?;
+        Ok(())
+    }
+}
+
+/// A body being received.
+#[derive(Debug)]
+pub enum BodyReader<'a> {
+    /// Nothing comes.
+    Empty,
+    /// From HTTP/1.
+    H1(&'a Io, &'a mut H1Reader),
+    /// From HTTP/2.
+    H2(H2Reader),
+}
+
+impl BodyReader<'_> {
+    /// Waits for data; true when [`BodyReader::data`] has some, false at the end.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        match self {
+            Self::Empty => Poll::Ready(Ok(false)),
+            Self::H1(io, reader) => reader.poll_ready(io, cx),
+            Self::H2(reader) => reader.poll_ready(cx),
+        }
+    }
+
+    /// What is there.
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Self::Empty => &[],
+            Self::H1(_, reader) => reader.data(),
+            Self::H2(reader) => &reader.current,
+        }
+    }
+
+    /// Drops what was used.
+    pub fn consume(&mut self, count: usize) -> Result<(), ReadError> {
+        match self {
+            Self::Empty => Ok(()),
+            Self::H1(_, reader) => {
+                reader.consume(count);
+                Ok(())
+            }
+            Self::H2(reader) => reader.consume(count),
+        }
+    }
+
+    /// Whether everything was handed out, as far as known without waiting.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::H1(_, reader) => reader.is_done(),
+            Self::H2(reader) => {
+                let over = reader.state == H2State::Done || reader.stream.is_end_stream();
+                reader.current.is_empty() && over && reader.trailers.is_none()
+            }
+        }
+    }
+
+    /// Copies received trailers into a head; false when there are none.
+    pub fn trailers(&self, into: &mut Head) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::H1(_, reader) => reader.trailers(into),
+            Self::H2(reader) => match &reader.trailers {
+                Some(map) => {
+                    for (name, value) in map {
+                        into.add(name.as_str().as_bytes(), value.as_bytes());
+                    }
+                    !map.is_empty()
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// Ready when the peer went away although nothing is expected from it.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Empty | Self::H2(_) => Poll::Pending,
+            Self::H1(io, reader) => reader.poll_gone(io, cx),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Where the bytes of a message go: an HTTP/1 connection or an HTTP/2 stream.
+//! A head waits in a buffer until the first body bytes or the flush, so that
+//! head and body leave in one system call.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::head::Head;
+use super::reader::{BodyReader, ReadError};
+use crate::http1::{chunk_head, write_last_chunk};
+use crate::io::Io;
+
+/// Staged bytes at which a chunked body is flushed.
+const FLUSH_AT: usize = 16 * 1024;
+/// Largest piece of data put into one HTTP/2 DATA frame at a time.
+const H2_PIECE: usize = 16 * 1024;
+
+/// The sending half of an HTTP/1 connection.
+#[derive(Debug, Default)]
+pub struct H1Writer {
+    staged: Vec<u8>,
+    sent: usize,
+    chunked: bool,
+    ended: bool,
+}
+
+impl H1Writer {
+    /// Begins a message: `write` puts the head into the staged bytes.
+    pub fn begin(&mut self, chunked: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.staged);
+        self.chunked = chunked;
+        self.ended = false;
+    }
+
+    /// Puts bytes in line as they are.
+    pub fn stage(&mut self, bytes: &[u8]) {
+        self.staged.extend_from_slice(bytes);
+    }
+
+    /// Whether nothing waits.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.staged.len()
+    }
+
+    fn finish_staged(&mut self) {
+        self.staged.clear();
+        self.sent = 0;
+        if self.staged.capacity() > 4 * FLUSH_AT {
+            self.staged.shrink_to(FLUSH_AT);
+        }
+    }
+
+    /// Gives the staging memory back while the connection idles.
+    pub fn rest(&mut self) {
+        if self.staged.is_empty() {
+            self.staged = Vec::new();
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        io: &Io,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.chunked {
+            if self.staged.len() >= FLUSH_AT {
+                ready!(self.poll_flush(io, cx))?;
+            }
+            chunk_head(data.len(), &mut self.staged);
+            self.staged.extend_from_slice(data);
+            self.staged.extend_from_slice(b"\r\n");
+            return Poll::Ready(Ok(data.len()));
+        }
+        loop {
+            let waiting = &self.staged[self.sent..];
+            let count = ready!(io.poll_write(cx, &[IoSlice::new(waiting), IoSlice::new(data)]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let head = count.min(waiting.len());
+            self.sent += head;
+            if self.is_flushed() {
+                self.finish_staged();
+            }
+            if count > head {
+                return Poll::Ready(Ok(count - head));
+            }
+        }
+    }
+
+    /// Writes what waits.
+    pub fn poll_flush(&mut self, io: &Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_flushed() {
+            let waiting = &self.staged[self.sent..];
+            let count = ready!(io.poll_write(cx, &[IoSlice::new(waiting)]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += count;
+        }
+        self.finish_staged();
+        io.poll_flush(cx)
+    }
+
+    fn end(&mut self, trailers: Option<&Head>) {
+        if self.chunked && !self.ended {
+            write_last_chunk(trailers, &mut self.staged);
+        }
+        self.ended = true;
+    }
+}
+
+/// The sending half of an HTTP/2 stream.
+#[derive(Debug)]
+pub struct H2Writer {
+    stream: h2::SendStream<Bytes>,
+    ended: bool,
+}
+
+impl H2Writer {
+    /// A writer over a stream whose headers went out.
+    pub fn new(stream: h2::SendStream<Bytes>, ended: bool) -> Self {
+        Self { stream, ended }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.reserve_capacity(data.len().min(H2_PIECE));
+        let have = self.stream.capacity();
+        let have = match have {
+            0 => match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(n)) => n,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            },
+            n => n,
+        };
+        if have == 0 {
+            return Poll::Pending;
+        }
+        let count = have.min(data.len()).min(H2_PIECE);
+        let piece = Bytes::copy_from_slice(&data[..count]);
+        self.stream.send_data(piece, false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn end(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        match trailers {
+            Some(head) => {
+                let map = super::convert::header_map(head);
+                self.stream.send_trailers(map).map_err(io::Error::other)
+            }
+            None => self.stream.send_data(Bytes::new(), true).map_err(io::Error::other),
+        }
+    }
+}
+
+/// A message being sent.
+#[derive(Debug)]
+pub enum BodyWriter<'a> {
+    /// Over HTTP/1.
+    H1(&'a Io, &'a mut H1Writer),
+    /// Over HTTP/2.
+    H2(H2Writer),
+    /// Not begun, or nobody listens: data is dropped.
+    Nowhere,
+}
+
+impl BodyWriter<'_> {
+    /// Sends from `data`; returns how much was taken.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::H1(io, writer) => writer.poll_send(io, cx, data),
+            Self::H2(writer) => writer.poll_send(cx, data),
+            Self::Nowhere => Poll::Ready(Ok(data.len())),
+        }
+    }
+
+    /// Waits until what was taken is on its way.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::H1(io, writer) => writer.poll_flush(io, cx),
+            Self::H2(_) | Self::Nowhere => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Puts the end of the message in line.
+    pub fn end(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        match self {
+            Self::H1(_, writer) => {
+                writer.end(trailers);
+                Ok(())
+            }
+            Self::H2(writer) => writer.end(trailers),
+            Self::Nowhere => Ok(()),
+        }
+    }
+
+    /// Whether trailers can be carried.
+    pub fn takes_trailers(&self, http1_trailers: bool) -> bool {
+        match self {
+            Self::H1(_, writer) => writer.chunked && http1_trailers,
+            Self::H2(_) => true,
+            Self::Nowhere => false,
+        }
+    }
+
+    /// Ready when the receiving peer refused the stream (HTTP/2 RST_STREAM).
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Option<h2::Reason>> {
+        match self {
+            Self::H2(writer) => writer.stream.poll_reset(cx).map(Result::ok),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Breaks the message off so that the peer sees it is not complete.
+    pub fn abort(&mut self, reason: h2::Reason) {
+        match self {
+            Self::H1(io, _) => io.reset_on_close(),
+            Self::H2(writer) => writer.stream.send_reset(reason),
+            Self::Nowhere => {}
+        }
+    }
+}
+
+/// Which side of a transfer failed.
+#[derive(Debug)]
+pub enum PumpError {
+    /// The side that is read.
+    Source(ReadError),
+    /// The side that is written.
+    Sink(io::Error),
+}
+
+/// What a transfer moved since it was last asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    /// Body bytes moved in all.
+    pub bytes: u64,
+    /// Set by every step, cleared by who watches for idleness.
+    pub moved: bool,
+    ended: bool,
+}
+
+/// Something that gives a body: a reader, or a reader with bytes in front.
+pub trait Source {
+    /// See [`BodyReader::poll_ready`].
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>>;
+    /// See [`BodyReader::data`].
+    fn data(&self) -> &[u8];
+    /// See [`BodyReader::consume`].
+    fn consume(&mut self, count: usize) -> Result<(), ReadError>;
+    /// See [`BodyReader::trailers`].
+    fn trailers(&self, into: &mut Head) -> bool;
+}
+
+impl Source for BodyReader<'_> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        BodyReader::poll_ready(self, cx)
+    }
+
+    fn data(&self) -> &[u8] {
+        BodyReader::data(self)
+    }
+
+    fn consume(&mut self, count: usize) -> Result<(), ReadError> {
+        BodyReader::consume(self, count)
+    }
+
+    fn trailers(&self, into: &mut Head) -> bool {
+        BodyReader::trailers(self, into)
+    }
+}
+
+/// Moves a body from source to sink until its end is flushed. `http1_trailers`
+/// lets trailers into HTTP/1.
+pub fn poll_pump(
+    source: &mut impl Source,
+    sink: &mut BodyWriter<'_>,
+    meter: &mut Meter,
+    http1_trailers: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), PumpError>> {
+    while !meter.ended {
+        match source.poll_ready(cx) {
+            Poll::Pending => {
+                ready!(sink.poll_flush(cx)).map_err(PumpError::Sink)?;
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(true)) => {
+                let sent = ready!(sink.poll_send(cx, source.data()));
+                let count = sent.map_err(PumpError::Sink)?;
+                source.consume(count).map_err(PumpError::Source)?;
+                meter.bytes += count as u64;
+                meter.moved = true;
+            }
+            Poll::Ready(Ok(false)) => {
+                let mut trailers = None;
+                if sink.takes_trailers(http1_trailers) {
+                    let mut head = Head::new();
+                    trailers = source.trailers(&mut head).then_some(head);
+                }
+                sink.end(trailers.as_ref()).map_err(PumpError::Sink)?;
+                meter.ended = true;
+                meter.moved = true;
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Source(error))),
+        }
+    }
+    sink.poll_flush(cx).map_err(PumpError::Sink)
+}

@@ -1,0 +1,58 @@
+//! The HTTP/1.1 codec. It knows no IO: bytes in, heads and body pieces out, and
+//! heads to bytes. Where Envoy is lax in a way that lets two parsers disagree
+//! (two Hosts, bare CR, folded lines, unasked 101) it is stricter.
+
+mod body;
+mod encode;
+mod request;
+mod response;
+mod target;
+
+pub use body::{BodyDecoder, BodyError, Piece};
+pub use encode::{
+    chunk_head, reason, write_last_chunk, write_request_head, write_response_head,
+    write_status_line,
+};
+pub use request::{Limits, Reject, RejectKind, RequestHead, parse_request};
+pub use response::{ResponseHead, parse_response};
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// So many bytes follow.
+    Length(u64),
+    /// Chunks, then optional trailers.
+    Chunked,
+    /// Everything until the connection ends (responses only).
+    Close,
+}
+
+/// Parses a `Content-Length` value: digits only, as RFC 9110 section 8.6 says.
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digit = |sum: u64, b: &u8| sum * 10 + u64::from(b - b'0');
+    Some(value.iter().fold(0, digit))
+}
+
+/// Calls `visit` with every trimmed, non-empty element of a comma list.
+pub fn each_token(value: &[u8], mut visit: impl FnMut(&[u8])) {
+    for token in value.split(|b| *b == b',') {
+        let token = token.trim_ascii();
+        if !token.is_empty() {
+            visit(token);
+        }
+    }
+}
+
+/// Where the pieces that a parser borrowed from `input` begin.
+fn head_end(input: &[u8], from: usize) -> bool {
+    let start = from.saturating_sub(3);
+    memchr::memchr_iter(b'\n', &input[start..]).any(|at| {
+        let rest = &input[start + at + 1..];
+        rest.first() == Some(&b'\n') || rest.starts_with(b"\r\n")
+    })
+}

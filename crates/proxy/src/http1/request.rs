@@ -1,0 +1,406 @@
+//! Request heads: parsing with httparse, then the checks of the request line,
+//! of the framing headers (against smuggling) and of the hop-by-hop headers.
+
+use std::mem::MaybeUninit;
+
+use super::target::{self, Target};
+use super::{Framing, content_length, each_token, head_end};
+use crate::http::head::Head;
+use crate::http::known::Known;
+
+/// Most header lines a parse can hold, whatever the configured limit is.
+pub(super) const MOST_LINES: usize = 256;
+
+/// What a codec accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest head in bytes, request line included.
+    pub head_bytes: usize,
+    /// Most header lines.
+    pub headers: usize,
+    /// Whether HTTP/1.0 requests are served (`accept_http_10`).
+    pub accept_http_10: bool,
+    /// Whether `Content-Length` is dropped when chunked is also given instead
+    /// of refusing (`allow_chunked_length`).
+    pub allow_chunked_length: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: 60 * 1024,
+            headers: 100,
+            accept_http_10: false,
+            allow_chunked_length: false,
+        }
+    }
+}
+
+/// Who refuses: the codec (answers with the reason as body and flag DPE) or
+/// the connection manager (empty body, no flag).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectKind {
+    /// The bytes are not HTTP as we take it.
+    Codec,
+    /// The request is well-formed and not acceptable.
+    Request,
+}
+
+/// A request that is answered by the codec's owner and not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Status of the answer.
+    pub status: u16,
+    /// Envoy's response code details.
+    pub details: &'static str,
+    /// Who refuses.
+    pub kind: RejectKind,
+}
+
+impl Reject {
+    pub(super) const fn codec(status: u16, details: &'static str) -> Self {
+        let kind = RejectKind::Codec;
+        Self {
+            status,
+            details,
+            kind,
+        }
+    }
+
+    pub(super) const fn request(status: u16, details: &'static str) -> Self {
+        let kind = RejectKind::Request;
+        Self {
+            status,
+            details,
+            kind,
+        }
+    }
+}
+
+const BAD: Reject = Reject::codec(400, "http1.codec_error");
+const BAD_CHARACTERS: Reject = Reject::codec(400, "http1.invalid_characters");
+const TOO_LARGE: Reject = Reject::codec(431, "http1.headers_too_large");
+const TOO_MANY: Reject = Reject::codec(431, "http1.too_many_headers");
+const LOW_VERSION: Reject = Reject::codec(426, "low_version");
+const BOTH_LENGTHS: Reject = Reject::codec(400, "http1.content_length_and_chunked_not_allowed");
+const BAD_CODING: Reject = Reject::codec(501, "http1.invalid_transfer_encoding");
+const BAD_AUTHORITY: Reject = Reject::codec(400, "http.invalid_authority");
+
+/// What the codec learned of a request beside its [`Head`].
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead {
+    /// Bytes of the input that were the head.
+    pub consumed: usize,
+    /// How the body ends.
+    pub framing: Framing,
+    /// False after `Connection: close` or HTTP/1.0 without keep-alive.
+    pub keep_alive: bool,
+    /// The request line said HTTP/1.0.
+    pub http_10: bool,
+    /// `Connection` names `upgrade` and an `Upgrade` header is there.
+    pub upgrade: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub expect_continue: bool,
+    /// A check that the connection manager, not the codec, answers for.
+    pub refused: Option<Reject>,
+}
+
+/// Parses one request head at the start of `input` into `head` (cleared
+/// first). `seen` is how much of `input` an earlier call already looked at.
+/// `None` asks for more bytes.
+pub fn parse_request(
+    input: &[u8],
+    seen: usize,
+    limits: &Limits,
+    head: &mut Head,
+) -> Result<Option<RequestHead>, Reject> {
+    if seen > 0 && !head_end(input, seen) {
+        return too_large(input.len(), limits);
+    }
+    let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
+    let mut parsed = httparse::Request::new(&mut []);
+    let mut config = httparse::ParserConfig::default();
+    config.allow_multiple_spaces_in_request_line_delimiters(true);
+    let status = config.parse_request_with_uninit_headers(&mut parsed, input, &mut lines);
+    let consumed = match status {
+        Ok(httparse::Status::Complete(n)) => n,
+        Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
+        Err(error) => return Err(refusal(error, input)),
+    };
+    if consumed > limits.head_bytes {
+        return Err(TOO_LARGE);
+    }
+    if parsed.headers.len() > limits.headers {
+        return Err(TOO_MANY);
+    }
+    let http_10 = parsed.version == Some(0);
+    if http_10 && !limits.accept_http_10 {
+        return Err(LOW_VERSION);
+    }
+    let method = parsed.method.unwrap_or_default().as_bytes();
+    if !is_method(method) {
+        return Err(BAD);
+    }
+    head.clear();
+    head.set_method(method);
+    let mut request = RequestHead {
+        consumed,
+        framing: Framing::None,
+        keep_alive: !http_10,
+        http_10,
+        upgrade: false,
+        expect_continue: false,
+        refused: None,
+    };
+    let absolute = set_target(method, parsed.path.unwrap_or_default(), head, &mut request)?;
+    let mut fields = Fields::default();
+    for line in parsed.headers.iter() {
+        fields.take(line, head, &mut request, absolute)?;
+    }
+    fields.finish(head, &mut request, limits)?;
+    Ok(Some(request))
+}
+
+fn too_large<T>(len: usize, limits: &Limits) -> Result<Option<T>, Reject> {
+    if len > limits.head_bytes {
+        return Err(TOO_LARGE);
+    }
+    Ok(None)
+}
+
+fn refusal(error: httparse::Error, input: &[u8]) -> Reject {
+    match error {
+        httparse::Error::HeaderValue => BAD_CHARACTERS,
+        httparse::Error::TooManyHeaders => TOO_MANY,
+        httparse::Error::Version => LOW_VERSION,
+        // `GET /` and nothing else is HTTP/0.9; a lone LF or CR ends it.
+        httparse::Error::Token if is_http_09(input) => LOW_VERSION,
+        _ => BAD,
+    }
+}
+
+fn is_http_09(input: &[u8]) -> bool {
+    let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = line.trim_ascii_end();
+    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
+    let (Some(method), Some(path), None) = (words.next(), words.next(), words.next()) else {
+        return false;
+    };
+    is_method(method) && path.starts_with(b"/")
+}
+
+/// Envoy's fixed list (`allow_custom_methods` off).
+fn is_method(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"CONNECT"
+            | b"TRACE" | b"ACL" | b"BIND" | b"CHECKOUT" | b"COPY" | b"LINK" | b"LOCK" | b"MERGE"
+            | b"MKACTIVITY" | b"MKCALENDAR" | b"MKCOL" | b"M-SEARCH" | b"MOVE" | b"NOTIFY"
+            | b"PROPFIND" | b"PROPPATCH" | b"PURGE" | b"REBIND" | b"REPORT" | b"SEARCH"
+            | b"SOURCE" | b"SUBSCRIBE" | b"UNBIND" | b"UNLINK" | b"UNLOCK" | b"UNSUBSCRIBE"
+    )
+}
+
+/// Puts path and, for absolute forms, authority into the head. True when the
+/// authority came from the request line and `Host` is to be ignored.
+fn set_target(
+    method: &[u8],
+    target: &str,
+    head: &mut Head,
+    request: &mut RequestHead,
+) -> Result<bool, Reject> {
+    match target::parse(method, target.as_bytes())? {
+        Target::Origin(path) => {
+            if memchr::memchr(b'#', path).is_some() {
+                request.refused = Some(Reject::request(400, "path_normalization_failed"));
+            }
+            head.set_path(path);
+            Ok(false)
+        }
+        Target::Asterisk => {
+            request.refused = Some(Reject::request(404, "absolute_path_rejected"));
+            head.set_path(b"*");
+            Ok(false)
+        }
+        Target::Absolute { authority, path } => {
+            head.set_authority(authority);
+            if path.starts_with(b"?") || path.is_empty() {
+                let mut full = Vec::with_capacity(path.len() + 1);
+                full.push(b'/');
+                full.extend_from_slice(path);
+                head.set_path(&full);
+            } else {
+                head.set_path(path);
+            }
+            Ok(true)
+        }
+        Target::Authority(authority) => {
+            head.set_authority(authority);
+            Ok(true)
+        }
+    }
+}
+
+/// The framing and hop-by-hop headers met while the lines are walked.
+#[derive(Default)]
+struct Fields {
+    length: Option<u64>,
+    chunked: bool,
+    host: bool,
+    close: bool,
+    keep_alive: bool,
+    connection_upgrade: bool,
+    nominated: bool,
+}
+
+impl Fields {
+    fn take(
+        &mut self,
+        line: &httparse::Header<'_>,
+        head: &mut Head,
+        request: &mut RequestHead,
+        absolute: bool,
+    ) -> Result<(), Reject> {
+        let value = line.value.trim_ascii();
+        let name = line.name.as_bytes();
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => return self.host(value, head, absolute),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.is_some() {
+                    return Err(BAD);
+                }
+                self.length = Some(content_length(value).ok_or(BAD)?);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(BAD_CODING);
+                }
+                self.chunked = true;
+                return Ok(());
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value),
+            16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
+                each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
+                return Ok(());
+            }
+            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(()),
+            6 if name.eq_ignore_ascii_case(b"expect")
+                && value.eq_ignore_ascii_case(b"100-continue") =>
+            {
+                request.expect_continue = true;
+                return Ok(());
+            }
+            _ => {}
+        }
+        head.add(name, value);
+        Ok(())
+    }
+
+    fn host(&mut self, value: &[u8], head: &mut Head, absolute: bool) -> Result<(), Reject> {
+        if self.host {
+            // Two Hosts let two proxies route one request differently.
+            return Err(BAD_AUTHORITY);
+        }
+        self.host = true;
+        if absolute {
+            return Ok(());
+        }
+        if !target::is_authority(value) {
+            return Err(BAD_AUTHORITY);
+        }
+        head.set_authority(value);
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        each_token(value, |token| {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if token.eq_ignore_ascii_case(b"upgrade") {
+                self.connection_upgrade = true;
+            } else {
+                self.nominated = true;
+            }
+        });
+    }
+
+    fn finish(
+        self,
+        head: &mut Head,
+        request: &mut RequestHead,
+        limits: &Limits,
+    ) -> Result<(), Reject> {
+        request.framing = match (self.chunked, self.length) {
+            (true, Some(_)) if !limits.allow_chunked_length => return Err(BOTH_LENGTHS),
+            (true, length) => {
+                if length.is_some() {
+                    head.remove_known(Known::ContentLength);
+                }
+                if request.http_10 {
+                    return Err(BAD_CODING);
+                }
+                Framing::Chunked
+            }
+            (false, Some(0)) | (false, None) => Framing::None,
+            (false, Some(n)) => Framing::Length(n),
+        };
+        if self.keep_alive && request.http_10 {
+            request.keep_alive = true;
+        }
+        if self.close {
+            request.keep_alive = false;
+        }
+        if self.nominated {
+            remove_nominated(head);
+        }
+        head.remove_known(Known::Connection);
+        request.upgrade = self.connection_upgrade && head.has(Known::Upgrade);
+        if head.known(Known::Upgrade).is_some_and(|v| v.eq_ignore_ascii_case(b"h2c")) {
+            request.upgrade = false;
+        }
+        if !request.upgrade {
+            head.remove_known(Known::Upgrade);
+        }
+        head.remove_known(Known::Http2Settings);
+        if head.known(Known::Te).is_some() {
+            keep_te_trailers(head);
+        }
+        if request.refused.is_none() && !head.has_authority() {
+            request.refused = Some(Reject::request(400, "missing_host_header"));
+        }
+        Ok(())
+    }
+}
+
+/// Removes the headers that `Connection` names (RFC 9110 section 7.6.1), other
+/// than those this parser reads itself.
+fn remove_nominated(head: &mut Head) {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for value in head.all_known(Known::Connection) {
+        each_token(value, |token| names.push(token.to_ascii_lowercase()));
+    }
+    for name in names {
+        let keep = [&b"upgrade"[..], b"te", b"content-length", b"close", b"keep-alive"];
+        if !keep.contains(&name.as_slice()) {
+            head.remove(&name);
+        }
+    }
+}
+
+fn keep_te_trailers(head: &mut Head) {
+    let mut trailers = false;
+    for value in head.all_known(Known::Te) {
+        each_token(value, |t| trailers |= t.eq_ignore_ascii_case(b"trailers"));
+    }
+    if trailers {
+        head.set_known(Known::Te, b"trailers");
+    } else {
+        head.remove_known(Known::Te);
+    }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

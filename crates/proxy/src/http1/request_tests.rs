@@ -1,0 +1,152 @@
+//! The rows of Envoy's request validation, and the places where we are stricter.
+
+use super::*;
+
+fn parse(text: &[u8]) -> Result<Option<(RequestHead, Head)>, Reject> {
+    let mut head = Head::new();
+    Ok(parse_request(text, 0, &Limits::default(), &mut head)?.map(|r| (r, head)))
+}
+
+fn good(text: &[u8]) -> (RequestHead, Head) {
+    parse(text)
+        .unwrap_or_else(|e| panic!("{}: {e:?}", text.escape_ascii()))
+        .expect("complete")
+}
+
+fn refused(text: &[u8]) -> (u16, &'static str) {
+    match parse(text) {
+        Err(reject) => (reject.status, reject.details),
+        Ok(Some((request, _))) => {
+            let reject = request.refused.expect("should be refused");
+            (reject.status, reject.details)
+        }
+        Ok(None) => panic!("partial: {}", text.escape_ascii()),
+    }
+}
+
+#[test]
+fn a_plain_request() {
+    let (request, head) = good(b"GET /a?b=c HTTP/1.1\r\nHost: x.y:80\r\nAccept: */*\r\n\r\nrest");
+    assert_eq!(request.consumed, 50 - 4);
+    assert_eq!(head.method(), b"GET");
+    assert_eq!(head.path(), b"/a?b=c");
+    assert_eq!(head.authority(), b"x.y:80");
+    assert_eq!(head.first(b"accept"), Some(&b"*/*"[..]));
+    assert_eq!(request.framing, Framing::None);
+    assert!(request.keep_alive);
+}
+
+#[test]
+fn partial_until_the_empty_line() {
+    let text = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut head = Head::new();
+    for end in 0..text.len() {
+        for seen in [0, end.saturating_sub(1)] {
+            let got = parse_request(&text[..end], seen, &Limits::default(), &mut head);
+            assert!(got.unwrap().is_none(), "{end}");
+        }
+    }
+    let got = parse_request(text, text.len() - 1, &Limits::default(), &mut head);
+    assert!(got.unwrap().is_some());
+}
+
+#[test]
+fn codec_refusals() {
+    let line = |text: &str| format!("{text}\r\nHost: x\r\n\r\n").into_bytes();
+    let header = |text: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{text}\r\n\r\n").into_bytes();
+    let codec = (400, "http1.codec_error");
+    let both = (400, "http1.content_length_and_chunked_not_allowed");
+    let coding = (501, "http1.invalid_transfer_encoding");
+    let cases = [
+        (line("GET / HTTP/1.0"), (426, "low_version")),
+        (line("GET / HTTP/1.2"), (426, "low_version")),
+        (line("GET / HTTP/2.0"), (426, "low_version")),
+        (line("GET /"), (426, "low_version")),
+        (line("get / HTTP/1.1"), codec),
+        (line("FOO / HTTP/1.1"), codec),
+        (line("GET x HTTP/1.1"), codec),
+        (line("GET /a b HTTP/1.1"), codec),
+        (line("GET ftp://a/ HTTP/1.1"), (400, "http1.invalid_scheme")),
+        (line("GET /a#b HTTP/1.1"), (400, "path_normalization_failed")),
+        (line("OPTIONS * HTTP/1.1"), (404, "absolute_path_rejected")),
+        (b"GET / HTTP/1.1\r\nA: b\r\n\r\n".to_vec(), (400, "missing_host_header")),
+        (header("Host: y"), (400, "http.invalid_authority")),
+        (header("Content-Length: 1\r\nTransfer-Encoding: chunked"), both),
+        (header("Transfer-Encoding: chunked\r\nContent-Length: 1"), both),
+        (header("Content-Length: 1\r\nContent-Length: 1"), codec),
+        (header("Content-Length: 1,1"), codec),
+        (header("Content-Length: +5"), codec),
+        (header("Content-Length: -5"), codec),
+        (header("Content-Length: 0x5"), codec),
+        (header("Content-Length:"), codec),
+        (header("Content-Length: 99999999999999999999"), codec),
+        (header("Transfer-Encoding: gzip"), coding),
+        (header("Transfer-Encoding: gzip, chunked"), coding),
+        (header("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), coding),
+        (header("Transfer-Encoding: identity"), coding),
+        (header("Transfer-Encoding: xchunked"), coding),
+        (header("TE : x"), codec),
+        (header("a b: x"), codec),
+        (header("a(b: x"), codec),
+        (header(": x"), codec),
+        (header("nocolon"), codec),
+        (header("a: b\0c"), (400, "http1.invalid_characters")),
+        (header("a: b\rc"), (400, "http1.invalid_characters")),
+    ];
+    for (text, want) in cases {
+        assert_eq!(refused(&text), want, "{}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn sizes() {
+    let many: String = (0..101).map(|i| format!("h{i}: v\r\n")).collect();
+    let text = format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n");
+    assert_eq!(refused(text.as_bytes()), (431, "http1.too_many_headers"));
+    let long = "a".repeat(61 * 1024);
+    let text = format!("GET / HTTP/1.1\r\nHost: x\r\nh: {long}\r\n\r\n");
+    assert_eq!(refused(text.as_bytes()), (431, "http1.headers_too_large"));
+    let partial = &text.as_bytes()[..text.len() - 4];
+    assert_eq!(refused(partial), (431, "http1.headers_too_large"));
+}
+
+#[test]
+fn leniencies_kept() {
+    good(b"GET / HTTP/1.1\nHost: x\n\n");
+    good(b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    good(b"GET  /  HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (request, head) = good(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 05 \r\n\r\n");
+    assert_eq!(request.framing, Framing::Length(5));
+    assert_eq!(head.first(b"content-length"), Some(&b"05"[..]));
+    let (_, head) = good(b"GET http://u@zz/abc HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(head.authority(), b"zz");
+    assert_eq!(head.path(), b"/abc");
+    let (_, head) = good("GET / HTTP/1.1\r\nHost: x\r\na: \u{e9}\r\n\r\n".as_bytes());
+    assert_eq!(head.first(b"a"), Some("\u{e9}".as_bytes()));
+}
+
+#[test]
+fn hop_headers_go() {
+    let (request, head) = good(
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: x-foo, close\r\nX-Foo: 1\r\nTE: gzip, trailers\r\n\
+          Keep-Alive: 5\r\nProxy-Connection: close\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\nX-Bar: 2\r\n\r\n",
+    );
+    assert!(!request.keep_alive);
+    assert!(!request.upgrade);
+    let mut out = Vec::new();
+    head.write_lines(&mut out);
+    assert_eq!(out, b"x-bar: 2\r\nte: trailers\r\n");
+}
+
+#[test]
+fn upgrades_and_expect() {
+    let (request, head) = good(
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    assert!(request.upgrade);
+    assert_eq!(head.known(Known::Upgrade), Some(&b"websocket"[..]));
+    let (request, head) =
+        good(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n");
+    assert!(request.expect_continue);
+    assert!(!head.has(Known::Expect));
+}

@@ -1,0 +1,214 @@
+//! Response heads from an upstream: parsing and the checks that make a wrong
+//! one a 502 rather than a smuggled message.
+
+use std::mem::MaybeUninit;
+
+use super::request::MOST_LINES;
+use super::{Framing, content_length, each_token, head_end};
+use crate::http::head::Head;
+use crate::http::known::Known;
+
+/// Largest response head in bytes.
+const HEAD_BYTES: usize = 80 * 1024;
+/// Most header lines of a response.
+const HEADERS: usize = 100;
+
+/// What the codec learned of a response beside its [`Head`].
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead {
+    /// Bytes of the input that were the head.
+    pub consumed: usize,
+    /// How the body ends.
+    pub framing: Framing,
+    /// Whether another request may follow on this connection.
+    pub keep_alive: bool,
+    /// `Connection` names `upgrade` (of meaning with status 101).
+    pub upgrade: bool,
+}
+
+/// Parses one response head at the start of `input` into `head` (cleared
+/// first). `to_head` says that the request was a HEAD. `None` asks for more
+/// bytes; the error is a reason for people.
+pub fn parse_response(
+    input: &[u8],
+    seen: usize,
+    to_head: bool,
+    head: &mut Head,
+) -> Result<Option<ResponseHead>, &'static str> {
+    if seen > 0 && !head_end(input, seen) {
+        return short(input.len());
+    }
+    let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let status = config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines);
+    let consumed = match status {
+        Ok(httparse::Status::Complete(n)) => n,
+        Ok(httparse::Status::Partial) => return short(input.len()),
+        Err(_) => return Err("http1.codec_error"),
+    };
+    if consumed > HEAD_BYTES {
+        return Err("http1.headers_too_large");
+    }
+    if parsed.headers.len() > HEADERS {
+        return Err("http1.too_many_headers");
+    }
+    let code = parsed.code.unwrap_or_default();
+    if !(100..=599).contains(&code) {
+        return Err("http1.codec_error");
+    }
+    head.clear();
+    head.status = code;
+    let mut fields = Fields::default();
+    for line in parsed.headers.iter() {
+        fields.take(line.name.as_bytes(), line.value.trim_ascii(), head)?;
+    }
+    fields
+        .finish(parsed.version == Some(0), to_head, consumed, head)
+        .map(Some)
+}
+
+fn short<T>(len: usize) -> Result<Option<T>, &'static str> {
+    if len > HEAD_BYTES {
+        return Err("http1.headers_too_large");
+    }
+    Ok(None)
+}
+
+#[derive(Default)]
+struct Fields {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    nominated: bool,
+}
+
+impl Fields {
+    fn take(&mut self, name: &[u8], value: &[u8], head: &mut Head) -> Result<(), &'static str> {
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = content_length(value).ok_or("http1.codec_error")?;
+                if self.length.replace(length).is_some() {
+                    return Err("http1.codec_error");
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err("http1.invalid_transfer_encoding");
+                }
+                self.chunked = true;
+                return Ok(());
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => each_token(value, |token| {
+                if token.eq_ignore_ascii_case(b"close") {
+                    self.close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    self.keep_alive = true;
+                } else if token.eq_ignore_ascii_case(b"upgrade") {
+                    self.upgrade = true;
+                } else {
+                    self.nominated = true;
+                }
+            }),
+            16 if name.eq_ignore_ascii_case(b"proxy-connection") => return Ok(()),
+            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(()),
+            _ => {}
+        }
+        head.add(name, value);
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        http_10: bool,
+        to_head: bool,
+        consumed: usize,
+        head: &mut Head,
+    ) -> Result<ResponseHead, &'static str> {
+        if self.chunked && self.length.is_some() {
+            return Err("http1.content_length_and_chunked_not_allowed");
+        }
+        if self.nominated {
+            remove_nominated(head);
+        }
+        head.remove_known(Known::Connection);
+        let status = head.status;
+        if status != 101 {
+            head.remove_known(Known::Upgrade);
+        }
+        let bodiless = status < 200 || status == 204;
+        if bodiless && (self.chunked || self.length.is_some_and(|n| n > 0)) {
+            return Err("http1.codec_error");
+        }
+        let framing = match (self.chunked, self.length) {
+            _ if bodiless || to_head || status == 304 => Framing::None,
+            (true, _) => Framing::Chunked,
+            (false, Some(0)) => Framing::None,
+            (false, Some(n)) => Framing::Length(n),
+            (false, None) => Framing::Close,
+        };
+        let keep = !self.close && (!http_10 || self.keep_alive);
+        Ok(ResponseHead {
+            consumed,
+            framing,
+            keep_alive: keep && framing != Framing::Close,
+            upgrade: self.upgrade,
+        })
+    }
+}
+
+fn remove_nominated(head: &mut Head) {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for value in head.all_known(Known::Connection) {
+        each_token(value, |token| names.push(token.to_ascii_lowercase()));
+    }
+    for name in names {
+        if !matches!(name.as_slice(), b"upgrade" | b"close" | b"keep-alive" | b"content-length") {
+            head.remove(&name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &[u8]) -> Result<Option<(ResponseHead, Head)>, &'static str> {
+        let mut head = Head::new();
+        Ok(parse_response(text, 0, false, &mut head)?.map(|r| (r, head)))
+    }
+
+    #[test]
+    fn framing_of_plain_answers() {
+        let (r, head) = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!(r.framing, Framing::Length(5));
+        assert!(r.keep_alive);
+        assert_eq!(head.first(b"x"), Some(&b"y"[..]));
+        let (r, _) = parse(b"HTTP/1.0 200 OK\r\n\r\n").unwrap().unwrap();
+        assert_eq!(r.framing, Framing::Close);
+        assert!(!r.keep_alive);
+        assert!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n").unwrap().is_none());
+    }
+
+    #[test]
+    fn malformed_answers_are_errors() {
+        for bad in [
+            &b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+            b"HTTP/1.1 204 No\r\ncontent-length: 3\r\n\r\n",
+            b"HTTP/1.1 99 x\r\n\r\n",
+            b"HTTP/1.1 099 x\r\n\r\n",
+            b"HTTP/1.1 600 x\r\n\r\n",
+            b"HTTP/1.1 abc x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\na: b\0c\r\n\r\n",
+        ] {
+            assert!(parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Bytes in and out of one worker: sockets with or without TLS, pooled buffers,
+//! deadlines. Nothing here is `Send`; one thread owns it all.
+
+pub mod buffer;
+pub mod socket;
+pub mod timer;
+
+pub use buffer::Buf;
+pub use socket::{Io, IoStream};
+pub use timer::Timer;

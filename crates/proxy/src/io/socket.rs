@@ -1,0 +1,441 @@
+//! A connection as its two directions see it: plain TCP, a unix socket, or
+//! either under TLS, polled through a shared reference so that one task can
+//! read and write at once without splitting or locking.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// The socket under a connection.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        let done = match self {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buf),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buf),
+        };
+        ready!(done)?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Lets rustls read and write a non-blocking socket.
+struct Sync<'a, 'b>(&'a mut Socket, &'a mut Context<'b>);
+
+impl Read for Sync<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.poll_read(self.1, buf) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Sync<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.0.poll_write(self.1, bufs) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Io {
+    socket: RefCell<Socket>,
+    tls: Option<Box<RefCell<rustls::Connection>>>,
+    prefix: RefCell<Vec<u8>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    /// Address of this end.
+    pub local: SocketAddr,
+    /// Address of the other end.
+    pub peer: SocketAddr,
+}
+
+/// The address of an end that has none (unix sockets).
+const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+impl Io {
+    /// Wraps a connected TCP socket; Nagle's delay is switched off.
+    pub fn tcp(stream: TcpStream) -> Self {
+        let local = stream.local_addr().unwrap_or(NOWHERE);
+        let peer = stream.peer_addr().unwrap_or(NOWHERE);
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        Self::over(Socket::Tcp(stream), local, peer)
+    }
+
+    /// Wraps a connected unix socket.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self::over(Socket::Unix(stream), NOWHERE, NOWHERE)
+    }
+
+    fn over(socket: Socket, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            socket: RefCell::new(socket),
+            tls: None,
+            prefix: RefCell::default(),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            local,
+            peer,
+        }
+    }
+
+    /// Puts TLS on top. The handshake is [`Io::poll_handshake`]'s.
+    pub fn with_tls(mut self, tls: rustls::Connection) -> Self {
+        self.tls = Some(Box::new(RefCell::new(tls)));
+        self
+    }
+
+    /// Gives bytes back that an inspector read: they are read again first.
+    pub fn unread(&self, bytes: &[u8]) {
+        self.prefix.borrow_mut().splice(0..0, bytes.iter().copied());
+    }
+
+    /// Whether TLS is on.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Bytes received and sent so far, before decryption and after encryption.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.received.get(), self.sent.get())
+    }
+
+    /// Runs `look` on the TLS session, if there is one.
+    pub fn tls<T>(&self, look: impl FnOnce(&rustls::Connection) -> T) -> Option<T> {
+        self.tls.as_ref().map(|tls| look(&tls.borrow()))
+    }
+
+    /// The TCP socket's descriptor when nothing stands between it and the bytes.
+    pub fn plain_tcp(&self) -> Option<std::os::fd::RawFd> {
+        use std::os::fd::AsRawFd;
+        if self.tls.is_some() || !self.prefix.borrow().is_empty() {
+            return None;
+        }
+        match &*self.socket.borrow() {
+            Socket::Tcp(stream) => Some(stream.as_raw_fd()),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Waits until the TCP socket may be read (for callers with their own
+    /// system calls).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.socket.borrow() {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Waits until the TCP socket may be written.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.socket.borrow() {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Runs a non-blocking operation and clears the readiness it found wanting.
+    pub fn try_io<T>(
+        &self,
+        interest: tokio::io::Interest,
+        operation: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match &*self.socket.borrow() {
+            Socket::Tcp(stream) => stream.try_io(interest, operation),
+            Socket::Unix(stream) => stream.try_io(interest, operation),
+        }
+    }
+
+    /// Adds to the byte counters what went around the poll functions.
+    pub fn count(&self, received: u64, sent: u64) {
+        self.received.set(self.received.get() + received);
+        self.sent.set(self.sent.get() + sent);
+    }
+
+    /// Reads into `buf`; 0 is the end of the stream.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &self.tls {
+            None => self.poll_read_wire(cx, buf),
+            Some(tls) => self.poll_read_tls(&mut tls.borrow_mut(), cx, buf),
+        }
+    }
+
+    fn poll_read_wire(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.take_prefix(buf) {
+            return Poll::Ready(Ok(count));
+        }
+        let count = ready!(self.socket.borrow_mut().poll_read(cx, buf))?;
+        self.received.set(self.received.get() + count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    fn take_prefix(&self, buf: &mut [u8]) -> Option<usize> {
+        let mut prefix = self.prefix.borrow_mut();
+        if prefix.is_empty() {
+            return None;
+        }
+        let count = prefix.len().min(buf.len());
+        buf[..count].copy_from_slice(&prefix[..count]);
+        prefix.drain(..count);
+        if prefix.is_empty() {
+            *prefix = Vec::new();
+        }
+        Some(count)
+    }
+
+    fn poll_read_tls(
+        &self,
+        tls: &mut rustls::Connection,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match tls.reader().read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A peer that closes without close_notify: the end, as for TCP.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(0));
+                }
+                done => return Poll::Ready(done),
+            }
+            ready!(self.poll_feed(tls, cx))?;
+        }
+    }
+
+    /// Brings ciphertext in and sends what TLS itself has to say.
+    fn poll_feed(&self, tls: &mut rustls::Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = Wire(self, cx);
+        let read = tls.read_tls(&mut wire);
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(_) => {}
+        }
+        let processed = tls.process_new_packets();
+        if tls.wants_write() {
+            // An alert must go out even when the session failed.
+            let _ = self.poll_flush_tls(tls, cx)?;
+        }
+        match processed {
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error))),
+        }
+    }
+
+    fn poll_flush_tls(
+        &self,
+        tls: &mut rustls::Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while tls.wants_write() {
+            let mut socket = self.socket.borrow_mut();
+            match tls.write_tls(&mut Sync(&mut socket, cx)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => self.sent.set(self.sent.get() + count as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drives the TLS handshake to its end; ready at once without TLS.
+    pub fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(tls) = &self.tls else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut tls = tls.borrow_mut();
+        loop {
+            let flushed = self.poll_flush_tls(&mut tls, cx)?;
+            if !tls.is_handshaking() {
+                ready!(flushed);
+                return Poll::Ready(Ok(()));
+            }
+            let before = self.received.get();
+            ready!(self.poll_feed(&mut tls, cx))?;
+            if self.received.get() == before && self.prefix.borrow().is_empty() && tls.wants_read()
+            {
+                let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "closed in TLS handshake");
+                return Poll::Ready(Err(eof));
+            }
+        }
+    }
+
+    /// Writes from `bufs`; returns how many bytes were taken. Under TLS what was
+    /// taken may wait in the session until [`Io::poll_flush`].
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(tls) = &self.tls else {
+            let count = ready!(self.socket.borrow_mut().poll_write(cx, bufs))?;
+            self.sent.set(self.sent.get() + count as u64);
+            return Poll::Ready(Ok(count));
+        };
+        let mut tls = tls.borrow_mut();
+        ready!(self.poll_flush_tls(&mut tls, cx))?;
+        let count = tls.writer().write_vectored(bufs)?;
+        let _ = self.poll_flush_tls(&mut tls, cx)?;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Waits until everything taken is in the socket.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => self.poll_flush_tls(&mut tls.borrow_mut(), cx),
+        }
+    }
+
+    /// Ends the sending direction (TLS close_notify and FIN).
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            let mut tls = tls.borrow_mut();
+            tls.send_close_notify();
+            ready!(self.poll_flush_tls(&mut tls, cx))?;
+        }
+        self.socket.borrow_mut().poll_shutdown(cx)
+    }
+
+    /// Makes the socket's close a reset.
+    pub fn reset_on_close(&self) {
+        if let Socket::Tcp(stream) = &*self.socket.borrow() {
+            let socket = socket2::SockRef::from(stream);
+            if let Err(error) = socket.set_linger(Some(std::time::Duration::ZERO)) {
+                tracing::debug!(%error, "SO_LINGER");
+            }
+        }
+    }
+
+    /// Runs `look` on the TCP socket.
+    pub fn tcp_socket<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> Option<T> {
+        match &*self.socket.borrow() {
+            Socket::Tcp(stream) => Some(look(stream)),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Reads what is there now, for inspectors; 0 is the end.
+    pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Writes all bytes and flushes.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            while !bytes.is_empty() {
+                let count = ready!(self.poll_write(cx, &[IoSlice::new(bytes)]))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                bytes = &bytes[count..];
+            }
+            self.poll_flush(cx)
+        })
+        .await
+    }
+}
+
+/// The wire side of an [`Io`] for rustls: prefix first, then the socket.
+struct Wire<'a, 'b, 'c>(&'a Io, &'b mut Context<'c>);
+
+impl Read for Wire<'_, '_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.poll_read_wire(self.1, buf) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// A shared [`Io`] as tokio's stream traits, for codecs that want to own one.
+#[derive(Clone, Debug)]
+pub struct IoStream(pub Rc<Io>);
+
+impl AsyncRead for IoStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = ready!(self.0.poll_read(cx, buf.initialize_unfilled()))?;
+        buf.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for IoStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,223 @@
+//! A cluster at work in one worker: hosts with their pools, the balancer's
+//! state, breakers, the TLS to use.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use lateen_proxy_core::config::cluster::{Cluster, TransportSocket};
+use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
+use lateen_proxy_core::config::{Address, HealthStatus, Metadata, Name};
+use rustls_pki_types::ServerName;
+
+use super::balance::Balancer;
+use super::breaker::{InFlight, Limited, Permit};
+use super::connect::{ClientTls, ConnectOptions};
+use super::host::Host;
+use crate::tls::TlsContexts;
+
+/// The hosts of a cluster at one moment.
+#[derive(Debug, Default)]
+pub struct HostSet {
+    /// All hosts in configuration order.
+    pub hosts: Vec<Rc<Host>>,
+    /// What they were made from.
+    pub assignment: Option<Arc<ClusterLoadAssignment>>,
+}
+
+/// Hosts with idle connections, for the sweep.
+#[derive(Debug, Default)]
+pub struct IdleWatch(RefCell<Vec<(Weak<ClusterState>, Rc<Host>)>>);
+
+impl IdleWatch {
+    /// Closes connections that idled too long or were closed by their peer.
+    pub fn sweep(&self) {
+        let watched = std::mem::take(&mut *self.0.borrow_mut());
+        for (cluster, host) in watched {
+            let idle = cluster.upgrade().and_then(|c| c.config.http.idle_timeout);
+            let idle_ms = idle.map_or(u64::MAX, |d| d.as_millis() as u64);
+            if host.sweep(idle_ms) {
+                self.0.borrow_mut().push((cluster, host));
+            } else {
+                host.swept.set(false);
+            }
+        }
+    }
+}
+
+/// A cluster in one worker.
+#[derive(Debug)]
+pub struct ClusterState {
+    /// As configured.
+    pub config: Arc<Cluster>,
+    /// Counts of both priorities, shared by the workers.
+    pub in_flight: [Arc<InFlight>; 2],
+    hosts: RefCell<Rc<HostSet>>,
+    balancer: RefCell<Balancer>,
+    /// Hosts made on the way (original destination).
+    passing: RefCell<HashMap<SocketAddr, Rc<Host>>>,
+    tls: Rc<TlsContexts>,
+    idle: Rc<IdleWatch>,
+    me: Weak<ClusterState>,
+    /// Set once DNS answered or there is nothing to wait for.
+    pub resolved: Cell<bool>,
+}
+
+impl ClusterState {
+    /// A cluster without hosts.
+    pub fn new(
+        config: Arc<Cluster>,
+        in_flight: [Arc<InFlight>; 2],
+        tls: Rc<TlsContexts>,
+        idle: Rc<IdleWatch>,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|me| Self {
+            balancer: RefCell::new(Balancer::new(&config)),
+            config,
+            in_flight,
+            hosts: RefCell::default(),
+            passing: RefCell::default(),
+            tls,
+            idle,
+            me: me.clone(),
+            resolved: Cell::new(true),
+        })
+    }
+
+    /// The hosts now.
+    pub fn hosts(&self) -> Rc<HostSet> {
+        self.hosts.borrow().clone()
+    }
+
+    /// Takes the endpoints as they are now. A host that stays keeps its
+    /// connections and counts.
+    pub fn set_assignment(&self, assignment: &Arc<ClusterLoadAssignment>) {
+        let old = self.hosts();
+        if old.assignment.as_ref().is_some_and(|a| Arc::ptr_eq(a, assignment)) {
+            return;
+        }
+        let endpoints = assignment.endpoints().map(|(group, endpoint)| {
+            (endpoint.clone(), group.locality.clone(), group.priority)
+        });
+        self.replace_hosts(endpoints.collect(), Some(assignment.clone()));
+    }
+
+    /// Takes hosts found by name resolution.
+    pub fn replace_hosts(
+        &self,
+        endpoints: Vec<(Endpoint, Locality, u32)>,
+        assignment: Option<Arc<ClusterLoadAssignment>>,
+    ) {
+        let old = self.hosts();
+        let mut kept: HashMap<&Address, &Rc<Host>> =
+            old.hosts.iter().map(|h| (&h.endpoint.address, h)).collect();
+        let hosts: Vec<Rc<Host>> = endpoints
+            .into_iter()
+            .map(|(endpoint, locality, priority)| match kept.remove(&endpoint.address) {
+                Some(host) if host.endpoint == endpoint && host.priority == priority => {
+                    host.clone()
+                }
+                Some(host) => Rc::new(host.renewed(endpoint, locality, priority)),
+                None => Rc::new(Host::new(endpoint, locality, priority)),
+            })
+            .collect();
+        for host in kept.into_values() {
+            host.remove();
+        }
+        self.balancer.borrow_mut().update(&self.config, &hosts, assignment.as_deref());
+        *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
+    }
+
+    /// Chooses a host; `avoid` names hosts tried before.
+    pub fn choose(&self, hash: Option<u64>, avoid: &[Rc<Host>]) -> Option<Rc<Host>> {
+        let hosts = self.hosts();
+        self.balancer.borrow_mut().choose(&hosts.hosts, hash, avoid)
+    }
+
+    /// The host for an address that no discovery knows (original destination).
+    pub fn passing_host(&self, addr: SocketAddr) -> Rc<Host> {
+        if let Some(host) = self.passing.borrow().get(&addr) {
+            return host.clone();
+        }
+        let endpoint = Endpoint {
+            address: Address::Socket(addr),
+            additional_addresses: Vec::new(),
+            hostname: Name::default(),
+            health: HealthStatus::Unknown,
+            weight: 1,
+            metadata: Metadata::default(),
+            health_check_port: 0,
+            health_check_hostname: Name::default(),
+        };
+        let host = Rc::new(Host::new(endpoint, Locality::default(), 0));
+        self.passing.borrow_mut().insert(addr, host.clone());
+        host
+    }
+
+    /// Drops passing hosts that nobody uses.
+    pub fn clean_passing(&self) {
+        self.passing
+            .borrow_mut()
+            .retain(|_, h| h.connections.get() > 0 || Rc::strong_count(h) > 1);
+    }
+
+    /// Asks a breaker.
+    pub fn permit(&self, priority: usize, what: Limited) -> Option<Permit> {
+        let limits = &self.config.circuit_breakers[priority];
+        Permit::take(&self.in_flight[priority], limits, what)
+    }
+
+    /// Has the idle connections of a host looked after.
+    pub fn watch_idle(&self, host: &Rc<Host>) {
+        if !host.swept.replace(true) {
+            self.idle.0.borrow_mut().push((self.me.clone(), host.clone()));
+        }
+    }
+
+    /// The TLS configuration towards a host and the name to send; `None` =
+    /// plain.
+    pub fn client_tls(
+        &self,
+        host: &Host,
+        options: &ConnectOptions,
+    ) -> Result<Option<ClientTls>, String> {
+        let context = match self.config.transport_for(&host.endpoint.metadata) {
+            TransportSocket::RawBuffer => return Ok(None),
+            TransportSocket::Tls(context) => context,
+        };
+        let authority = std::str::from_utf8(&options.authority).unwrap_or_default();
+        let authority = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let sni: Name = if context.auto_host_sni && !host.endpoint.hostname.is_empty() {
+            host.endpoint.hostname.clone()
+        } else if self.config.http.auto_sni && !authority.is_empty() {
+            authority.into()
+        } else {
+            context.sni.clone()
+        };
+        let checked = self.config.http.auto_san_validation || context.auto_sni_san_validation;
+        let san = Some(&sni).filter(|sni| checked && !sni.is_empty());
+        let config = self.tls.client(context, san, None).map_err(|e| e.to_string())?;
+        let name = match ServerName::try_from(sni.to_string()) {
+            Ok(name) => name,
+            // Without a name to send, the address stands in: rustls sends no
+            // SNI for one.
+            Err(_) => {
+                let ip = host.addr.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |a| a.ip());
+                ServerName::IpAddress(ip.into())
+            }
+        };
+        Ok(Some((config, name)))
+    }
+
+    /// Closes all idle connections; those in use end with their request.
+    pub fn retire(&self) {
+        for host in self.hosts().hosts.iter() {
+            host.remove();
+        }
+        for host in self.passing.borrow().values() {
+            host.remove();
+        }
+    }
+}

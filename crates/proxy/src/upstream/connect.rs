@@ -1,0 +1,401 @@
+//! Opening connections to endpoints: source binding, socket options, TCP,
+//! TLS, the HTTP/2 preface; and choosing between an open one and a new one.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use lateen_proxy_core::config::cluster::{Cluster, Http2Options, TcpKeepalive, UpstreamProtocol};
+use lateen_proxy_core::config::{Address, BindConfig};
+use tokio::net::{TcpSocket, UnixStream};
+
+use super::breaker::{Limited, Permit};
+use super::cluster::ClusterState;
+use super::host::{Connected, H1Client, H2Client, H2Stream, Host};
+use crate::io::{Io, IoStream, Timer};
+use crate::io::timer;
+
+/// Why no connection was had.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// TCP did not connect.
+    Failed(io::Error),
+    /// No connection within the cluster's connect timeout.
+    Timeout,
+    /// The TLS handshake failed; text for logs.
+    Tls(String),
+    /// A circuit breaker is open.
+    Overflow,
+    /// The cluster's transport cannot be used (missing secret, bad certificate).
+    Transport(String),
+}
+
+/// What an HTTP request travels on.
+#[derive(Debug)]
+pub enum HttpConnection {
+    /// One request at a time.
+    H1(Box<H1Client>),
+    /// One stream of many.
+    H2(H2Stream),
+}
+
+/// What a new connection needs to know of the request that asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectOptions {
+    /// Downstream speaks HTTP/2 (of meaning for `use_downstream_protocol`).
+    pub downstream_h2: bool,
+    /// The request's authority, for clusters that send it as SNI.
+    pub authority: Vec<u8>,
+}
+
+/// Finds or opens a connection to `host` for one HTTP request. `reused` in the
+/// answer tells whether it served requests before.
+pub async fn http(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+    options: &ConnectOptions,
+) -> Result<(HttpConnection, bool), ConnectError> {
+    match cluster.config.http.protocol {
+        UpstreamProtocol::Http1 => h1(cluster, host, priority, options).await,
+        UpstreamProtocol::Http2 => h2(cluster, host, priority, options).await,
+        UpstreamProtocol::UseDownstream if options.downstream_h2 => {
+            h2(cluster, host, priority, options).await
+        }
+        UpstreamProtocol::UseDownstream => h1(cluster, host, priority, options).await,
+        UpstreamProtocol::Auto => {
+            if let Some(client) = host.take_stream() {
+                return Ok((HttpConnection::H2(client.begin()), true));
+            }
+            h1(cluster, host, priority, options).await
+        }
+    }
+}
+
+async fn h1(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+    options: &ConnectOptions,
+) -> Result<(HttpConnection, bool), ConnectError> {
+    if let Some(client) = host.take_idle() {
+        return Ok((HttpConnection::H1(client), true));
+    }
+    let Some(permit) = connection_permit(cluster, host, priority) else {
+        let client = wait_for_idle(cluster, host, priority).await?;
+        return Ok((HttpConnection::H1(client), true));
+    };
+    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
+        return Err(ConnectError::Overflow);
+    };
+    let connected = Connected::new(host, permit);
+    let io = open(cluster, host, options).await?;
+    let client = Box::new(H1Client::new(io, connected));
+    if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
+        let H1Parts { io, connected } = client.into_parts();
+        let client = h2_over(cluster, host, io, connected).await?;
+        return Ok((HttpConnection::H2(client.begin()), false));
+    }
+    Ok((HttpConnection::H1(client), false))
+}
+
+/// A host's first connection in a worker is always allowed.
+fn connection_permit(cluster: &ClusterState, host: &Host, priority: usize) -> Option<Permit> {
+    match cluster.permit(priority, Limited::Connections) {
+        Some(permit) => Some(permit),
+        None if host.connections.get() == 0 => Some(Permit::force(
+            &cluster.in_flight[priority],
+            &cluster.config.circuit_breakers[priority],
+            Limited::Connections,
+        )),
+        None => None,
+    }
+}
+
+async fn wait_for_idle(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+) -> Result<Box<H1Client>, ConnectError> {
+    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
+        return Err(ConnectError::Overflow);
+    };
+    poll_fn(|cx| match host.take_idle() {
+        Some(client) => Poll::Ready(Ok(client)),
+        // The connections died instead of idling: the request must not wait
+        // for ever; it is refused like any other overflow.
+        None if host.connections.get() == 0 => Poll::Ready(Err(ConnectError::Overflow)),
+        None => {
+            host.waiting.borrow_mut().insert(0, cx.waker().clone());
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+async fn h2(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+    options: &ConnectOptions,
+) -> Result<(HttpConnection, bool), ConnectError> {
+    loop {
+        if let Some(client) = host.take_stream() {
+            return Ok((HttpConnection::H2(client.begin()), true));
+        }
+        if !host.opening.get() {
+            break;
+        }
+        // Someone opens one already: share it.
+        let mut first = true;
+        poll_fn(|cx| {
+            if !std::mem::take(&mut first) {
+                return Poll::Ready(());
+            }
+            host.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+    let Some(permit) = connection_permit(cluster, host, priority) else {
+        return Err(ConnectError::Overflow);
+    };
+    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
+        return Err(ConnectError::Overflow);
+    };
+    let opening = Opening::begin(host);
+    let connected = Connected::new(host, permit);
+    let io = open(cluster, host, options).await?;
+    let client = h2_over(cluster, host, io, connected).await?;
+    drop(opening);
+    Ok((HttpConnection::H2(client.begin()), false))
+}
+
+/// Tells those who wait that the opening ended, however it did.
+struct Opening<'a>(&'a Rc<Host>);
+
+impl<'a> Opening<'a> {
+    fn begin(host: &'a Rc<Host>) -> Self {
+        host.opening.set(true);
+        Self(host)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.wake_all();
+    }
+}
+
+async fn h2_over(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    io: Io,
+    connected: Connected,
+) -> Result<Rc<H2Client>, ConnectError> {
+    let options = &cluster.config.http.http2;
+    let local = io.local;
+    let handshake = h2_builder(options).handshake(IoStream(Rc::new(io)));
+    let (send, connection) = handshake
+        .await
+        .map_err(|e| ConnectError::Failed(io::Error::other(e)))?;
+    let client = Rc::new(H2Client::new(
+        send,
+        local,
+        options.max_concurrent_streams,
+        cluster.config.http.max_requests_per_connection,
+        connected,
+    ));
+    let weak = Rc::downgrade(&client);
+    let keepalive = options.keepalive;
+    tokio::task::spawn_local(async move {
+        let outcome = drive_h2(connection, keepalive).await;
+        if let Some(client) = weak.upgrade() {
+            client.closed.set(true);
+            *client.reason.borrow_mut() = outcome;
+        }
+    });
+    host.put_stream(client.clone());
+    cluster.watch_idle(host);
+    Ok(client)
+}
+
+/// Runs the connection, with keep-alive PINGs where configured. Returns why it
+/// ended.
+async fn drive_h2(
+    mut connection: h2::client::Connection<IoStream, bytes::Bytes>,
+    keepalive: Option<(Duration, Duration)>,
+) -> Option<String> {
+    let ping = keepalive.and_then(|k| connection.ping_pong().map(|p| (k, p)));
+    let Some(((interval, timeout), mut pings)) = ping else {
+        return connection.await.err().map(|e| e.to_string());
+    };
+    let pinging = async move {
+        let timer = Timer::new();
+        loop {
+            timer.sleep(interval).await;
+            timer.set(timer::now_ms() + timeout.as_millis() as u64);
+            if !matches!(timer.race(pings.ping(h2::Ping::opaque())).await, Some(Ok(_))) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        done = connection => done.err().map(|e| e.to_string()),
+        () = pinging => Some("http2.keepalive_timeout".to_owned()),
+    }
+}
+
+fn h2_builder(options: &Http2Options) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(options.initial_stream_window_size)
+        .initial_connection_window_size(options.initial_connection_window_size)
+        .header_table_size(options.hpack_table_size)
+        .max_header_list_size(80 * 1024)
+        .max_send_buffer_size(64 * 1024)
+        .enable_push(false);
+    builder
+}
+
+fn speaks_h2(io: &Io) -> bool {
+    io.tls(|tls| tls.alpn_protocol() == Some(b"h2")) == Some(true)
+}
+
+/// What an HTTP/1 client is taken apart into when ALPN chose HTTP/2.
+pub(super) struct H1Parts {
+    pub(super) io: Io,
+    pub(super) connected: Connected,
+}
+
+/// Opens a connection, TLS included, within the connect timeout.
+pub async fn open(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    options: &ConnectOptions,
+) -> Result<Io, ConnectError> {
+    let timer = Timer::new();
+    let now = timer::now_ms();
+    timer.set(timer::deadline(now, Some(cluster.config.connect_timeout)));
+    let outcome = timer.race(open_now(cluster, host, options)).await;
+    outcome.unwrap_or(Err(ConnectError::Timeout))
+}
+
+async fn open_now(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    options: &ConnectOptions,
+) -> Result<Io, ConnectError> {
+    let tls = cluster.client_tls(host, options).map_err(ConnectError::Transport)?;
+    let io = match &host.endpoint.address {
+        Address::Pipe(path) => Io::unix(
+            connect_unix(path).await.map_err(ConnectError::Failed)?,
+        ),
+        _ => {
+            let addr = host.addr.ok_or_else(|| {
+                let text = format!("{} is not an address", host.text);
+                ConnectError::Failed(io::Error::new(io::ErrorKind::AddrNotAvailable, text))
+            })?;
+            let stream = connect_tcp(addr, &cluster.config)
+                .await
+                .map_err(ConnectError::Failed)?;
+            Io::tcp(stream)
+        }
+    };
+    let Some((config, name)) = tls else {
+        return Ok(io);
+    };
+    let session = rustls::ClientConnection::new(config, name)
+        .map_err(|e| ConnectError::Tls(e.to_string()))?;
+    let io = io.with_tls(session.into());
+    poll_fn(|cx| io.poll_handshake(cx))
+        .await
+        .map_err(|e| ConnectError::Tls(e.to_string()))?;
+    Ok(io)
+}
+
+async fn connect_unix(path: &str) -> io::Result<UnixStream> {
+    match path.strip_prefix('@') {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let addr = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            let stream = std::os::unix::net::UnixStream::connect_addr(&addr)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        }
+        None => UnixStream::connect(path).await,
+    }
+}
+
+async fn connect_tcp(addr: SocketAddr, cluster: &Cluster) -> io::Result<tokio::net::TcpStream> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(keepalive) = &cluster.tcp_keepalive {
+        set_keepalive(&socket, keepalive)?;
+    }
+    if let Some(bind) = &cluster.bind {
+        bind_source(&socket, addr, bind)?;
+    }
+    socket.connect(addr).await
+}
+
+fn set_keepalive(socket: &TcpSocket, config: &TcpKeepalive) -> io::Result<()> {
+    let mut keepalive = socket2::TcpKeepalive::new();
+    if let Some(seconds) = config.time {
+        keepalive = keepalive.with_time(Duration::from_secs(seconds.into()));
+    }
+    if let Some(seconds) = config.interval {
+        keepalive = keepalive.with_interval(Duration::from_secs(seconds.into()));
+    }
+    if let Some(probes) = config.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
+fn bind_source(socket: &TcpSocket, target: SocketAddr, bind: &BindConfig) -> io::Result<()> {
+    for option in &bind.socket_options {
+        crate::os::set_socket_option(socket, option)?;
+    }
+    let source = bind.source_addresses.iter().find(|s| s.is_ipv4() == target.is_ipv4());
+    let Some(source) = source else {
+        return Ok(());
+    };
+    if bind.freebind {
+        crate::os::set_freebind(socket, target.is_ipv4())?;
+    }
+    if source.port() == 0 {
+        // The port is chosen at connect, so that many connections share it.
+        crate::os::set_bind_address_no_port(socket)?;
+    }
+    socket.bind(*source)
+}
+
+/// The text Envoy puts into details for a failed connect.
+pub fn failure_details(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Failed(error) => {
+            let text = match error.raw_os_error() {
+                Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+                None => error.to_string(),
+            };
+            format!("delayed_connect_error:_{}", text.replace(' ', "_"))
+        }
+        ConnectError::Tls(text) | ConnectError::Transport(text) => {
+            format!("TLS_error:_{}", text.replace(' ', "_"))
+        }
+        ConnectError::Timeout => String::new(),
+        ConnectError::Overflow => String::new(),
+    }
+}
+
+/// A TLS client configuration with the name to ask for.
+pub type ClientTls = (Arc<rustls::ClientConfig>, rustls_pki_types::ServerName<'static>);

@@ -1,0 +1,316 @@
+//! One endpoint as a worker sees it: its connections, idle and busy, and what
+//! is in flight on them.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
+use lateen_proxy_core::config::Address;
+
+use super::breaker::Permit;
+use crate::http::reader::H1Reader;
+use crate::http::writer::H1Writer;
+use crate::io::Io;
+use crate::io::timer::now_ms;
+
+/// An endpoint of a cluster in one worker.
+#[derive(Debug)]
+pub struct Host {
+    /// As configured (or as DNS or the original destination gave it).
+    pub endpoint: Endpoint,
+    /// Where it is.
+    pub locality: Locality,
+    /// Its priority.
+    pub priority: u32,
+    /// The address to connect to; `None` for unix sockets.
+    pub addr: Option<SocketAddr>,
+    /// The address as logs write it.
+    pub text: Rc<str>,
+    /// Requests in flight.
+    pub active: Cell<u32>,
+    /// Open connections.
+    pub connections: Rc<Cell<u32>>,
+    /// Left discovery: connections are not kept.
+    pub removed: Cell<bool>,
+    /// Passive health checks say no until this moment (ms); 0 = in use.
+    pub ejected_until: Cell<u64>,
+    /// Errors in a row.
+    pub errors: Cell<u32>,
+    /// Times ejected.
+    pub ejections: Cell<u32>,
+    pub(super) idle: RefCell<Vec<Box<H1Client>>>,
+    pub(super) streams: RefCell<Vec<Rc<H2Client>>>,
+    pub(super) opening: Cell<bool>,
+    pub(super) waiting: RefCell<Vec<Waker>>,
+    pub(super) swept: Cell<bool>,
+}
+
+impl Host {
+    /// A host without connections.
+    pub fn new(endpoint: Endpoint, locality: Locality, priority: u32) -> Self {
+        let addr = endpoint.address.socket();
+        let text = match &endpoint.address {
+            Address::Socket(addr) => addr.to_string(),
+            other => other.to_string(),
+        };
+        Self {
+            endpoint,
+            locality,
+            priority,
+            addr,
+            text: text.into(),
+            active: Cell::new(0),
+            connections: Rc::new(Cell::new(0)),
+            removed: Cell::new(false),
+            ejected_until: Cell::new(0),
+            errors: Cell::new(0),
+            ejections: Cell::new(0),
+            idle: RefCell::default(),
+            streams: RefCell::default(),
+            opening: Cell::new(false),
+            waiting: RefCell::default(),
+            swept: Cell::new(false),
+        }
+    }
+
+    /// The same host as it is configured now: connections, counts and ejection
+    /// stay.
+    pub(super) fn renewed(&self, endpoint: Endpoint, locality: Locality, priority: u32) -> Self {
+        let new = Self::new(endpoint, locality, priority);
+        new.idle.swap(&self.idle);
+        new.streams.swap(&self.streams);
+        new.ejected_until.set(self.ejected_until.get());
+        new.errors.set(self.errors.get());
+        new.ejections.set(self.ejections.get());
+        self.removed.set(true);
+        new
+    }
+
+    /// Takes the idle connection used last that is still alive.
+    pub fn take_idle(&self) -> Option<Box<H1Client>> {
+        loop {
+            let mut client = self.idle.borrow_mut().pop()?;
+            if client.is_alive() {
+                return Some(client);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn put_idle(&self, mut client: Box<H1Client>) {
+        if self.removed.get() {
+            return;
+        }
+        client.idle_since = now_ms();
+        self.idle.borrow_mut().push(client);
+        self.wake_one();
+    }
+
+    /// An HTTP/2 connection with room for one more stream.
+    pub fn take_stream(&self) -> Option<Rc<H2Client>> {
+        let mut streams = self.streams.borrow_mut();
+        streams.retain(|c| !c.closed.get());
+        streams.iter().find(|c| c.has_room()).cloned()
+    }
+
+    /// Keeps an HTTP/2 connection for others to share.
+    pub fn put_stream(&self, client: Rc<H2Client>) {
+        if !self.removed.get() {
+            self.streams.borrow_mut().push(client);
+        }
+    }
+
+    /// Closes idle connections that the peer closed or that idled too long.
+    /// Returns whether any is left.
+    pub fn sweep(&self, idle_ms: u64) -> bool {
+        let now = now_ms();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain_mut(|c| now.saturating_sub(c.idle_since) < idle_ms && c.is_alive());
+        let mut streams = self.streams.borrow_mut();
+        streams.retain(|c| {
+            let idling = c.active.get() == 0 && now.saturating_sub(c.idle_since.get()) >= idle_ms;
+            !c.closed.get() && !idling
+        });
+        !idle.is_empty() || !streams.is_empty()
+    }
+
+    /// Closes what idles and keeps nothing from now on.
+    pub fn remove(&self) {
+        self.removed.set(true);
+        self.idle.borrow_mut().clear();
+        self.streams.borrow_mut().clear();
+    }
+
+    /// Counts of idle HTTP/1 connections and HTTP/2 connections, for admin.
+    pub fn pooled(&self) -> (usize, usize) {
+        (self.idle.borrow().len(), self.streams.borrow().len())
+    }
+
+    pub(super) fn wake_one(&self) {
+        if let Some(waker) = self.waiting.borrow_mut().pop() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_all(&self) {
+        for waker in self.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// Counts one open connection of a host and holds its breaker permit.
+#[derive(Debug)]
+pub struct Connected {
+    count: Rc<Cell<u32>>,
+    _permit: Permit,
+}
+
+impl Connected {
+    pub(super) fn new(host: &Host, permit: Permit) -> Self {
+        host.connections.set(host.connections.get() + 1);
+        Self {
+            count: host.connections.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+    }
+}
+
+/// An HTTP/1 connection to an endpoint; one request at a time.
+#[derive(Debug)]
+pub struct H1Client {
+    /// The connection.
+    pub io: Io,
+    /// Its receiving half.
+    pub reader: H1Reader,
+    /// Its sending half.
+    pub writer: H1Writer,
+    /// Requests sent on it.
+    pub requests: u32,
+    /// When it was opened (ms).
+    pub born: u64,
+    idle_since: u64,
+    connected: Connected,
+}
+
+impl H1Client {
+    pub(super) fn new(io: Io, connected: Connected) -> Self {
+        let now = now_ms();
+        Self {
+            io,
+            reader: H1Reader::default(),
+            writer: H1Writer::default(),
+            requests: 0,
+            born: now,
+            idle_since: now,
+            connected,
+        }
+    }
+
+    pub(super) fn into_parts(self) -> super::connect::H1Parts {
+        super::connect::H1Parts {
+            io: self.io,
+            connected: self.connected,
+        }
+    }
+
+    /// Whether the peer neither closed nor sent something unasked.
+    fn is_alive(&mut self) -> bool {
+        if !self.reader.buf.is_empty() {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let quiet = matches!(self.reader.buf.poll_fill(&self.io, &mut cx), Poll::Pending);
+        quiet && self.reader.buf.is_empty()
+    }
+}
+
+/// An HTTP/2 connection to an endpoint, shared by streams.
+#[derive(Debug)]
+pub struct H2Client {
+    send: RefCell<h2::client::SendRequest<Bytes>>,
+    /// Address of our end.
+    pub local: SocketAddr,
+    /// Streams in flight.
+    pub active: Cell<u32>,
+    /// Streams begun.
+    pub requests: Cell<u32>,
+    /// The connection is gone or going.
+    pub closed: Cell<bool>,
+    /// Why it went, for logs.
+    pub reason: RefCell<Option<String>>,
+    most: u32,
+    most_requests: u32,
+    idle_since: Cell<u64>,
+    connected: Connected,
+}
+
+impl H2Client {
+    pub(super) fn new(
+        send: h2::client::SendRequest<Bytes>,
+        local: SocketAddr,
+        most: u32,
+        most_requests: Option<u32>,
+        connected: Connected,
+    ) -> Self {
+        Self {
+            send: RefCell::new(send),
+            local,
+            active: Cell::new(0),
+            requests: Cell::new(0),
+            closed: Cell::new(false),
+            reason: RefCell::default(),
+            most,
+            most_requests: most_requests.unwrap_or(u32::MAX),
+            idle_since: Cell::new(now_ms()),
+            connected,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let peer = self.send.borrow().current_max_send_streams();
+        let most = self.most.min(u32::try_from(peer).unwrap_or(u32::MAX));
+        self.active.get() < most && self.requests.get() < self.most_requests
+    }
+
+    /// A handle to begin one stream with, counted until dropped.
+    pub fn begin(self: Rc<Self>) -> H2Stream {
+        self.active.set(self.active.get() + 1);
+        self.requests.set(self.requests.get() + 1);
+        if self.requests.get() >= self.most_requests {
+            self.closed.set(true);
+        }
+        H2Stream { client: self }
+    }
+}
+
+/// One stream's share of an HTTP/2 connection.
+#[derive(Debug)]
+pub struct H2Stream {
+    /// The connection.
+    pub client: Rc<H2Client>,
+}
+
+impl H2Stream {
+    /// The sender to begin the stream with.
+    pub fn sender(&self) -> h2::client::SendRequest<Bytes> {
+        self.client.send.borrow().clone()
+    }
+}
+
+impl Drop for H2Stream {
+    fn drop(&mut self) {
+        let client = &self.client;
+        client.active.set(client.active.get() - 1);
+        client.idle_since.set(now_ms());
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything towards endpoints: clusters and their hosts as a worker sees
+//! them, balancing, connections and their pools, name resolution, breakers.
+
+pub mod balance;
+pub mod breaker;
+pub mod cluster;
+pub mod connect;
+pub mod dns;
+pub mod host;
+pub mod table;
+
+pub use breaker::{Limited, Permit};
+pub use cluster::ClusterState;
+pub use connect::{ConnectError, ConnectOptions, HttpConnection};
+pub use host::Host;
+pub use table::ClusterTable;

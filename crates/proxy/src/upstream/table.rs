@@ -1,0 +1,135 @@
+//! The clusters of a worker by name, made at first use and kept while the
+//! snapshot has them unchanged.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
+
+use super::breaker::InFlight;
+use super::cluster::{ClusterState, IdleWatch};
+use super::dns;
+use crate::tls::TlsContexts;
+
+/// What the workers of one process share: breaker counts by cluster name.
+#[derive(Debug, Default)]
+pub struct SharedClusters(Mutex<HashMap<Name, [Arc<InFlight>; 2]>>);
+
+impl SharedClusters {
+    fn get(&self, name: &Name) -> [Arc<InFlight>; 2] {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.entry(name.clone()).or_default().clone()
+    }
+
+    /// Forgets clusters that the snapshot no longer names.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.retain(|name, _| snapshot.clusters.contains_key(name));
+    }
+}
+
+/// The clusters of a worker.
+#[derive(Debug)]
+pub struct ClusterTable {
+    shared: Arc<SharedClusters>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    states: RefCell<HashMap<Name, Rc<ClusterState>, foldhash::fast::RandomState>>,
+    /// TLS configurations.
+    pub tls: Rc<TlsContexts>,
+    /// Hosts with idle connections.
+    pub idle: Rc<IdleWatch>,
+}
+
+impl ClusterTable {
+    /// A table without clusters.
+    pub fn new(shared: Arc<SharedClusters>) -> Self {
+        Self {
+            shared,
+            snapshot: RefCell::default(),
+            states: RefCell::default(),
+            tls: Rc::default(),
+            idle: Rc::default(),
+        }
+    }
+
+    /// Takes a new snapshot: changed clusters begin anew, unchanged ones take
+    /// their new endpoints, DNS clusters begin to resolve.
+    pub fn set_snapshot(&self, snapshot: &Arc<Snapshot>) {
+        self.tls.set_secrets(snapshot.secrets.clone());
+        *self.snapshot.borrow_mut() = snapshot.clone();
+        self.states.borrow_mut().retain(|name, state| {
+            let same = snapshot.clusters.get(name).is_some_and(|c| Arc::ptr_eq(c, &state.config));
+            if !same {
+                state.retire();
+            } else if let Some(assignment) = endpoints(snapshot, &state.config) {
+                state.set_assignment(assignment);
+            }
+            same
+        });
+        for (name, cluster) in snapshot.clusters.iter() {
+            if is_dns(cluster) {
+                self.get(name);
+            }
+        }
+    }
+
+    /// The cluster of that name.
+    pub fn get(&self, name: &str) -> Option<Rc<ClusterState>> {
+        if let Some(state) = self.states.borrow().get(name) {
+            return Some(state.clone());
+        }
+        let snapshot = self.snapshot.borrow().clone();
+        let (name, config) = snapshot.clusters.get_key_value(name)?;
+        let state = ClusterState::new(
+            config.clone(),
+            self.shared.get(name),
+            self.tls.clone(),
+            self.idle.clone(),
+        );
+        if let Some(assignment) = endpoints(&snapshot, config) {
+            state.set_assignment(assignment);
+        }
+        if is_dns(config) {
+            dns::start(&state);
+        }
+        self.states.borrow_mut().insert(name.clone(), state.clone());
+        Some(state)
+    }
+
+    /// Runs `look` on every cluster in use.
+    pub fn each(&self, mut look: impl FnMut(&Rc<ClusterState>)) {
+        for state in self.states.borrow().values() {
+            look(state);
+        }
+    }
+
+    /// Closes what idles too long and forgets passing hosts.
+    pub fn sweep(&self) {
+        self.idle.sweep();
+        self.each(|cluster| {
+            if matches!(cluster.config.discovery, ClusterDiscovery::OriginalDst(_)) {
+                cluster.clean_passing();
+            }
+        });
+    }
+}
+
+fn is_dns(cluster: &Cluster) -> bool {
+    matches!(
+        cluster.discovery,
+        ClusterDiscovery::StrictDns(_) | ClusterDiscovery::LogicalDns(_)
+    )
+}
+
+/// The endpoints that are used as they stand; DNS ones are not.
+fn endpoints<'a>(
+    snapshot: &'a Snapshot,
+    cluster: &'a Cluster,
+) -> Option<&'a Arc<lateen_proxy_core::config::ClusterLoadAssignment>> {
+    if is_dns(cluster) {
+        return None;
+    }
+    snapshot.assignment(cluster)
+}
