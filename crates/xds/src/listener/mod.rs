@@ -1,0 +1,78 @@
+//! LDS: what a proxy listens on. `outbound` and `inbound` for sidecars, `gateway` for
+//! gateways, `http` for the connection manager all of them use.
+
+use std::sync::Arc;
+
+use lateen_xds_proto::envoy::config::listener::v3::{
+    Filter, FilterChain, FilterChainMatch, Listener,
+};
+
+use crate::context::Context;
+use crate::fingerprint::resource;
+use crate::resource::Resource;
+use crate::wire;
+
+pub mod gateway;
+mod http;
+mod inbound;
+mod outbound;
+
+/// ALPN values by which plain HTTP is known after inspection.
+const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+
+/// All listeners of a proxy.
+pub fn listeners(cx: &Context<'_>) -> Vec<Arc<Resource>> {
+    let all = if cx.is_gateway() {
+        gateway::listeners(cx)
+    } else {
+        let mut all = vec![outbound::virtual_outbound(cx), inbound::virtual_inbound(cx)];
+        all.extend(outbound::listeners(cx));
+        all
+    };
+    all.into_iter().map(resource).collect()
+}
+
+/// Routes that listeners of a proxy ask for by name, for the debug pages.
+pub fn route_names(cx: &Context<'_>) -> Vec<String> {
+    if cx.is_gateway() {
+        gateway::route_names(cx)
+    } else {
+        outbound::route_names(cx)
+    }
+}
+
+fn chain(name: &str, m: Option<FilterChainMatch>, filters: Vec<Filter>) -> FilterChain {
+    FilterChain {
+        name: name.to_owned(),
+        filter_chain_match: m,
+        filters,
+        ..FilterChain::default()
+    }
+}
+
+/// Plain HTTP as the inspectors see it.
+fn plain_http_match() -> FilterChainMatch {
+    FilterChainMatch {
+        transport_protocol: "raw_buffer".to_owned(),
+        application_protocols: PLAIN_HTTP.map(str::to_owned).to_vec(),
+        ..FilterChainMatch::default()
+    }
+}
+
+fn transport_match(transport: &str) -> FilterChainMatch {
+    FilterChainMatch {
+        transport_protocol: transport.to_owned(),
+        ..FilterChainMatch::default()
+    }
+}
+
+fn at_port(port: u16, mut m: FilterChainMatch) -> FilterChainMatch {
+    m.destination_port = wire::u32_value(u32::from(port));
+    m
+}
+
+/// How long inspectors wait for the first bytes; afterwards the connection goes on unseen.
+fn detection(cx: &Context<'_>, listener: &mut Listener) {
+    listener.listener_filters_timeout = wire::duration(cx.snapshot.mesh.protocol_detection_timeout);
+    listener.continue_on_listener_filters_timeout = true;
+}
