@@ -146,17 +146,17 @@ impl Match {
         }
     }
 
-    fn to_port(mut self, port: u16) -> Self {
+    fn dport(mut self, port: u16) -> Self {
         self.destination_port = Some((false, port));
         self
     }
 
-    fn not_to_port(mut self, port: u16) -> Self {
+    fn without_dport(mut self, port: u16) -> Self {
         self.destination_port = Some((true, port));
         self
     }
 
-    fn from_port(mut self, port: u16) -> Self {
+    fn sport(mut self, port: u16) -> Self {
         self.source_port = Some((false, port));
         self
     }
@@ -373,12 +373,12 @@ impl<'a> Builder<'a> {
     /// `ISTIO_INBOUND`: ports left out, then what is captured.
     fn inbound_ports(&mut self, table: Table, capture: Target) {
         let config = self.config;
-        let tunnel = Match::tcp().to_port(config.inbound_tunnel_port);
+        let tunnel = Match::tcp().dport(config.inbound_tunnel_port);
         self.add(table, "ISTIO_INBOUND", tunnel, Target::Return);
         match &config.inbound_ports {
             Selection::All => {
                 for port in &config.inbound_exclude {
-                    let port = Match::tcp().to_port(*port);
+                    let port = Match::tcp().dport(*port);
                     self.add(table, "ISTIO_INBOUND", port, Target::Return);
                 }
                 if table == Table::Mangle {
@@ -388,7 +388,7 @@ impl<'a> Builder<'a> {
             }
             Selection::Some(ports) => {
                 for port in ports {
-                    let port = Match::tcp().to_port(*port);
+                    let port = Match::tcp().dport(*port);
                     if table == Table::Mangle {
                         self.divert_known(port.clone());
                     }
@@ -424,8 +424,8 @@ impl<'a> Builder<'a> {
             Target::Jump("ISTIO_OUTPUT"),
         );
         for port in &config.outbound_exclude_ports {
-            output(self, Match::tcp().to_port(*port), Target::Return);
-            let udp = Match::protocol(Protocol::Udp).to_port(*port);
+            output(self, Match::tcp().dport(*port), Target::Return);
+            let udp = Match::protocol(Protocol::Udp).dport(*port);
             output(self, udp, Target::Return);
         }
         let back = Match::default().out_of("lo").from(self.passthrough());
@@ -445,7 +445,7 @@ impl<'a> Builder<'a> {
         }
         let redirect = Target::Jump("ISTIO_REDIRECT");
         for port in &config.outbound_ports {
-            output(self, Match::tcp().to_port(*port), redirect);
+            output(self, Match::tcp().dport(*port), redirect);
         }
         match &config.outbound_ranges {
             Selection::All => output(self, Match::default(), redirect),
@@ -466,10 +466,10 @@ impl<'a> Builder<'a> {
         let to_self = Match::tcp()
             .out_of("lo")
             .not_to(self.loopback())
-            .not_to_port(config.inbound_tunnel_port)
+            .without_dport(config.inbound_tunnel_port)
             .owned_by(false, owner);
         let application = if config.redirect_dns {
-            Match::tcp().not_to_port(53)
+            Match::tcp().without_dport(53)
         } else {
             Match::default()
         };
@@ -514,7 +514,7 @@ impl<'a> Builder<'a> {
         self.chain(Table::Nat, "ISTIO_OUTPUT_DNS");
         for server in self.dns_servers() {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let mut when = Match::protocol(protocol).to_port(53);
+                let mut when = Match::protocol(protocol).dport(53);
                 when.destination = server.map(|net| (false, net));
                 let then = Target::Redirect(AGENT_DNS_PORT);
                 self.add(Table::Nat, "ISTIO_OUTPUT_DNS", when, then);
@@ -538,17 +538,17 @@ impl<'a> Builder<'a> {
         );
         self.add(Table::Raw, "OUTPUT", Match::default(), Target::Jump(out));
         for owner in self.owners() {
-            let query = udp().to_port(53).owned_by(false, owner);
+            let query = udp().dport(53).owned_by(false, owner);
             self.add(Table::Raw, out, query, Target::Zone(1));
-            let answer = udp().from_port(AGENT_DNS_PORT).owned_by(false, owner);
+            let answer = udp().sport(AGENT_DNS_PORT).owned_by(false, owner);
             self.add(Table::Raw, out, answer, Target::Zone(2));
         }
         self.chain(Table::Raw, "ISTIO_INBOUND");
         for server in self.dns_servers() {
-            let mut query = udp().to_port(53);
+            let mut query = udp().dport(53);
             query.destination = server.map(|net| (false, net));
             self.add(Table::Raw, out, query, Target::Zone(2));
-            let mut answer = udp().from_port(53);
+            let mut answer = udp().sport(53);
             answer.source = server.map(|net| (false, net));
             self.add(Table::Raw, "ISTIO_INBOUND", answer, Target::Zone(1));
         }
