@@ -1,0 +1,44 @@
+//! Tests of the node agent against the real kernel: namespaces, mounts, rules. They need root.
+//!
+//! The binary has its own `main`, because pods re-execute it as their first process.
+
+mod bed;
+mod process;
+
+use std::time::Duration;
+
+type Test = (&'static str, fn() -> futures_util::future::BoxFuture<'static, ()>);
+
+/// Longest time one test may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next();
+    if first.as_deref() == Some(lateen_cluster::node::process::entry::PAUSE) {
+        lateen_cluster::node::process::entry::pause();
+    }
+    let filter: Vec<String> = first.into_iter().chain(arguments).filter(|a| !a.starts_with('-')).collect();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: tests of the node agent need root");
+        return;
+    }
+    let tests: Vec<Test> = [process::TESTS].concat();
+    let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut failed = Vec::new();
+    for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
+        let started = std::time::Instant::now();
+        let outcome = runtime.block_on(async { tokio::time::timeout(LIMIT, tokio::spawn(test())).await });
+        let ok = matches!(outcome, Ok(Ok(())));
+        println!("test {name} ... {} ({:?})", if ok { "ok" } else { "FAILED" }, started.elapsed());
+        if !ok {
+            failed.push(name);
+        }
+    }
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    if !failed.is_empty() {
+        eprintln!("failed: {failed:?}");
+        std::process::exit(1);
+    }
+}
