@@ -1,0 +1,336 @@
+//! What the connection manager does to request headers before anything looks at them: who the
+//! client is, whether the request is internal, which headers an outsider may not set.
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
+use crate::headers::HeadersMut;
+use crate::matcher::Headers;
+
+/// What is known of the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Downstream<'a> {
+    /// Directly connected peer; none = unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Local address (original destination where restored).
+    pub local: Option<SocketAddr>,
+    /// TLS is on.
+    pub tls: bool,
+    /// The peer's certificate was presented and verified.
+    pub peer_certificate: Option<PeerCertificate<'a>>,
+    /// The node's own address, written in place of a loopback peer.
+    pub node_ip: Option<IpAddr>,
+}
+
+/// The peer's certificate as XFCC tells it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerCertificate<'a> {
+    /// URI SANs of our own certificate.
+    pub own_uri_sans: &'a [&'a str],
+    /// SHA-256 of the peer's certificate, lower-case hex.
+    pub hash: &'a str,
+    /// Subject, RFC 2253.
+    pub subject: &'a str,
+    /// URI SANs.
+    pub uri_sans: &'a [&'a str],
+    /// DNS SANs.
+    pub dns_sans: &'a [&'a str],
+    /// URL-encoded PEM of the certificate.
+    pub cert: &'a str,
+    /// URL-encoded PEM of the chain.
+    pub chain: &'a str,
+}
+
+/// What came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The client: peer, or from XFF (then with port 0). None = unix socket.
+    pub client: Option<SocketAddr>,
+    /// Comes from an internal address.
+    pub internal: bool,
+    /// From outside, at the edge: `x-envoy-*` settings were stripped.
+    pub edge: bool,
+}
+
+/// Headers only an inside caller may send.
+const INTERNAL_ONLY: [&str; 12] = [
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+];
+
+/// Headers an edge takes from outside callers on top.
+const EDGE_ONLY: [&str; 5] = [
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-decorator-operation",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+];
+
+/// Applies the rules to a request. The request id is not made here (it needs randomness).
+pub fn sanitize<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) -> Origin {
+    let single_hop = forwarded_for_count(headers) <= 1;
+    let client = client_address(headers, hcm, down);
+    append_forwarded_for(headers, hcm, down);
+    set_forwarded_proto(headers, hcm, down);
+
+    let internal = match client {
+        Some(addr) => single_hop && hcm.internal_addresses.iter().any(|range| range.contains(addr.ip())),
+        None => hcm.internal_unix_sockets,
+    };
+    let edge = !internal && hcm.use_remote_address;
+    if internal {
+        headers.set("x-envoy-internal", b"true");
+    } else {
+        headers.remove("x-envoy-internal");
+        for name in INTERNAL_ONLY {
+            if headers.first(name).is_some() {
+                headers.remove(name);
+            }
+        }
+    }
+    if edge {
+        for name in EDGE_ONLY {
+            if headers.first(name).is_some() {
+                headers.remove(name);
+            }
+        }
+        if let Some(addr) = client {
+            headers.set("x-envoy-external-address", addr.ip().to_string().as_bytes());
+        }
+        if !hcm.preserve_external_request_id {
+            headers.remove("x-request-id");
+        }
+    } else if !hcm.use_remote_address && !internal {
+        headers.remove("x-envoy-original-url");
+    }
+    client_certificate(headers, hcm, down);
+    Origin { client, internal, edge }
+}
+
+fn forwarded_for_count<H: Headers + ?Sized>(headers: &H) -> usize {
+    let mut count = 0;
+    headers.any("x-forwarded-for", &mut |line| {
+        count += line.split(|b| *b == b',').filter(|e| !e.trim_ascii().is_empty()).count();
+        false
+    });
+    count
+}
+
+/// The entry `hops + 1` from the right of XFF.
+fn forwarded_for_entry<H: Headers + ?Sized>(headers: &H, hops: u32) -> Option<SocketAddr> {
+    let mut entries: Vec<Option<IpAddr>> = Vec::new();
+    headers.any("x-forwarded-for", &mut |line| {
+        entries.extend(line.split(|b| *b == b',').map(|e| parse_ip(e.trim_ascii())));
+        false
+    });
+    let at = entries.len().checked_sub(hops as usize + 1)?;
+    entries[at].map(|ip| SocketAddr::new(ip, 0))
+}
+
+fn parse_ip(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+}
+
+fn client_address<H: Headers + ?Sized>(
+    headers: &H,
+    hcm: &HttpConnectionManager,
+    down: &Downstream<'_>,
+) -> Option<SocketAddr> {
+    if hcm.use_remote_address {
+        if hcm.xff_num_trusted_hops > 0 {
+            return forwarded_for_entry(headers, hcm.xff_num_trusted_hops - 1).or(down.peer);
+        }
+        return down.peer;
+    }
+    forwarded_for_entry(headers, hcm.xff_num_trusted_hops).or(down.peer)
+}
+
+fn append_forwarded_for<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
+    let Some(peer) = down.peer.filter(|_| hcm.use_remote_address && !hcm.skip_xff_append) else { return };
+    let ip = if peer.ip().is_loopback() { down.node_ip.unwrap_or(peer.ip()) } else { peer.ip() };
+    let mut value = Vec::new();
+    headers.any("x-forwarded-for", &mut |line| {
+        if !value.is_empty() {
+            value.push(b',');
+        }
+        value.extend_from_slice(line);
+        false
+    });
+    if !value.is_empty() {
+        value.push(b',');
+    }
+    value.extend_from_slice(ip.to_string().as_bytes());
+    headers.set("x-forwarded-for", &value);
+}
+
+fn set_forwarded_proto<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
+    let own: &[u8] = if down.tls { b"https" } else { b"http" };
+    let trusted = !hcm.use_remote_address || hcm.xff_num_trusted_hops > 0;
+    let valid = matches!(headers.first("x-forwarded-proto"), Some(b"http" | b"https"));
+    if !trusted || !valid {
+        headers.set("x-forwarded-proto", own);
+    }
+    if hcm.append_x_forwarded_port && headers.first("x-forwarded-port").is_none() {
+        if let Some(local) = down.local {
+            headers.set("x-forwarded-port", local.port().to_string().as_bytes());
+        }
+    }
+}
+
+fn client_certificate<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
+    const NAME: &str = "x-forwarded-client-cert";
+    use ForwardClientCert as F;
+    match (hcm.forward_client_cert, &down.peer_certificate) {
+        (F::AlwaysForwardOnly, _) | (F::ForwardOnly, Some(_)) => {}
+        (F::AppendForward, Some(cert)) => {
+            let mut value = Vec::new();
+            headers.any(NAME, &mut |line| {
+                if !value.is_empty() {
+                    value.push(b',');
+                }
+                value.extend_from_slice(line);
+                false
+            });
+            if !value.is_empty() {
+                value.push(b',');
+            }
+            value.extend_from_slice(element(hcm, cert).as_bytes());
+            headers.set(NAME, &value);
+        }
+        (F::SanitizeSet, Some(cert)) => headers.set(NAME, element(hcm, cert).as_bytes()),
+        (F::Sanitize, _) | (_, None) => headers.remove(NAME),
+    }
+}
+
+/// Our element of XFCC: `By=..;Hash=..;Subject="..";URI=..;DNS=..`.
+fn element(hcm: &HttpConnectionManager, cert: &PeerCertificate<'_>) -> String {
+    let details = hcm.client_cert_details;
+    let mut parts: Vec<String> = cert.own_uri_sans.iter().map(|uri| format!("By={uri}")).collect();
+    parts.push(format!("Hash={}", cert.hash));
+    if details.cert {
+        parts.push(format!("Cert=\"{}\"", cert.cert));
+    }
+    if details.chain {
+        parts.push(format!("Chain=\"{}\"", cert.chain));
+    }
+    if details.subject {
+        let escaped = cert.subject.replace('\\', "\\\\").replace('"', "\\\"");
+        parts.push(format!("Subject=\"{escaped}\""));
+    }
+    if details.uri {
+        if cert.uri_sans.is_empty() {
+            parts.push("URI=".into());
+        }
+        parts.extend(cert.uri_sans.iter().map(|uri| format!("URI={uri}")));
+    }
+    if details.dns {
+        parts.extend(cert.dns_sans.iter().map(|dns| format!("DNS={dns}")));
+    }
+    parts.join(";")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::HeaderList;
+    use crate::test_values::connection_manager;
+
+    fn down() -> Downstream<'static> {
+        Downstream {
+            peer: Some("10.1.2.3:5000".parse().unwrap()),
+            local: Some("10.9.9.9:80".parse().unwrap()),
+            tls: false,
+            peer_certificate: None,
+            node_ip: Some("10.9.9.9".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn sidecar_leaves_forwarded_for() {
+        let hcm = connection_manager();
+        let mut h = HeaderList::of(&[
+            ("x-forwarded-for", "1.1.1.1, 2.2.2.2"),
+            ("x-envoy-max-retries", "3"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-foo", "kept"),
+            ("x-request-id", "kept"),
+        ]);
+        let o = sanitize(&mut h, &hcm, &down());
+        assert_eq!(o, Origin { client: Some("2.2.2.2:0".parse().unwrap()), internal: false, edge: false });
+        assert_eq!(h.show("x-forwarded-for"), "1.1.1.1, 2.2.2.2");
+        assert_eq!(h.show("x-envoy-max-retries"), "");
+        assert_eq!(h.show("x-envoy-internal"), "");
+        assert_eq!(h.show("x-envoy-foo"), "kept");
+        assert_eq!(h.show("x-request-id"), "kept");
+        assert_eq!(h.show("x-forwarded-proto"), "http");
+    }
+
+    #[test]
+    fn edge_appends_and_strips() {
+        let mut hcm = connection_manager();
+        hcm.use_remote_address = true;
+        let mut h = HeaderList::of(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "outside"),
+            ("x-envoy-original-path", "/forged"),
+        ]);
+        let o = sanitize(&mut h, &hcm, &down());
+        assert!(o.edge && !o.internal);
+        assert_eq!(h.show("x-forwarded-for"), "1.1.1.1,10.1.2.3");
+        assert_eq!(h.show("x-forwarded-proto"), "http");
+        assert_eq!(h.show("x-envoy-external-address"), "10.1.2.3");
+        assert_eq!(h.show("x-request-id"), "");
+        assert_eq!(h.show("x-envoy-original-path"), "");
+        hcm.xff_num_trusted_hops = 1;
+        let mut h = HeaderList::of(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
+        assert_eq!(sanitize(&mut h, &hcm, &down()).client, Some("1.1.1.1:0".parse().unwrap()));
+        assert_eq!(h.show("x-forwarded-proto"), "https");
+    }
+
+    #[test]
+    fn client_certificates() {
+        let cert = PeerCertificate {
+            own_uri_sans: &["spiffe://me"],
+            hash: "ab",
+            subject: "CN=\"x\"",
+            uri_sans: &["spiffe://you"],
+            dns_sans: &["a", "b"],
+            ..PeerCertificate::default()
+        };
+        let mut hcm = connection_manager();
+        hcm.client_cert_details.uri = true;
+        hcm.client_cert_details.dns = true;
+        hcm.client_cert_details.subject = true;
+        let own = "By=spiffe://me;Hash=ab;Subject=\"CN=\\\"x\\\"\";URI=spiffe://you;DNS=a;DNS=b";
+        use ForwardClientCert as F;
+        let appended = format!("old,{own}");
+        for (mode, mtls, want) in [
+            (F::Sanitize, true, ""),
+            (F::ForwardOnly, true, "old"),
+            (F::ForwardOnly, false, ""),
+            (F::AppendForward, true, appended.as_str()),
+            (F::AppendForward, false, ""),
+            (F::SanitizeSet, true, own),
+            (F::AlwaysForwardOnly, false, "old"),
+        ] {
+            hcm.forward_client_cert = mode;
+            let mut h = HeaderList::of(&[("x-forwarded-client-cert", "old")]);
+            let d = Downstream { peer_certificate: mtls.then_some(cert), ..down() };
+            sanitize(&mut h, &hcm, &d);
+            assert_eq!(h.show("x-forwarded-client-cert"), want, "{mode:?} {mtls}");
+        }
+    }
+}
