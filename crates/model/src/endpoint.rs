@@ -130,7 +130,7 @@ pub struct EndpointTable {
     /// Endpoints by service.
     pub services: HashMap<ServiceKey, Arc<ServiceEndpoints>>,
     /// Service ports served at each IP, sorted.
-    pub by_ip: HashMap<IpAddr, Vec<Instance>>,
+    pub by_ip: HashMap<IpAddr, Arc<Vec<Instance>>>,
     /// Pods and WorkloadEntries.
     pub workloads: Arc<WorkloadIndex>,
 }
@@ -159,6 +159,9 @@ impl EndpointTable {
 
     /// Service ports served at `ip`.
     pub fn instances_at(&self, ip: IpAddr) -> &[Instance] {
-        self.by_ip.get(&ip).map(Vec::as_slice).unwrap_or_default()
+        self.by_ip
+            .get(&ip)
+            .map(|v| v.as_slice())
+            .unwrap_or_default()
     }
 }

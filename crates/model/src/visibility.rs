@@ -63,5 +63,7 @@ mod tests {
         assert!(p(&[".", "*"]).visible_in("b"));
         assert!(!p(&["~"]).visible_in("a"));
         assert!(p(&["b"]).visible_in("b") && !p(&["b"]).visible_in("a"));
+        let own = ExportTo::Namespaces([".".into()].into());
+        assert!(ExportTo::parse([], "c", &own).visible_in("c"));
     }
 }

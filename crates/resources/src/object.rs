@@ -100,7 +100,7 @@ pub enum Body {
     EndpointSlice(kubernetes::EndpointSlice),
     ConfigMap(kubernetes::ConfigMap),
     Secret(kubernetes::Secret),
-    Ingress(kubernetes::Ingress),
+    Ingress(Box<kubernetes::Ingress>),
     /// Deployment, ReplicaSet, StatefulSet or DaemonSet.
     Controller(Box<kubernetes::Controller>),
     Gateway(Box<istio::Gateway>),

@@ -1,4 +1,4 @@
-//! Protobuf's JSON forms that the API uses: durations and quantities of bytes.
+//! Protobuf's JSON forms that the API uses: durations and bytes.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -128,6 +128,35 @@ impl JsonSchema for Duration {
     }
 }
 
+/// Reads base64 (standard or URL alphabet, padded or not), as protobuf's JSON
+/// form of bytes has it; `None` when it is none.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    if text.len() % 4 == 1 {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut held) = (0u32, 0u32);
+    for c in text.bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +183,14 @@ mod tests {
             assert!(Duration::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Duration::parse("1500ms").unwrap().to_string(), "1.5s");
+    }
+
+    #[test]
+    fn bytes() {
+        assert_eq!(base64("aGVsbG8=").unwrap(), b"hello");
+        assert_eq!(base64("aGVsbG8").unwrap(), b"hello");
+        assert_eq!(base64("__8=").unwrap(), [255, 255]);
+        assert_eq!(base64("a"), None);
+        assert_eq!(base64("a b="), None);
     }
 }

@@ -47,6 +47,21 @@ impl ObjectSet {
         self.kinds.get(&kind).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// All objects of a kind in a namespace, by name.
+    pub fn in_namespace<'s>(
+        &'s self,
+        kind: Kind,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
+        let from = (namespace.to_owned(), String::new());
+        let of = self.kinds.get(&kind);
+        of.into_iter()
+            .flat_map(move |of| of.range(from.clone()..))
+            .scan(namespace.to_owned(), |ns, ((n, _), o)| {
+                (n == ns).then_some(o)
+            })
+    }
+
     /// All objects, kind by kind in the order of the kind table.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
         crate::kind::KINDS.iter().flat_map(|k| self.of(k.kind))
