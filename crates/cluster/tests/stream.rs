@@ -1,0 +1,360 @@
+//! The streaming subresources with the real kubectl: a pod whose containers are processes of this
+//! machine, served by a small plain-HTTP server that knows just enough discovery.
+//!
+//! Every `kubectl` on PATH is tried, so that both transports (SPDY of older versions, WebSocket of
+//! newer ones) are met where several are installed.
+
+#[path = "stream/fake.rs"]
+mod fake;
+#[path = "stream/server.rs"]
+mod server;
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+/// The kubectl programs on PATH; the test needs at least one.
+fn kubectls() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found: Vec<PathBuf> = std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .filter(|program| program.is_file())
+        .filter_map(|program| program.canonicalize().ok())
+        .collect();
+    found.sort();
+    found.dedup();
+    assert!(
+        !found.is_empty(),
+        "no kubectl on PATH: install it, these tests drive the real one"
+    );
+    found
+}
+
+/// A kubectl with a server and a home of its own.
+struct Kubectl {
+    program: PathBuf,
+    server: server::Server,
+    home: tempfile::TempDir,
+    /// Forces the SPDY transport in versions that would try WebSocket first.
+    spdy: bool,
+}
+
+impl Kubectl {
+    async fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for program in kubectls() {
+            for spdy in [false, true] {
+                all.push(Self {
+                    program: program.clone(),
+                    server: server::Server::start().await,
+                    home: tempfile::tempdir().expect("a folder"),
+                    spdy,
+                });
+            }
+        }
+        all
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg(format!("--server=http://{}", self.server.address))
+            .args(arguments)
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", self.home.path().join("none"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if self.spdy {
+            command
+                .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+                .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+        }
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let run = self.command(arguments).output();
+        tokio::time::timeout(Duration::from_secs(30), run)
+            .await
+            .unwrap_or_else(|_| panic!("{} {arguments:?} hangs", self.program.display()))
+            .expect("kubectl starts")
+    }
+
+    async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        let feeding = tokio::spawn(async move {
+            let _ = stdin.write_all(&input).await;
+        });
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+            .await
+            .unwrap_or_else(|_| panic!("{} {arguments:?} hangs", self.program.display()))
+            .expect("kubectl ends");
+        feeding.await.expect("no panic");
+        output
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{} ({})",
+            self.program.display(),
+            if self.spdy { "SPDY" } else { "default" }
+        )
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_gives_output_errors_and_exit_codes() {
+    for kubectl in Kubectl::all().await {
+        let script = "echo out; echo err >&2; exit 3";
+        let output = kubectl
+            .run(&["exec", "one", "--", "sh", "-c", script])
+            .await;
+        assert_eq!(text(&output.stdout), "out\n", "{}", kubectl.name());
+        let errors = text(&output.stderr);
+        assert!(errors.starts_with("err\n"), "{}: {errors}", kubectl.name());
+        assert!(
+            errors.contains("command terminated with exit code 3"),
+            "{errors}"
+        );
+        assert_eq!(output.status.code(), Some(3));
+        let transports = kubectl.server.transports();
+        // From 1.31 on kubectl tries WebSocket first; the tests use no older one.
+        let expected = if kubectl.spdy {
+            "SPDY/3.1"
+        } else {
+            "websocket"
+        };
+        assert_eq!(transports, [expected], "{}", kubectl.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_carries_megabytes_both_ways() {
+    let input: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7 % 251) as u8).collect();
+    for kubectl in Kubectl::all().await {
+        let output = kubectl
+            .run_with_input(&["exec", "-i", "one", "--", "cat"], &input)
+            .await;
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            kubectl.name(),
+            text(&output.stderr)
+        );
+        assert!(
+            output.stdout == input,
+            "{}: {} bytes",
+            kubectl.name(),
+            output.stdout.len()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_of_a_missing_program_says_so() {
+    for kubectl in Kubectl::all().await {
+        let output = kubectl.run(&["exec", "one", "--", "no-such-program"]).await;
+        assert_eq!(output.status.code(), Some(127), "{}", kubectl.name());
+        assert!(
+            text(&output.stderr).contains("no-such-program"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_come_before_the_upgrade() {
+    for kubectl in Kubectl::all().await {
+        let output = kubectl
+            .run(&["exec", "one", "-c", "absent", "--", "true"])
+            .await;
+        let errors = text(&output.stderr);
+        assert!(!output.status.success(), "{}", kubectl.name());
+        assert!(errors.contains("absent"), "{}: {errors}", kubectl.name());
+        let output = kubectl.run(&["exec", "pending", "--", "true"]).await;
+        let errors = text(&output.stderr);
+        assert!(
+            errors.contains("pending does not have a host assigned"),
+            "{errors}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cp_works_both_ways() {
+    for kubectl in Kubectl::all().await {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, "some text").expect("written");
+        let inside = folder.path().join("inside");
+        let pod_path = format!("one:{}", inside.display());
+        let up = kubectl
+            .run(&["cp", &from.display().to_string(), &pod_path])
+            .await;
+        assert!(
+            up.status.success(),
+            "{}: {}",
+            kubectl.name(),
+            text(&up.stderr)
+        );
+        assert_eq!(
+            std::fs::read_to_string(&inside).expect("copied"),
+            "some text"
+        );
+        let down = kubectl
+            .run(&["cp", &pod_path, &to.display().to_string()])
+            .await;
+        assert!(
+            down.status.success(),
+            "{}: {}",
+            kubectl.name(),
+            text(&down.stderr)
+        );
+        assert_eq!(std::fs::read_to_string(&to).expect("copied"), "some text");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_ends_with_the_container() {
+    for kubectl in Kubectl::all().await {
+        let output = kubectl
+            .run_with_input(&["attach", "-i", "one", "-c", "main"], b"hello\n")
+            .await;
+        let (out, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{}: {errors}", kubectl.name());
+        assert!(out.contains("attached: hello"), "{}: {out}", kubectl.name());
+        assert!(
+            !errors.contains("falling back"),
+            "{}: {errors}",
+            kubectl.name()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_stream_and_explain_their_errors() {
+    for kubectl in Kubectl::all().await.into_iter().filter(|k| !k.spdy) {
+        let output = kubectl.run(&["logs", "one", "--tail=2"]).await;
+        assert_eq!(
+            text(&output.stdout),
+            "line 2\nline 3\n",
+            "{}",
+            text(&output.stderr)
+        );
+        let output = kubectl.run(&["logs", "one", "--previous"]).await;
+        let errors = text(&output.stderr);
+        assert!(
+            errors.contains("previous terminated container \"main\" in pod \"one\" not found"),
+            "{}: {errors}",
+            kubectl.name()
+        );
+        let mut command = kubectl.command(&["logs", "-f", "one"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        let mut seen = String::new();
+        let reading = async {
+            let mut buffer = [0; 256];
+            // Line 4 is only written after a pause, the stream stays open behind it.
+            while !seen.contains("line 4\n") {
+                let read = stdout.read(&mut buffer).await.expect("readable");
+                assert!(read > 0, "the stream ended: {seen}");
+                seen.push_str(&text(&buffer[..read]));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("flushed lines");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_forward_carries_connections_at_the_same_time() {
+    for kubectl in Kubectl::all().await {
+        let port = kubectl.server.echo_port;
+        let mut command = kubectl.command(&["port-forward", "pod/one", &format!(":{port}")]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        let mut seen = String::new();
+        let mut buffer = [0; 256];
+        while !seen.contains(" -> ") {
+            let read = stdout.read(&mut buffer).await.expect("readable");
+            assert!(read > 0, "{}: {seen}", kubectl.name());
+            seen.push_str(&text(&buffer[..read]));
+        }
+        let local: u16 = seen
+            .split(" -> ")
+            .next()
+            .and_then(|left| left.rsplit(':').next())
+            .and_then(|port| port.parse().ok())
+            .expect("the local port");
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..8u8 {
+            tasks.spawn(async move {
+                let stream = tokio::net::TcpStream::connect(("127.0.0.1", local)).await;
+                let mut stream = stream.expect("connected");
+                let sent = vec![number; 200_000];
+                let (mut from, mut to) = stream.split();
+                let mut back = Vec::new();
+                let writing = async {
+                    to.write_all(&sent).await.expect("written");
+                    to.shutdown().await.expect("closed");
+                };
+                let reading = async {
+                    from.read_to_end(&mut back).await.expect("readable");
+                };
+                tokio::join!(writing, reading);
+                assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+            });
+        }
+        let all = async {
+            while let Some(done) = tasks.join_next().await {
+                done.expect("echoed")
+            }
+        };
+        let name = kubectl.name();
+        tokio::time::timeout(Duration::from_secs(30), all)
+            .await
+            .unwrap_or_else(|_| panic!("{name}"));
+        child.kill().await.expect("stopped");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_session_outlives_the_keep_alive() {
+    // The client pings every 5 seconds; two rounds of it must not disturb.
+    let all = Kubectl::all().await.into_iter().map(async |kubectl| {
+        let output = kubectl
+            .run(&["exec", "one", "--", "sh", "-c", "sleep 11; echo done"])
+            .await;
+        assert_eq!(
+            text(&output.stdout),
+            "done\n",
+            "{}: {}",
+            kubectl.name(),
+            text(&output.stderr)
+        );
+    });
+    futures_util::future::join_all(all).await;
+}
