@@ -25,7 +25,7 @@ fn main() {
     }
     let tests: Vec<Test> = [process::TESTS].concat();
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut failed = Vec::new();
     for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
         let started = std::time::Instant::now();

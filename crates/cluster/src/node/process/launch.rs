@@ -176,8 +176,7 @@ fn assume(identity: &Identity) -> Result<(), Failure> {
     let uid = Uid::from_raw(identity.uid);
     setresuid(uid, uid, uid).map_err(Failure::at("setuid"))?;
     if identity.uid == 0 {
-        let known = identity.capabilities & last_capability_mask();
-        sys::set_capabilities(known).map_err(Failure::at("capabilities"))?;
+        sys::set_capabilities(identity.capabilities & permitted()).map_err(Failure::at("capabilities"))?;
     }
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(Failure::at("no_new_privs"))?;
@@ -185,13 +184,12 @@ fn assume(identity: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bits of the capabilities this kernel knows: capset refuses others.
-fn last_capability_mask() -> u64 {
-    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok())
-        .unwrap_or(40);
-    u64::MAX >> (63 - last.min(63))
+/// The permitted capabilities of this process: what a caller may keep, since no more can be had
+/// (the machine itself may withhold some).
+fn permitted() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn exec(launch: &Launch) -> Result<std::convert::Infallible, Failure> {
