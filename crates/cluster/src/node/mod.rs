@@ -9,3 +9,7 @@ pub mod plan;
 pub mod rootfs;
 pub mod identity;
 pub mod log;
+pub mod event;
+pub mod probe;
+mod probe_tls;
+pub mod status;
