@@ -17,31 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// An object that came, changed or went.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectChange {
-    /// Kind.
-    pub kind: Kind,
-    /// Namespace; empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl ObjectChange {
-    /// True when the change matters to endpoints only, not to the snapshot.
-    pub fn is_endpoint_only(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Pod
-                | Kind::Node
-                | Kind::EndpointSlice
-                | Kind::Endpoints
-                | Kind::WorkloadEntry
-                | Kind::Secret
-        )
-    }
-}
+pub use lateen_resources::ObjectKey as ObjectChange;
 
 /// How endpoints are found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -143,6 +119,15 @@ impl EndpointCompiler {
                 }
                 Kind::Endpoints => {
                     dirty.extend(self.kubernetes_key(snapshot, &change.namespace, &change.name));
+                }
+                // Listed endpoints may change while the service they make stays the same.
+                Kind::ServiceEntry => {
+                    let of_entry = self.services.values().filter(|s| {
+                        s.registry == Registry::External
+                            && *s.namespace == *change.namespace
+                            && *s.name == *change.name
+                    });
+                    dirty.extend(of_entry.map(|s| s.key()));
                 }
                 _ => {}
             }

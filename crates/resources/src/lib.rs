@@ -25,4 +25,4 @@ pub use kind::Kind;
 pub use meta::ObjectMeta;
 pub use object::{Body, Object, ObjectRef, SourceRef};
 pub use read::{ReadResult, read_value, read_yaml};
-pub use set::ObjectSet;
+pub use set::{ObjectKey, ObjectSet};

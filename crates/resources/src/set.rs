@@ -7,6 +7,42 @@ use std::sync::Arc;
 /// Namespace and name.
 pub type Name = (String, String);
 
+/// Identity of an object: what came, changed or went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// True when the object matters to endpoints and secrets only, not to configuration.
+    pub fn is_endpoint_only(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Pod
+                | Kind::Node
+                | Kind::EndpointSlice
+                | Kind::Endpoints
+                | Kind::WorkloadEntry
+                | Kind::Secret
+        )
+    }
+}
+
+impl From<&Object> for ObjectKey {
+    fn from(o: &Object) -> Self {
+        Self {
+            kind: o.kind,
+            namespace: o.meta.namespace.clone(),
+            name: o.meta.name.clone(),
+        }
+    }
+}
+
 /// Objects by kind, namespace and name.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectSet {
