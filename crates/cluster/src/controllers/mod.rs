@@ -4,17 +4,21 @@
 //! and what one reconcile does, with its decisions in pure functions.
 
 pub mod collector;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod engine;
 pub mod events;
+pub mod job;
 pub mod namespace;
 pub mod object;
 pub mod pods;
 pub mod queue;
 pub mod replicaset;
+pub mod revisions;
 pub mod scheduler;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod sweep;
 
 use std::sync::Arc;
@@ -41,6 +45,10 @@ pub async fn run(api: Api, options: Options, shutdown: CancellationToken) {
         Arc::new(serviceaccount::NamespaceDefaults::new(&api, options.ca_pem)),
         Arc::new(scheduler::Scheduler::new(&api, &recorder)),
         Arc::new(replicaset::ReplicaSets::new(&api, &recorder)),
+        Arc::new(replicaset::ReplicaSets::older(&api, &recorder)),
+        Arc::new(statefulset::StatefulSets::new(&api, &recorder)),
+        Arc::new(daemonset::DaemonSets::new(&api, &recorder)),
+        Arc::new(job::Jobs::new(&api, &recorder)),
         Arc::new(deployment::Deployments::new(&api, &recorder)),
         Arc::new(endpoints::Endpoints::new(&api)),
         Arc::new(namespace::Namespaces::new(&api)),

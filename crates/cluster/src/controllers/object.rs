@@ -193,6 +193,15 @@ pub fn plain_selector_matches(selector: Option<&Map<String, Value>>, object: &Va
         .all(|(key, value)| label(object, key) == value.as_str())
 }
 
+/// Whether a workload's `spec.selector` selects the object; replication controllers have the plain
+/// form.
+pub fn owner_selects(owner: &Value, object: &Value) -> bool {
+    if text(owner, "/kind") == "ReplicationController" {
+        return plain_selector_matches(map(owner, "/spec/selector"), object);
+    }
+    selector_matches(owner.pointer("/spec/selector"), object)
+}
+
 /// The condition of a type in `status.conditions`.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     list(object, "/status/conditions")

@@ -52,10 +52,9 @@ pub async fn claim(
 ) -> Result<Vec<Arc<Value>>, ApiError> {
     let ns = namespace(owner);
     let (all, _) = api.list(resource, Some(ns), &Selectors::all()).await?;
-    let selector = owner.pointer("/spec/selector");
     let mut mine = Vec::new();
     for dependent in all {
-        let matches = object::selector_matches(selector, &dependent);
+        let matches = object::owner_selects(owner, &dependent);
         let controlled = controller_uid(&dependent) == uid(owner);
         match (controlled, matches) {
             (true, true) => mine.push(dependent),

@@ -1,4 +1,5 @@
-//! The replica set controller: as many active pods as `spec.replicas` says.
+//! The replica set controller: as many active pods as `spec.replicas` says. Replication
+//! controllers, the older kind, are kept by the same code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::object::{
 };
 use super::pods;
 use super::queue::Key;
-use crate::api::resource::{PODS, REPLICA_SETS};
+use crate::api::resource::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS};
 use crate::api::{Api, ApiError, Resource, Selectors};
 
 /// Pods made in one reconcile; the rest follows in the next.
@@ -24,15 +25,36 @@ const BURST: usize = 500;
 pub struct ReplicaSets {
     api: Api,
     recorder: Recorder,
+    resource: &'static Resource,
+    api_version: &'static str,
+    kind: &'static str,
 }
 
 impl ReplicaSets {
-    /// A controller over this API.
+    /// The controller of replica sets over this API.
     pub fn new(api: &Api, recorder: &Recorder) -> Self {
         Self {
             api: api.as_user("system:serviceaccount:kube-system:replicaset-controller"),
             recorder: recorder.component("replicaset-controller", ""),
+            resource: &REPLICA_SETS,
+            api_version: "apps/v1",
+            kind: "ReplicaSet",
         }
+    }
+
+    /// The controller of replication controllers over this API.
+    pub fn older(api: &Api, recorder: &Recorder) -> Self {
+        Self {
+            api: api.as_user("system:serviceaccount:kube-system:replication-controller"),
+            recorder: recorder.component("replication-controller", ""),
+            resource: &REPLICATION_CONTROLLERS,
+            api_version: "v1",
+            kind: "ReplicationController",
+        }
+    }
+
+    async fn owned(&self, set: &Value) -> Result<Vec<Arc<Value>>, ApiError> {
+        pods::claim(&self.api, &PODS, set, self.api_version, self.kind).await
     }
 
     async fn scale(&self, set: &Value, owned: &[Arc<Value>]) -> Result<(), ApiError> {
@@ -41,7 +63,7 @@ impl ReplicaSets {
         if active.len() < wanted {
             let template = &set["spec"]["template"];
             let missing = (wanted - active.len()).min(BURST);
-            let pod = pods::from_template(template, set, "apps/v1", "ReplicaSet");
+            let pod = pods::from_template(template, set, self.api_version, self.kind);
             pods::create(&self.api, &self.recorder, set, vec![pod; missing]).await
         } else {
             pods::sort_for_deletion(&mut active);
@@ -54,44 +76,44 @@ impl ReplicaSets {
 #[async_trait]
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
-        "replicaset"
+        self.kind
     }
 
     fn watches(&self) -> Vec<&'static Resource> {
-        vec![&REPLICA_SETS, &PODS]
+        vec![self.resource, &PODS]
     }
 
     async fn keys(&self, change: &Change) -> Vec<Key> {
-        if change.resource == REPLICA_SETS {
+        if change.resource == *self.resource {
             return vec![change.key()];
         }
-        owners_of_pod(&self.api, change, &REPLICA_SETS, "ReplicaSet").await
+        owners_of_pod(&self.api, change, self.resource, self.kind).await
     }
 
     async fn reconcile(&self, key: &Key) -> Outcome {
         let set = match self
             .api
-            .get(&REPLICA_SETS, Some(&key.namespace), &key.name)
+            .get(self.resource, Some(&key.namespace), &key.name)
             .await
         {
             Ok(set) => set,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let owned = pods::claim(&self.api, &PODS, &set, "apps/v1", "ReplicaSet").await?;
+        let owned = self.owned(&set).await?;
         let scaled = if deleting(&set) {
             Ok(())
         } else {
             self.scale(&set, &owned).await
         };
-        let owned = pods::claim(&self.api, &PODS, &set, "apps/v1", "ReplicaSet").await?;
+        let owned = self.owned(&set).await?;
         let (status, again) = status(&set, &owned, scaled.as_ref().err(), Timestamp::now());
         if pruned(&set["status"]) != pruned(&status) {
             let patch = json!({"status": status});
             let ns = Some(key.namespace.as_str());
             match self
                 .api
-                .merge_patch(&REPLICA_SETS, ns, &key.name, &patch, Some("status"))
+                .merge_patch(self.resource, ns, &key.name, &patch, Some("status"))
                 .await
             {
                 Err(error) if !error.is_not_found() => return Err(error),
@@ -121,9 +143,7 @@ pub async fn owners_of_pod(api: &Api, change: &Change, owners: &Resource, kind: 
                 };
                 keys.extend(
                     all.iter()
-                        .filter(|o| {
-                            super::object::selector_matches(o.pointer("/spec/selector"), pod)
-                        })
+                        .filter(|owner| super::object::owner_selects(owner, pod))
                         .map(|o| Key::of(o)),
                 );
             }

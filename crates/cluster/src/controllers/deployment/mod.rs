@@ -7,6 +7,8 @@ mod rolling;
 mod sets;
 mod status;
 
+pub use rolling::resolve;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -156,6 +156,17 @@ fn refusal(pod: &Value, node: &Value, load: &Load<'_>, affinity: &PodAffinity) -
     affinity.refusal(node).or_else(|| lacking(pod, node, load))
 }
 
+/// Whether a node's labels, taints and cordon let the pod on, whatever its load and state.
+pub fn admits(pod: &Value, node: &Value) -> bool {
+    let hard = |taint: &&Value| matches!(text(taint, "/effect"), "NoSchedule" | "NoExecute");
+    (!flag(node, "/spec/unschedulable") || tolerates(pod, &unschedulable_taint()))
+        && list(node, "/spec/taints")
+            .iter()
+            .filter(hard)
+            .all(|taint| tolerates(pod, taint))
+        && selects(pod, node)
+}
+
 fn unschedulable_taint() -> Value {
     serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"})
 }
