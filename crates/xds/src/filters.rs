@@ -227,3 +227,17 @@ pub fn http_inspector(disabled: Option<ListenerFilterChainMatchPredicate>) -> Li
     f.filter_disabled = disabled;
     f
 }
+
+/// Every extension whose presence changes what is generated. A proxy's own list is cut down
+/// to these, so that proxies of different builds share what they have in common.
+pub const ASKED: [&str; 9] = [
+    METADATA_EXCHANGE,
+    STATS,
+    ALPN,
+    "envoy.filters.http.grpc_stats",
+    "envoy.filters.http.fault",
+    "envoy.filters.http.cors",
+    "envoy.filters.http.router",
+    "envoy.network.dns_resolver.cares",
+    "envoy.request_id.uuid",
+];

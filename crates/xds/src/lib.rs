@@ -22,6 +22,7 @@ pub mod secret;
 mod wire;
 
 pub use context::{Context, Features, Serves};
+pub use filters::ASKED as EXTENSIONS;
 pub use resource::{Resource, ResourceSet, ResourceType};
 
 /// The resources of a type. Clusters, listeners and the name table are whole; of the other

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use lateen_model::Str;
 use lateen_xds_proto::envoy::config::core::v3::Node;
 use lateen_xds_proto::google::protobuf::value::Kind;
 use lateen_xds_proto::{Struct, Value};
@@ -65,9 +67,9 @@ pub struct NodeInfo {
     pub metadata: BTreeMap<String, String>,
     /// Locality as `region/zone/subzone`, empty when not given.
     pub locality: String,
-    /// Names and type URLs of the extensions the proxy lists; `None` when it lists none,
-    /// which is how the mesh's own proxy says that it has all of Istio's.
-    pub extensions: Option<BTreeSet<String>>,
+    /// The extensions the proxy lists, cut down to those the generator asks about; `None`
+    /// when it lists none, which is how the mesh's own proxy says that it has all of them.
+    pub extensions: Option<Arc<BTreeSet<Str>>>,
 }
 
 impl NodeInfo {
@@ -164,16 +166,17 @@ fn locality(l: &lateen_xds_proto::envoy::config::core::v3::Locality) -> String {
     text.trim_end_matches('/').to_owned()
 }
 
-fn extensions(node: &Node) -> Option<BTreeSet<String>> {
+fn extensions(node: &Node) -> Option<Arc<BTreeSet<Str>>> {
     if node.extensions.is_empty() {
         return None;
     }
-    let mut all = BTreeSet::new();
-    for e in &node.extensions {
-        all.insert(e.name.clone());
-        all.extend(e.type_urls.iter().cloned());
-    }
-    Some(all)
+    let asked = |name: &&str| lateen_xds::EXTENSIONS.contains(name);
+    let names = node
+        .extensions
+        .iter()
+        .map(|e| e.name.as_str())
+        .filter(asked);
+    Some(Arc::new(names.map(Str::from).collect()))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub trait Source: Send + Sync + 'static {
     /// What this source calls a view.
     type View: View;
 
-    /// Ticks on every new configuration; the number is of no meaning.
+    /// Ticks on every new configuration with its number; 0 while there is none.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// The newest configuration for this proxy.

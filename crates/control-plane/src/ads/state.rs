@@ -103,7 +103,7 @@ pub struct Built<R> {
 /// One dialect of ADS over one stream.
 pub trait Dialect: Default + Send + 'static {
     /// What the proxy sends.
-    type Request: Send + 'static;
+    type Request: Send + Sync + 'static;
     /// What it is sent.
     type Response: Send + 'static;
 

@@ -41,7 +41,11 @@ pub(super) async fn run<D: Dialect, S: Source>(
     tracing::info!(proxy = %node.display_name(), %peer, dialect = D::NAME, "proxy connected");
     let listed = server.connections.add(node.clone(), D::NAME, peer);
     let mut changes = server.source.changes();
-    changes.mark_unchanged();
+    // A control plane that just started knows nothing yet, and must not say so: a proxy that
+    // outlived the last one would drop all it has.
+    if changes.wait_for(|number| *number > 0).await.is_err() {
+        return;
+    }
     let view = server.source.view(&node);
     let mut session = Session::<D, S> {
         server,

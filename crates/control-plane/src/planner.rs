@@ -1,0 +1,298 @@
+//! From object events to configurations: gathers events until they pause, compiles, and
+//! publishes. Endpoint changes wait much less than configuration, since nothing is
+//! compiled for them but what they touch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lateen_compile::{Compiler, EndpointCompiler, EndpointOptions, ObjectChange};
+use lateen_model::{MeshConfig, Snapshot};
+use lateen_resources::{Diagnostic, Kind, Object, ObjectSet};
+use tokio::sync::mpsc;
+
+use crate::store::{Configuration, Store};
+
+/// A change of what users declared or of where it runs.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An object came or changed.
+    Upsert(Arc<Object>),
+    /// An object went.
+    Delete(ObjectChange),
+    /// All objects of a kind, as after listing anew.
+    Replace(Kind, Vec<Arc<Object>>),
+    /// New base mesh settings.
+    Mesh(Box<MeshConfig>),
+    /// What could not be read, replacing what was said before.
+    Unreadable(Vec<Diagnostic>),
+    /// Everything there is has been delivered once: before this nothing is published, lest
+    /// proxies be told that services are gone which were not listed yet.
+    Synced,
+}
+
+/// How long to wait for events to pause, and how long at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Debounce {
+    /// Pause that ends gathering.
+    pub quiet: Duration,
+    /// Gathering ends after this in any case.
+    pub longest: Duration,
+}
+
+/// Configuration objects come in handfuls (one file, several objects).
+pub const CONFIGURATION: Debounce = Debounce {
+    quiet: Duration::from_millis(10),
+    longest: Duration::from_secs(1),
+};
+/// Endpoints of a rollout come one by one, and each is wanted soon.
+pub const ENDPOINTS: Debounce = Debounce {
+    quiet: Duration::from_millis(2),
+    longest: Duration::from_millis(50),
+};
+
+/// Compiles events into configurations.
+pub struct Planner {
+    store: Arc<Store>,
+    objects: ObjectSet,
+    compiler: Compiler,
+    endpoints: EndpointCompiler,
+    snapshot: Arc<Snapshot>,
+    diagnostics: Arc<Vec<Diagnostic>>,
+    unreadable: Vec<Diagnostic>,
+    started: String,
+    number: u64,
+    synced: bool,
+    mesh_changed: bool,
+    pending: Vec<ObjectChange>,
+}
+
+impl Planner {
+    /// A planner that publishes to a store. `started` tells the versions of this run from
+    /// those of another.
+    pub fn new(
+        store: Arc<Store>,
+        mesh: MeshConfig,
+        endpoints: EndpointOptions,
+        started: String,
+    ) -> Self {
+        Self {
+            store,
+            objects: ObjectSet::default(),
+            compiler: Compiler::new(mesh),
+            endpoints: EndpointCompiler::new(endpoints),
+            snapshot: Arc::default(),
+            diagnostics: Arc::default(),
+            unreadable: Vec::new(),
+            started,
+            number: 0,
+            synced: false,
+            mesh_changed: false,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Takes an event in.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Upsert(object) => {
+                let change = ObjectChange {
+                    kind: object.kind,
+                    namespace: object.meta.namespace.clone(),
+                    name: object.meta.name.clone(),
+                };
+                if self.objects.insert(object) {
+                    self.pending.push(change);
+                }
+            }
+            Event::Delete(change) => {
+                let gone = self
+                    .objects
+                    .remove(change.kind, &change.namespace, &change.name);
+                if gone.is_some() {
+                    self.pending.push(change);
+                }
+            }
+            Event::Replace(kind, objects) => {
+                let changed = self.objects.replace(kind, objects);
+                let change = |(namespace, name)| ObjectChange {
+                    kind,
+                    namespace,
+                    name,
+                };
+                self.pending.extend(changed.into_iter().map(change));
+            }
+            Event::Mesh(mesh) => {
+                self.compiler.set_mesh(*mesh);
+                self.mesh_changed = true;
+            }
+            Event::Unreadable(found) => {
+                self.mesh_changed |= self.unreadable != found;
+                self.unreadable = found;
+            }
+            Event::Synced => {
+                self.mesh_changed |= !self.synced;
+                self.synced = true;
+            }
+        }
+    }
+
+    /// True when nothing happened since the last publication, or nothing may be published.
+    pub fn is_idle(&self) -> bool {
+        !self.synced || (self.pending.is_empty() && !self.mesh_changed)
+    }
+
+    /// True when only endpoints changed.
+    pub fn is_endpoints_only(&self) -> bool {
+        !self.mesh_changed && self.pending.iter().all(ObjectChange::is_endpoint_only)
+    }
+
+    /// Compiles what changed and publishes it.
+    pub fn publish(&mut self, noticed: Instant) {
+        let only_endpoints = self.is_endpoints_only();
+        let changes = std::mem::take(&mut self.pending);
+        self.mesh_changed = false;
+        if !only_endpoints {
+            let compiled = self.compiler.compile(&self.objects);
+            if !compiled.changed.is_empty() {
+                self.snapshot = compiled.snapshot;
+            }
+            let mut all = self.unreadable.clone();
+            all.extend(compiled.diagnostics);
+            self.diagnostics = Arc::new(all);
+        }
+        self.endpoints
+            .update(&self.objects, &self.snapshot, &changes);
+        self.number += 1;
+        let took = noticed.elapsed();
+        tracing::debug!(
+            number = self.number,
+            changes = changes.len(),
+            only_endpoints,
+            ?took,
+            "publish"
+        );
+        self.store.publish(Configuration {
+            number: self.number,
+            version: format!("{}/{}", self.started, self.number),
+            snapshot: self.snapshot.clone(),
+            endpoints: self.endpoints.table(),
+            objects: Arc::new(self.objects.clone()),
+            diagnostics: self.diagnostics.clone(),
+            noticed,
+        });
+    }
+
+    /// Follows events to their end.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        while let Some(first) = events.recv().await {
+            self.apply(first);
+            if self.is_idle() {
+                continue;
+            }
+            let noticed = Instant::now();
+            self.gather(&mut events, noticed).await;
+            self.publish(noticed);
+        }
+    }
+
+    async fn gather(&mut self, events: &mut mpsc::Receiver<Event>, noticed: Instant) {
+        loop {
+            let rule = if self.is_endpoints_only() {
+                ENDPOINTS
+            } else {
+                CONFIGURATION
+            };
+            let left = rule.longest.saturating_sub(noticed.elapsed());
+            match tokio::time::timeout(rule.quiet.min(left), events.recv()).await {
+                Ok(Some(event)) => self.apply(event),
+                // A pause, or the end of events: what came so far still counts.
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lateen_resources::read_yaml;
+
+    fn service(name: &str) -> Vec<Arc<Object>> {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{clusterIP: 10.96.0.7, ports: [{{name: http, port: 80}}], selector: {{app: a}}}}\n"
+        );
+        read_yaml(&text, "t.yaml", "default")
+            .objects
+            .into_iter()
+            .map(Arc::new)
+            .collect()
+    }
+
+    fn planner() -> (Arc<Store>, Planner) {
+        let store = Arc::new(Store::new(Default::default()));
+        let p = Planner::new(
+            store.clone(),
+            MeshConfig::default(),
+            EndpointOptions { from_pods: true },
+            "t".into(),
+        );
+        (store, p)
+    }
+
+    #[test]
+    fn nothing_is_published_before_everything_was_listed() {
+        let (store, mut p) = planner();
+        service("a")
+            .into_iter()
+            .for_each(|o| p.apply(Event::Upsert(o)));
+        assert!(p.is_idle());
+        p.apply(Event::Synced);
+        assert!(!p.is_idle());
+        p.publish(Instant::now());
+        assert_eq!(store.current().number, 1);
+        assert_eq!(store.current().snapshot.services().len(), 1);
+    }
+
+    #[test]
+    fn a_pod_leaves_the_snapshot_alone() {
+        let (store, mut p) = planner();
+        service("a")
+            .into_iter()
+            .for_each(|o| p.apply(Event::Upsert(o)));
+        p.apply(Event::Synced);
+        p.publish(Instant::now());
+        let before = store.current().snapshot.clone();
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: default, labels: {app: a}}\n\
+                   spec: {containers: [{name: c, image: i}]}\n\
+                   status: {podIP: 10.244.0.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
+        for o in read_yaml(pod, "p.yaml", "default").objects {
+            p.apply(Event::Upsert(Arc::new(o)));
+        }
+        assert!(p.is_endpoints_only());
+        p.publish(Instant::now());
+        let after = store.current();
+        assert!(Arc::ptr_eq(&before, &after.snapshot));
+        let key = after.snapshot.services()[0].key();
+        assert_eq!(after.endpoints.endpoints(&key, 80).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_becomes_one_configuration() {
+        let (store, p) = planner();
+        let (sender, receiver) = mpsc::channel(64);
+        let running = tokio::spawn(p.run(receiver));
+        sender.send(Event::Synced).await.expect("running");
+        for i in 0..20 {
+            for o in service(&format!("s{i}")) {
+                sender.send(Event::Upsert(o)).await.expect("running");
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        drop(sender);
+        running.await.expect("ends with its events");
+        let c = store.current();
+        assert_eq!(c.snapshot.services().len(), 20);
+        assert!(c.number <= 2, "{} configurations", c.number);
+    }
+}
