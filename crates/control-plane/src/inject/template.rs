@@ -128,8 +128,10 @@ fn overlay(mut container: Value, own: Option<Value>, pod: &mut Value) -> Value {
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or(json!({}));
     let mut containers = all[list].as_array().cloned().unwrap_or_default();
-    containers.retain(|container| container["name"] != own["name"]);
-    containers.push(own);
+    match containers.iter_mut().find(|c| c["name"] == own["name"]) {
+        Some(known) => merge(known, &own),
+        None => containers.push(own),
+    }
     all[list] = containers.into();
     annotations.insert(OVERRIDES.to_owned(), all.to_string().into());
     container

@@ -130,7 +130,12 @@ fn plain(text: &str) -> bool {
     let Some(first) = text.chars().next() else {
         return false;
     };
-    let starts_plain = first.is_ascii_alphabetic() || matches!(first, '/' | '_' | '$' | '.');
+    // Dashes begin a list item or a document only before a space or at the end.
+    let after = text.trim_start_matches('-').chars().next();
+    let flag = text.len() > 1 && after.is_some_and(|c| c.is_ascii_alphabetic());
+    let starts_plain = first.is_ascii_alphabetic()
+        || matches!(first, '/' | '_' | '$' | '.')
+        || (first == '-' && flag);
     let inner = |c: char| c.is_ascii_alphanumeric() || " /_-.$()+@=,:;<>^".contains(c);
     // Sixty-based numbers and dates start with a digit, so no text that does is left plain.
     starts_plain
@@ -152,7 +157,7 @@ mod tests {
             "apiVersion": "v1", "on": "off", "empty": "", "n": 5, "f": 0.5, "t": true, "z": null,
             "list": [{"a": 1, "b": [1, [2, 3], []]}, "x", {}, {"c": {"d": {}}}, [["y"]]],
             "texts": ["a: b", "- x", "#c", "1", "1.5", "0x10", "1:30", "2024-01-01", "yes", "~", "null",
-                "-", "a #b", "tail:", " lead", "trail ", "quote\"s", "it's", "*", "&a", "!t", "%p", "@x", "`y",
+                "-", "-.inf", "-inf", "--", "---", "-x", "--x y", "a #b", "tail:", " lead", "trail ", "quote\"s", "it's", "*", "&a", "!t", "%p", "@x", "`y",
                 "{a}", "[b]", "a\tb", "\u{e9}t\u{e9}", "x, y", "?", "|", ">", "=", "<<", ".5", "+1", "--log=a:b"],
             "script": "line one\n  two\n\nthree\n", "noend": "a\nb", "ends": "a\nb\n\n", "lead": " a\nb\n", "tab": "a\n\tb\n",
             "nested": {"deep": {"text": "x\ny\n", "list": ["p\nq\n"]}},
@@ -173,7 +178,7 @@ mod tests {
         );
         assert_eq!(
             text,
-            "kind: List\nimage: docker.io/x/y:1.2\nargs:\n- \"--a=b\"\n- $(POD).svc\n"
+            "kind: List\nimage: docker.io/x/y:1.2\nargs:\n- --a=b\n- $(POD).svc\n"
         );
     }
 }

@@ -53,7 +53,7 @@ pub fn standard(version: &str) -> Value {
         "pilot": {
             "image": "pilot",
             "replicaCount": 1,
-            "traceSampling": 1.0,
+            "traceSampling": 1,
             "env": {},
             "cni": {"enabled": false},
             "resources": {"requests": {"cpu": "500m", "memory": "2048Mi"}}
@@ -140,6 +140,9 @@ impl Values {
         };
         // Texts that look like numbers stay texts where a name is meant.
         let keep = matches!(root.as_str(), "hub" | "tag" | "revision" | "namespace");
+        if keep && path.len() > 1 {
+            return Err(format!("{root:?} is a text, nothing is below it"));
+        }
         let value = if keep { text.into() } else { scalar(text) };
         let mut place = &mut self.0;
         for step in path {
