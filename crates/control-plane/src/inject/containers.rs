@@ -121,10 +121,9 @@ fn init_args(settings: &Settings<'_>, cni: bool) -> Result<Vec<String>, InjectEr
     let include_outbound = notes.ports(&traffic("includeOutboundPorts"), false)?;
     let exclude_outbound = notes.ports(&traffic("excludeOutboundPorts"), false)?;
     let mut inbound_left = format!("15090,{},15020", settings.status_port);
-    if let Some(more) = exclude_inbound.or_else(|| value("excludeInboundPorts")) {
-        if !more.is_empty() {
-            inbound_left = format!("{inbound_left},{more}");
-        }
+    let more = exclude_inbound.or_else(|| value("excludeInboundPorts"));
+    if let Some(more) = more.filter(|more| !more.is_empty()) {
+        inbound_left = format!("{inbound_left},{more}");
     }
     let pairs = [
         ("-p", "15001".to_owned()),
@@ -215,16 +214,16 @@ pub(super) fn proxy(
         container["lifecycle"] = lifecycle;
     }
     container["env"] = variables(config, pod, workload, notes, &settings.mode)?.into();
-    let sidecar = role == "sidecar";
-    if sidecar {
-        container["startupProbe"] = json!({
-            "httpGet": {"path": "/healthz/ready", "port": settings.status_port},
-            "initialDelaySeconds": 0, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 600,
-        });
-    }
+    container["startupProbe"] = json!({
+        "httpGet": {"path": "/healthz/ready", "port": settings.status_port},
+        "initialDelaySeconds": 0,
+        "periodSeconds": 1,
+        "timeoutSeconds": 3,
+        "failureThreshold": 600,
+    });
     container["readinessProbe"] = readiness(settings)?;
     container["resources"] = resources(settings)?;
-    container["securityContext"] = security(settings, sidecar);
+    container["securityContext"] = security(settings, role == "sidecar");
     container["volumeMounts"] = volumes::mounts(notes)?.into();
     Ok(container)
 }

@@ -43,10 +43,8 @@ impl Workload {
                 prefix.trim_end_matches('-').clone_into(&mut of_pod.name);
             }
             if of_pod.kind.is_empty() {
-                (
-                    "v1".clone_into(&mut of_pod.api_version),
-                    "Pod".clone_into(&mut of_pod.kind),
-                );
+                "v1".clone_into(&mut of_pod.api_version);
+                "Pod".clone_into(&mut of_pod.kind);
             }
             return of_pod;
         };

@@ -141,9 +141,14 @@ fn container(values: &Values) -> Value {
             {"containerPort": 15017, "protocol": "TCP", "name": "https-webhooks"},
             {"containerPort": 15014, "protocol": "TCP", "name": "http-monitoring"},
         ],
+        // Ready within a second of being so; afterwards asked at Istio's pace.
+        "startupProbe": {
+            "httpGet": {"path": "/ready", "port": 8080},
+            "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600,
+        },
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": 8080},
-            "initialDelaySeconds": 1, "periodSeconds": 3, "timeoutSeconds": 5,
+            "periodSeconds": 3, "timeoutSeconds": 5,
         },
         "env": environment(values),
         "resources": values.get("values.pilot.resources"),
