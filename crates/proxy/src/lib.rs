@@ -2,9 +2,15 @@
 //! pools, drain, sinks. What to do is decided in `lateen-proxy-core`; here it
 //! is done, one worker thread at a time.
 
+pub mod conn;
+pub mod engine;
 pub mod http;
 pub mod http1;
 pub mod io;
+pub mod listener;
+pub mod logs;
 mod os;
+pub mod tcp;
 pub mod tls;
 pub mod upstream;
+pub mod worker;

@@ -59,6 +59,11 @@ pub fn set_fast_open(socket: &impl AsFd, queue: i32) -> io::Result<()> {
     set_int(socket.as_fd(), libc::SOL_TCP, libc::TCP_FASTOPEN, queue)
 }
 
+/// IPV6_TRANSPARENT: accepts connections to addresses of others (TPROXY).
+pub fn set_transparent_v6(socket: &impl AsFd) -> io::Result<()> {
+    set_int(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,23 @@
 //! HTTP between the codecs: heads, the connection manager, filters, the router.
 
+pub mod access;
+mod attempt;
 pub mod convert;
+mod filters;
+mod forward;
 pub mod head;
 pub mod known;
+mod local;
+mod mutate;
 pub mod reader;
+pub mod record;
+pub mod responder;
+mod retry;
+mod rewrite;
+mod sanitize;
+pub mod server1;
+pub mod server2;
+pub mod source;
+pub mod stream;
+pub mod upstream;
 pub mod writer;

@@ -277,12 +277,13 @@ impl Source for BodyReader<'_> {
     }
 }
 
-/// Moves a body from source to sink until its end is flushed. `http1_trailers`
-/// lets trailers into HTTP/1.
+/// Moves a body from source to sink until its end is flushed. Trailers are left
+/// in `trailers`; `http1_trailers` lets them into HTTP/1.
 pub fn poll_pump(
     source: &mut impl Source,
     sink: &mut BodyWriter<'_>,
     meter: &mut Meter,
+    trailers: &mut Head,
     http1_trailers: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), PumpError>> {
@@ -300,12 +301,8 @@ pub fn poll_pump(
                 meter.moved = true;
             }
             Poll::Ready(Ok(false)) => {
-                let mut trailers = None;
-                if sink.takes_trailers(http1_trailers) {
-                    let mut head = Head::new();
-                    trailers = source.trailers(&mut head).then_some(head);
-                }
-                sink.end(trailers.as_ref()).map_err(PumpError::Sink)?;
+                let some = source.trailers(trailers) && sink.takes_trailers(http1_trailers);
+                sink.end(some.then_some(&*trailers)).map_err(PumpError::Sink)?;
                 meter.ended = true;
                 meter.moved = true;
             }

@@ -84,6 +84,7 @@ pub struct Io {
     socket: RefCell<Socket>,
     tls: Option<Box<RefCell<rustls::Connection>>>,
     prefix: RefCell<Vec<u8>>,
+    plain: RefCell<Vec<u8>>,
     received: Cell<u64>,
     sent: Cell<u64>,
     /// Address of this end.
@@ -117,6 +118,7 @@ impl Io {
             socket: RefCell::new(socket),
             tls: None,
             prefix: RefCell::default(),
+            plain: RefCell::default(),
             received: Cell::new(0),
             sent: Cell::new(0),
             local,
@@ -135,6 +137,11 @@ impl Io {
         self.prefix.borrow_mut().splice(0..0, bytes.iter().copied());
     }
 
+    /// Gives plain-text bytes back, above TLS where that is on.
+    pub fn unread_plain(&self, bytes: &[u8]) {
+        self.plain.borrow_mut().splice(0..0, bytes.iter().copied());
+    }
+
     /// Whether TLS is on.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
@@ -150,16 +157,11 @@ impl Io {
         self.tls.as_ref().map(|tls| look(&tls.borrow()))
     }
 
-    /// The TCP socket's descriptor when nothing stands between it and the bytes.
-    pub fn plain_tcp(&self) -> Option<std::os::fd::RawFd> {
-        use std::os::fd::AsRawFd;
-        if self.tls.is_some() || !self.prefix.borrow().is_empty() {
-            return None;
-        }
-        match &*self.socket.borrow() {
-            Socket::Tcp(stream) => Some(stream.as_raw_fd()),
-            Socket::Unix(_) => None,
-        }
+    /// Whether nothing stands between a TCP socket and the bytes.
+    pub fn is_plain_tcp(&self) -> bool {
+        let read = self.prefix.borrow().is_empty() && self.plain.borrow().is_empty();
+        let bare = self.tls.is_none() && read;
+        bare && matches!(&*self.socket.borrow(), Socket::Tcp(_))
     }
 
     /// Waits until the TCP socket may be read (for callers with their own
@@ -179,15 +181,16 @@ impl Io {
         }
     }
 
-    /// Runs a non-blocking operation and clears the readiness it found wanting.
-    pub fn try_io<T>(
+    /// Runs a non-blocking operation on the TCP socket and clears the readiness
+    /// it found wanting.
+    pub fn try_tcp<T>(
         &self,
         interest: tokio::io::Interest,
-        operation: impl FnOnce() -> io::Result<T>,
+        operation: impl FnOnce(&TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         match &*self.socket.borrow() {
-            Socket::Tcp(stream) => stream.try_io(interest, operation),
-            Socket::Unix(stream) => stream.try_io(interest, operation),
+            Socket::Tcp(stream) => stream.try_io(interest, || operation(stream)),
+            Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -199,6 +202,9 @@ impl Io {
 
     /// Reads into `buf`; 0 is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(count) = take_front(&self.plain, buf) {
+            return Poll::Ready(Ok(count));
+        }
         match &self.tls {
             None => self.poll_read_wire(cx, buf),
             Some(tls) => self.poll_read_tls(&mut tls.borrow_mut(), cx, buf),
@@ -206,26 +212,12 @@ impl Io {
     }
 
     fn poll_read_wire(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(count) = self.take_prefix(buf) {
+        if let Some(count) = take_front(&self.prefix, buf) {
             return Poll::Ready(Ok(count));
         }
         let count = ready!(self.socket.borrow_mut().poll_read(cx, buf))?;
         self.received.set(self.received.get() + count as u64);
         Poll::Ready(Ok(count))
-    }
-
-    fn take_prefix(&self, buf: &mut [u8]) -> Option<usize> {
-        let mut prefix = self.prefix.borrow_mut();
-        if prefix.is_empty() {
-            return None;
-        }
-        let count = prefix.len().min(buf.len());
-        buf[..count].copy_from_slice(&prefix[..count]);
-        prefix.drain(..count);
-        if prefix.is_empty() {
-            *prefix = Vec::new();
-        }
-        Some(count)
     }
 
     fn poll_read_tls(
@@ -380,6 +372,20 @@ impl Io {
         })
         .await
     }
+}
+
+fn take_front(bytes: &RefCell<Vec<u8>>, buf: &mut [u8]) -> Option<usize> {
+    let mut bytes = bytes.borrow_mut();
+    if bytes.is_empty() {
+        return None;
+    }
+    let count = bytes.len().min(buf.len());
+    buf[..count].copy_from_slice(&bytes[..count]);
+    bytes.drain(..count);
+    if bytes.is_empty() {
+        *bytes = Vec::new();
+    }
+    Some(count)
 }
 
 /// The wire side of an [`Io`] for rustls: prefix first, then the socket.

@@ -1,61 +1,147 @@
 //! The balancer of a cluster in one worker: the choice is `proxy-core`'s, this
-//! file keeps its state and tells it what is in flight.
+//! file keeps its state and tells it what is in flight, ejected and tried.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use lateen_proxy_core::config::HealthStatus;
-use lateen_proxy_core::config::cluster::Cluster;
-use lateen_proxy_core::config::endpoint::ClusterLoadAssignment;
+use lateen_proxy_core::config::cluster::{Cluster, OutlierDetection};
+use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, HealthStatus};
+use lateen_proxy_core::lb::{self, Health, HostSpec, Pick};
+use lateen_proxy_core::outlier::{self, HostResult};
 
 use super::host::Host;
 use crate::io::timer::now_ms;
 
 /// Balancing state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Balancer {
-    next: usize,
+    inner: RefCell<Option<lb::Balancer>>,
 }
 
 impl Balancer {
-    /// State for a cluster without hosts.
-    pub fn new(_config: &Cluster) -> Self {
-        Self {
-            next: fastrand::usize(..1 << 16),
-        }
-    }
-
     /// Takes a new set of hosts.
     pub fn update(
-        &mut self,
-        _config: &Cluster,
-        _hosts: &[Rc<Host>],
-        _assignment: Option<&ClusterLoadAssignment>,
+        &self,
+        config: &Cluster,
+        hosts: &[Rc<Host>],
+        assignment: Option<&ClusterLoadAssignment>,
     ) {
+        let factor = match assignment.map_or(0, |a| a.overprovisioning_factor) {
+            0 => 140,
+            given => given,
+        };
+        let specs = hosts.iter().map(|host| spec(config, host, assignment)).collect();
+        let mut inner = lb::Balancer::new(config, specs, factor, fastrand::u64(..));
+        inner.refresh(&|i| health(&hosts[i]), fastrand::u64(..));
+        *self.inner.borrow_mut() = Some(inner);
     }
 
-    /// Chooses one.
-    pub fn choose(
-        &mut self,
-        hosts: &[Rc<Host>],
-        _hash: Option<u64>,
-        avoid: &[Rc<Host>],
-    ) -> Option<Rc<Host>> {
-        let now = now_ms();
-        let usable = |h: &&Rc<Host>| {
-            let well = matches!(h.endpoint.health, HealthStatus::Unknown | HealthStatus::Healthy);
-            well && h.ejected_until.get() <= now
-        };
-        let count = hosts.iter().filter(usable).count();
-        if count == 0 {
-            return None;
+    /// Takes changed health.
+    pub fn refresh(&self, hosts: &[Rc<Host>]) {
+        if let Some(inner) = &mut *self.inner.borrow_mut() {
+            inner.refresh(&|i| health(&hosts[i]), fastrand::u64(..));
         }
-        self.next = self.next.wrapping_add(1);
-        let mut ring = hosts.iter().filter(usable).cycle().skip(self.next % count).take(count);
-        let first = ring.next()?;
-        if !avoid.iter().any(|a| Rc::ptr_eq(a, first)) {
-            return Some(first.clone());
-        }
-        let other = ring.find(|h| !avoid.iter().any(|a| Rc::ptr_eq(a, h)));
-        Some(other.unwrap_or(first).clone())
     }
+
+    /// Chooses one; `avoid` was tried before.
+    pub fn choose(
+        &self,
+        hosts: &[Rc<Host>],
+        hash: Option<u64>,
+        avoid: &[Rc<Host>],
+        attempts: u32,
+    ) -> Option<Rc<Host>> {
+        let mut inner = self.inner.borrow_mut();
+        let pick = Pick {
+            hash,
+            active: &|i| hosts[i].active.get(),
+            avoid: &|i| avoid.iter().any(|h| h.endpoint.address == hosts[i].endpoint.address),
+            attempts,
+        };
+        let index = inner.as_mut()?.pick(&pick, &mut || fastrand::u64(..))?;
+        hosts.get(index).cloned()
+    }
+}
+
+fn spec(config: &Cluster, host: &Host, assignment: Option<&ClusterLoadAssignment>) -> HostSpec {
+    let group = assignment.and_then(|a| {
+        let same = |l: &lateen_proxy_core::config::LocalityEndpoints| {
+            l.locality == host.locality && l.priority == host.priority
+        };
+        a.localities.iter().position(same)
+    });
+    let by_name = config.lb_common.use_hostname_for_hashing && !host.endpoint.hostname.is_empty();
+    HostSpec {
+        priority: host.priority,
+        locality: group.unwrap_or(0) as u32,
+        locality_weight: group.and_then(|i| assignment?.localities[i].weight),
+        weight: host.endpoint.weight,
+        hash_key: match by_name {
+            true => host.endpoint.hostname.to_string(),
+            false => host.text.to_string(),
+        },
+    }
+}
+
+fn health(host: &Host) -> Health {
+    if host.monitor.borrow().ejected_at.is_some() {
+        return Health::Unhealthy;
+    }
+    match host.endpoint.health {
+        HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+        HealthStatus::Degraded => Health::Degraded,
+        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
+            Health::Unhealthy
+        }
+    }
+}
+
+fn now() -> Duration {
+    Duration::from_millis(now_ms())
+}
+
+/// Counts how a request to a host ended; true when it was ejected for it.
+pub fn note(config: &OutlierDetection, host: &Host, hosts: &[Rc<Host>], result: HostResult) -> bool {
+    let cause = host.monitor.borrow_mut().record(config, result);
+    let Some(cause) = cause.filter(|_| host.monitor.borrow().ejected_at.is_none()) else {
+        return false;
+    };
+    let out = hosts.iter().filter(|h| h.monitor.borrow().ejected_at.is_some()).count();
+    let acted = outlier::enforce(config, cause, fastrand::u64(..));
+    if !acted || !outlier::may_eject(config, out, hosts.len()) {
+        return false;
+    }
+    host.monitor.borrow_mut().eject(config, now(), fastrand::u64(..));
+    true
+}
+
+/// The periodic look: ends ejections, ejects by success rate and by share of
+/// failures. True when the health of any host changed.
+pub fn sweep(config: &OutlierDetection, hosts: &[Rc<Host>]) -> bool {
+    let now = now();
+    let mut changed = false;
+    for host in hosts {
+        changed |= host.monitor.borrow_mut().sweep(now);
+    }
+    let volume = config.success_rate_request_volume.min(config.failure_percentage_request_volume);
+    let rates: Vec<(usize, f64)> = hosts
+        .iter()
+        .enumerate()
+        .filter_map(|(i, h)| Some((i, h.monitor.borrow_mut().take_success_rate(volume)?)))
+        .collect();
+    let by_rate = outlier::success_rate_outliers(config, &rates).1;
+    let by_share = outlier::failure_percentage_outliers(config, &rates);
+    let found = by_rate.into_iter().map(|i| (i, outlier::Cause::SuccessRate));
+    let found = found.chain(by_share.into_iter().map(|i| (i, outlier::Cause::FailurePercentage)));
+    for (index, cause) in found {
+        let out = hosts.iter().filter(|h| h.monitor.borrow().ejected_at.is_some()).count();
+        let ejected = hosts[index].monitor.borrow().ejected_at.is_some();
+        let acted = !ejected && outlier::enforce(config, cause, fastrand::u64(..));
+        if acted && outlier::may_eject(config, out, hosts.len()) {
+            hosts[index].monitor.borrow_mut().eject(config, now, fastrand::u64(..));
+            changed = true;
+        }
+    }
+    changed
 }

@@ -10,12 +10,14 @@ use hashbrown::HashMap;
 use lateen_proxy_core::config::cluster::{Cluster, TransportSocket};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
 use lateen_proxy_core::config::{Address, HealthStatus, Metadata, Name};
+use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
-use super::balance::Balancer;
+use super::balance::{self, Balancer};
 use super::breaker::{InFlight, Limited, Permit};
 use super::connect::{ClientTls, ConnectOptions};
 use super::host::Host;
+use crate::io::timer::now_ms;
 use crate::tls::TlsContexts;
 
 /// The hosts of a cluster at one moment.
@@ -55,7 +57,8 @@ pub struct ClusterState {
     /// Counts of both priorities, shared by the workers.
     pub in_flight: [Arc<InFlight>; 2],
     hosts: RefCell<Rc<HostSet>>,
-    balancer: RefCell<Balancer>,
+    balancer: Balancer,
+    next_sweep: Cell<u64>,
     /// Hosts made on the way (original destination).
     passing: RefCell<HashMap<SocketAddr, Rc<Host>>>,
     tls: Rc<TlsContexts>,
@@ -74,7 +77,8 @@ impl ClusterState {
         idle: Rc<IdleWatch>,
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
-            balancer: RefCell::new(Balancer::new(&config)),
+            balancer: Balancer::default(),
+            next_sweep: Cell::new(0),
             config,
             in_flight,
             hosts: RefCell::default(),
@@ -126,14 +130,48 @@ impl ClusterState {
         for host in kept.into_values() {
             host.remove();
         }
-        self.balancer.borrow_mut().update(&self.config, &hosts, assignment.as_deref());
+        self.balancer.update(&self.config, &hosts, assignment.as_deref());
         *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
     }
 
-    /// Chooses a host; `avoid` names hosts tried before.
-    pub fn choose(&self, hash: Option<u64>, avoid: &[Rc<Host>]) -> Option<Rc<Host>> {
+    /// Chooses a host; `avoid` names hosts tried before, for which up to
+    /// `attempts` choices are made.
+    pub fn choose(
+        &self,
+        hash: Option<u64>,
+        avoid: &[Rc<Host>],
+        attempts: u32,
+    ) -> Option<Rc<Host>> {
         let hosts = self.hosts();
-        self.balancer.borrow_mut().choose(&hosts.hosts, hash, avoid)
+        self.balancer.choose(&hosts.hosts, hash, avoid, attempts)
+    }
+
+    /// Counts how a request to a host ended.
+    pub fn note(&self, host: &Host, result: HostResult) {
+        let Some(config) = &self.config.outlier_detection else {
+            return;
+        };
+        let hosts = self.hosts();
+        if balance::note(config, host, &hosts.hosts, result) {
+            tracing::debug!(cluster = %self.config.name, host = %host.text, "ejected");
+            self.balancer.refresh(&hosts.hosts);
+        }
+    }
+
+    /// The periodic look of passive health checks.
+    pub fn sweep_outliers(&self) {
+        let Some(config) = &self.config.outlier_detection else {
+            return;
+        };
+        let now = now_ms();
+        if now < self.next_sweep.get() {
+            return;
+        }
+        self.next_sweep.set(now + config.interval.as_millis() as u64);
+        let hosts = self.hosts();
+        if balance::sweep(config, &hosts.hosts) {
+            self.balancer.refresh(&hosts.hosts);
+        }
     }
 
     /// The host for an address that no discovery knows (original destination).

@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
 use lateen_proxy_core::config::Address;
+use lateen_proxy_core::outlier::{HostResult, Monitor};
 
 use super::breaker::Permit;
+use super::cluster::ClusterState;
 use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
 use crate::io::Io;
@@ -35,12 +37,8 @@ pub struct Host {
     pub connections: Rc<Cell<u32>>,
     /// Left discovery: connections are not kept.
     pub removed: Cell<bool>,
-    /// Passive health checks say no until this moment (ms); 0 = in use.
-    pub ejected_until: Cell<u64>,
-    /// Errors in a row.
-    pub errors: Cell<u32>,
-    /// Times ejected.
-    pub ejections: Cell<u32>,
+    /// Passive health checks.
+    pub monitor: RefCell<Monitor>,
     pub(super) idle: RefCell<Vec<Box<H1Client>>>,
     pub(super) streams: RefCell<Vec<Rc<H2Client>>>,
     pub(super) opening: Cell<bool>,
@@ -65,9 +63,7 @@ impl Host {
             active: Cell::new(0),
             connections: Rc::new(Cell::new(0)),
             removed: Cell::new(false),
-            ejected_until: Cell::new(0),
-            errors: Cell::new(0),
-            ejections: Cell::new(0),
+            monitor: RefCell::default(),
             idle: RefCell::default(),
             streams: RefCell::default(),
             opening: Cell::new(false),
@@ -82,9 +78,7 @@ impl Host {
         let new = Self::new(endpoint, locality, priority);
         new.idle.swap(&self.idle);
         new.streams.swap(&self.streams);
-        new.ejected_until.set(self.ejected_until.get());
-        new.errors.set(self.errors.get());
-        new.ejections.set(self.ejections.get());
+        new.monitor.swap(&self.monitor);
         self.removed.set(true);
         new
     }
@@ -142,6 +136,21 @@ impl Host {
         self.removed.set(true);
         self.idle.borrow_mut().clear();
         self.streams.borrow_mut().clear();
+    }
+
+    /// An answer came from this host.
+    pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
+        cluster.note(self, HostResult::Status(status));
+    }
+
+    /// No answer came from this host.
+    pub fn note_failure(&self, cluster: &ClusterState) {
+        cluster.note(self, HostResult::LocalFailure);
+    }
+
+    /// A connection went: who waits for one may open its own now.
+    pub fn connection_closed(&self) {
+        self.wake_all();
     }
 
     /// Counts of idle HTTP/1 connections and HTTP/2 connections, for admin.

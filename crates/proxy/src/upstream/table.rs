@@ -109,6 +109,7 @@ impl ClusterTable {
     pub fn sweep(&self) {
         self.idle.sweep();
         self.each(|cluster| {
+            cluster.sweep_outliers();
             if matches!(cluster.config.discovery, ClusterDiscovery::OriginalDst(_)) {
                 cluster.clean_passing();
             }

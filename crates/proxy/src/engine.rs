@@ -1,0 +1,257 @@
+//! The data plane as one value: worker threads, the sockets they accept on,
+//! configurations applied to all of them, and the way to stop.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use lateen_proxy_core::config::{Listener, Name, Snapshot};
+use lateen_proxy_core::stats::Registry;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::listener::bound_addresses;
+use crate::upstream::table::SharedClusters;
+use crate::worker::{Command, Worker, WorkerOptions};
+
+/// What the engine is made with.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Worker threads, at least 1.
+    pub concurrency: usize,
+    /// The machine's or pod's name.
+    pub hostname: String,
+    /// The node's address, written in place of a loopback peer.
+    pub node_ip: Option<IpAddr>,
+    /// How long access log lines may wait.
+    pub flush_interval: Duration,
+    /// How long connections of a removed listener or chain may go on.
+    pub drain_time: Duration,
+    /// Most downstream connections of the process; 0 = no limit.
+    pub max_connections: u32,
+    /// Statistics.
+    pub stats: Registry,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            hostname: String::new(),
+            node_ip: None,
+            flush_interval: Duration::from_secs(10),
+            drain_time: Duration::from_secs(600),
+            max_connections: 0,
+            stats: Registry::new(),
+        }
+    }
+}
+
+/// A listener whose address could not be bound.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("listener {listener}: cannot bind {address}: {reason}")]
+pub struct BindError {
+    /// Listener name.
+    pub listener: Name,
+    /// Address.
+    pub address: SocketAddr,
+    /// The system's words.
+    pub reason: String,
+}
+
+struct Thread {
+    orders: mpsc::UnboundedSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The running data plane. Dropping it stops the workers at once.
+pub struct Engine {
+    threads: Vec<Thread>,
+    bound: HashMap<SocketAddr, Arc<Listener>>,
+    clusters: Arc<SharedClusters>,
+}
+
+/// Orders for the workers from other threads.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    orders: Vec<mpsc::UnboundedSender<Command>>,
+}
+
+impl EngineHandle {
+    /// Tells clients to go: answers close their connections.
+    pub fn drain(&self, stop_accepting: bool, inbound_only: bool) {
+        for orders in &self.orders {
+            let _ = orders.send(Command::Drain {
+                stop_accepting,
+                inbound_only,
+            });
+        }
+    }
+
+    /// Stops accepting and closes idle connections; returns when no connection
+    /// is left, or after `grace`. True when none was left.
+    pub async fn close(&self, grace: Duration) -> bool {
+        let all = self.ask(Command::Close);
+        tokio::time::timeout(grace, all).await.is_ok()
+    }
+
+    /// Writes the access logs that wait; opens their files anew if `reopen`.
+    pub async fn flush_logs(&self, reopen: bool) {
+        self.ask(|done| Command::FlushLogs(reopen, done)).await;
+    }
+
+    async fn ask(&self, order: impl Fn(oneshot::Sender<()>) -> Command) {
+        let mut answers = Vec::new();
+        for orders in &self.orders {
+            let (done, answer) = oneshot::channel();
+            if orders.send(order(done)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // A worker that is gone has nothing more to do.
+            let _ = answer.await;
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the workers; they serve nothing yet.
+    pub fn start(options: &EngineOptions) -> io::Result<Self> {
+        let clusters = Arc::new(SharedClusters::default());
+        let count = options.concurrency.max(1);
+        let mut threads = Vec::new();
+        for index in 0..count {
+            let (orders, received) = mpsc::unbounded_channel();
+            let worker = WorkerOptions {
+                index,
+                hostname: options.hostname.clone(),
+                node_ip: options.node_ip,
+                flush_interval: options.flush_interval,
+                drain_time: options.drain_time,
+                max_connections: options.max_connections.div_ceil(count as u32),
+                clusters: clusters.clone(),
+                stats: options.stats.clone(),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("wrk:{index}"))
+                .spawn(move || {
+                    let local = tokio::task::LocalSet::new();
+                    local.block_on(&runtime, Worker::new(worker).run(received));
+                })?;
+            threads.push(Thread {
+                orders,
+                thread: Some(thread),
+            });
+        }
+        Ok(Self {
+            threads,
+            bound: HashMap::new(),
+            clusters,
+        })
+    }
+
+    /// A handle for orders from elsewhere.
+    pub fn handle(&self) -> EngineHandle {
+        EngineHandle {
+            orders: self.threads.iter().map(|t| t.orders.clone()).collect(),
+        }
+    }
+
+    /// Serves a snapshot from now on. Returns when every worker has it, with
+    /// the listeners that could not be bound.
+    pub async fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Vec<BindError> {
+        let mut errors = Vec::new();
+        let mut wanted: HashMap<SocketAddr, Arc<Listener>> = HashMap::new();
+        for listener in snapshot.listeners.values() {
+            for address in bound_addresses(listener) {
+                wanted.insert(address, listener.clone());
+            }
+        }
+        self.bound.retain(|address, _| wanted.contains_key(address));
+        let mut sockets: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
+        for (address, listener) in wanted {
+            if self.bound.contains_key(&address) {
+                continue;
+            }
+            let made: io::Result<Vec<_>> =
+                self.threads.iter().map(|_| bind(&listener, address)).collect();
+            match made {
+                Ok(made) => {
+                    for (list, socket) in sockets.iter_mut().zip(made) {
+                        list.push((address, socket));
+                    }
+                    self.bound.insert(address, listener);
+                }
+                Err(error) => errors.push(BindError {
+                    listener: listener.name.clone(),
+                    address,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        self.clusters.retain(snapshot);
+        let mut answers = Vec::new();
+        for (thread, sockets) in self.threads.iter().zip(sockets) {
+            let (done, answer) = oneshot::channel();
+            if thread.orders.send(Command::Config(snapshot.clone(), sockets, done)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // A worker that is gone cannot take it; the process is ending.
+            let _ = answer.await;
+        }
+        errors
+    }
+
+    /// The addresses that are listened on.
+    pub fn bound(&self) -> impl Iterator<Item = (SocketAddr, &Arc<Listener>)> {
+        self.bound.iter().map(|(a, l)| (*a, l))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for thread in &mut self.threads {
+            // The orders end with their last sender; handles may be around
+            // still, so the thread is not waited for.
+            thread.orders = mpsc::unbounded_channel().0;
+            drop(thread.thread.take());
+        }
+    }
+}
+
+/// Opens a listening socket; every worker has one of its own on the address.
+fn bind(listener: &Listener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if listener.freebind {
+        crate::os::set_freebind(&socket, address.is_ipv4())?;
+    }
+    if listener.transparent {
+        match address {
+            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            SocketAddr::V6(_) => crate::os::set_transparent_v6(&socket)?,
+        }
+    }
+    for option in &listener.socket_options {
+        crate::os::set_socket_option(&socket, option)?;
+    }
+    socket.bind(&address.into())?;
+    if let Some(queue) = listener.tcp_fast_open_queue_length {
+        crate::os::set_fast_open(&socket, i32::try_from(queue).unwrap_or(i32::MAX))?;
+    }
+    let backlog = listener.backlog.unwrap_or(1024);
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}

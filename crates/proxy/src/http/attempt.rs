@@ -1,0 +1,543 @@
+//! One try of a request over an open connection: the request goes out while
+//! the answer is awaited, then the answer goes back while the request may
+//! still be going out.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::local_reply::ResetReason;
+
+use super::forward::{Timeout, Tries};
+use super::head::Head;
+use super::known::Known;
+use super::reader::{BodyReader, ReadError};
+use super::record::{Protocol, now_ns};
+use super::responder::{Body, Responder};
+use super::source::RequestBody;
+use super::stream::Stream;
+use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
+use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
+use super::convert;
+use crate::http1::{Framing, write_request_head};
+use crate::io::timer;
+use crate::upstream::host::{H1Client, H2Stream};
+use crate::upstream::{Host, HttpConnection};
+
+/// How a try ended.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The answer was given, whole or broken.
+    Done,
+    /// The answer calls for another try.
+    Again,
+    /// The connection was stale; the request goes out anew, uncounted.
+    Renew,
+    /// There is no host.
+    NoHost,
+    /// The client went away.
+    Gone,
+    /// A deadline passed before the answer.
+    TimedOut(Timeout),
+    /// No answer; whether the request was sent.
+    Reset(UpstreamReset, bool),
+}
+
+/// What a try goes to.
+pub(super) struct Try<'h> {
+    pub(super) host: &'h Rc<Host>,
+    pub(super) reused: bool,
+}
+
+/// The state of an exchange between its two phases.
+struct Exchange<'r, 'b> {
+    receiver: Receiver<'r>,
+    sender: BodyWriter<'r>,
+    body: &'r mut RequestBody<'b>,
+    meter: Meter,
+    sent: bool,
+}
+
+impl Stream<'_> {
+    /// Runs the try on a connection and puts the connection where it belongs.
+    pub(super) async fn exchange(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        connection: HttpConnection,
+        tried: Try<'_>,
+    ) -> Attempt {
+        match connection {
+            HttpConnection::H1(client) => self.over_h1(body, out, tries, client, tried).await,
+            HttpConnection::H2(stream) => self.over_h2(body, out, tries, stream, tried).await,
+        }
+    }
+
+    async fn over_h1(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        mut client: Box<H1Client>,
+        tried: Try<'_>,
+    ) -> Attempt {
+        let record = &mut *self.record;
+        record.upstream_protocol = Some(Protocol::Http11);
+        record.upstream_local = Some(client.io.local);
+        client.requests += 1;
+        let framing = match () {
+            () if tries.upgrade => Framing::Close,
+            () if body.is_empty() => Framing::None,
+            () if record.request.has(Known::ContentLength) => Framing::Length(1),
+            () => Framing::Chunked,
+        };
+        if tries.upgrade {
+            record.request.set_known(Known::Connection, b"upgrade");
+        }
+        let parts = &mut *client;
+        let head = &record.request;
+        parts.writer.begin(framing == Framing::Chunked, |bytes| {
+            write_request_head(head, framing, bytes);
+        });
+        let to_head = head.method() == b"HEAD";
+        let exchange = Exchange {
+            receiver: Receiver::H1(H1Receiver {
+                io: &parts.io,
+                reader: &mut parts.reader,
+                to_head,
+                upgrade: tries.upgrade,
+                seen: 0,
+            }),
+            sender: BodyWriter::H1(&parts.io, &mut parts.writer),
+            body,
+            meter: Meter::default(),
+            sent: false,
+        };
+        let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
+        if reusable && self.fits_pool(&client, tries) {
+            client.writer.rest();
+            tried.host.put_idle(client);
+            tries.cluster.watch_idle(tried.host);
+        } else {
+            drop(client);
+            tried.host.connection_closed();
+        }
+        attempt
+    }
+
+    fn fits_pool(&self, client: &H1Client, tries: &Tries<'_>) -> bool {
+        let http = &tries.cluster.config.http;
+        let age = timer::now_ms().saturating_sub(client.born);
+        client.reader.is_done()
+            && client.reader.buf.is_empty()
+            && client.writer.is_flushed()
+            && http.max_requests_per_connection.is_none_or(|most| client.requests < most)
+            && http.max_connection_duration.is_none_or(|most| u128::from(age) < most.as_millis())
+    }
+
+    async fn over_h2(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        stream: H2Stream,
+        tried: Try<'_>,
+    ) -> Attempt {
+        let record = &mut *self.record;
+        record.upstream_protocol = Some(Protocol::Http2);
+        record.upstream_local = Some(stream.client.local);
+        if tries.upgrade {
+            // Leaving HTTP over HTTP/2 needs extended CONNECT.
+            return Attempt::Reset(UpstreamReset::new(ResetReason::ProtocolError), false);
+        }
+        let request = match convert::to_request(&record.request) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(%error, "request to HTTP/2");
+                let reset = UpstreamReset::new(ResetReason::ProtocolError);
+                return Attempt::Reset(reset, false);
+            }
+        };
+        let mut sender = stream.sender();
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            stream.client.closed.set(true);
+            return Attempt::Reset(UpstreamReset::from_h2(&error), false);
+        }
+        let end = body.is_empty();
+        let (answer, send) = match sender.send_request(request, end) {
+            Ok(begun) => begun,
+            Err(error) => return Attempt::Reset(UpstreamReset::from_h2(&error), false),
+        };
+        let exchange = Exchange {
+            receiver: Receiver::H2(answer, None),
+            sender: BodyWriter::H2(H2Writer::new(send, end)),
+            body,
+            meter: Meter::default(),
+            sent: false,
+        };
+        let (attempt, _) = self.run(exchange, out, tries, &tried).await;
+        attempt
+    }
+
+    /// Both phases. The flag says whether an HTTP/1 connection may be reused.
+    async fn run(
+        &mut self,
+        mut exchange: Exchange<'_, '_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        tried: &Try<'_>,
+    ) -> (Attempt, bool) {
+        self.record.times.upstream_sent = now_ns();
+        let mut head = std::mem::take(&mut self.record.response);
+        let outcome = self.await_head(&mut exchange, &mut head, tries).await;
+        self.record.response = head;
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(attempt) => return (self.failed(exchange, attempt, tries, tried), false),
+        };
+        self.record.times.upstream_first = now_ns();
+        let status = self.record.response.status;
+        tried.host.note_answer(&tries.cluster, status);
+        if exchange.body.can_restart()
+            && tries.retries.on_response(&self.record.response)
+            && self.retry_permitted(tries)
+        {
+            exchange.sender.abort(h2::Reason::CANCEL);
+            return (Attempt::Again, false);
+        }
+        if tries.upgrade && status == 101 {
+            self.tunnel(exchange, out).await;
+            return (Attempt::Done, false);
+        }
+        self.relay(exchange, out, tries, answer).await
+    }
+
+    /// Retries may be in flight only so many at a time.
+    fn retry_permitted(&mut self, tries: &mut Tries<'_>) -> bool {
+        let permit = tries.cluster.permit(tries.priority, crate::upstream::Limited::Retries);
+        match permit {
+            Some(permit) => {
+                tries.retries.hold(permit);
+                true
+            }
+            None => {
+                self.record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+                false
+            }
+        }
+    }
+
+    async fn await_head(
+        &mut self,
+        exchange: &mut Exchange<'_, '_>,
+        head: &mut Head,
+        tries: &mut Tries<'_>,
+    ) -> Result<Answer, Attempt> {
+        let trailers_on = self.http.config.http1.enable_trailers;
+        let mut trailers = Head::new();
+        poll_fn(|cx| {
+            if !exchange.sent {
+                let (body, sender) = (&mut *exchange.body, &mut exchange.sender);
+                match poll_pump(body, sender, &mut exchange.meter, &mut trailers, trailers_on, cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => {
+                        exchange.sent = true;
+                        self.request_sent(tries);
+                    }
+                    Poll::Ready(Err(PumpError::Source(error))) => {
+                        return Poll::Ready(Err(self.request_broke(&error)));
+                    }
+                    // The upstream may have answered before it closed.
+                    Poll::Ready(Err(PumpError::Sink(_))) => exchange.sent = true,
+                }
+            }
+            if let Poll::Ready(done) = exchange.receiver.poll_head(head, cx) {
+                return Poll::Ready(done.map_err(|reset| Attempt::Reset(reset, exchange.sent)));
+            }
+            if std::mem::take(&mut exchange.meter.moved) {
+                tries.deadlines.touch();
+            }
+            if exchange.body.complete && exchange.body.reader.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Attempt::Gone));
+            }
+            match self.poll_deadlines(&tries.deadlines, cx) {
+                Poll::Ready(timeout) => Poll::Ready(Err(Attempt::TimedOut(timeout))),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn request_sent(&mut self, tries: &mut Tries<'_>) {
+        let now = now_ns();
+        self.record.times.upstream_sent_end = now;
+        if self.record.times.request_end == 0 {
+            self.record.times.request_end = now;
+            tries.deadlines.request_complete();
+        }
+    }
+
+    /// The client's request ended in the middle, or is malformed.
+    fn request_broke(&mut self, error: &ReadError) -> Attempt {
+        if let ReadError::Malformed(_) = error {
+            self.record.flags.set(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+            self.record.details = Cow::Borrowed("http1.codec_error");
+        }
+        Attempt::Gone
+    }
+
+    /// No answer came: what that means for a connection that was open before.
+    fn failed(
+        &mut self,
+        mut exchange: Exchange<'_, '_>,
+        attempt: Attempt,
+        tries: &mut Tries<'_>,
+        tried: &Try<'_>,
+    ) -> Attempt {
+        exchange.sender.abort(h2::Reason::CANCEL);
+        if let Attempt::Reset(reset, _) = &attempt {
+            // A kept connection may be closed by its server at any moment; a
+            // request that may be repeated (RFC 9110 section 9.2.2) goes out
+            // on another one.
+            let stale = tried.reused
+                && reset.reason == ResetReason::ConnectionTermination
+                && !std::mem::replace(&mut tries.renewed, true)
+                && exchange.body.can_restart()
+                && is_idempotent(self.record.request.method());
+            if stale {
+                return Attempt::Renew;
+            }
+            tried.host.note_failure(&tries.cluster);
+        }
+        if matches!(attempt, Attempt::TimedOut(_)) {
+            tried.host.note_failure(&tries.cluster);
+        }
+        attempt
+    }
+
+    /// Sends the answer on.
+    async fn relay(
+        &mut self,
+        exchange: Exchange<'_, '_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        answer: Answer,
+    ) -> (Attempt, bool) {
+        let body_kind = self.answer_head(out, tries, answer.body);
+        let Exchange {
+            receiver,
+            sender,
+            body,
+            meter,
+            sent,
+        } = exchange;
+        let mut upstream = receiver.into_body();
+        let mut response = std::mem::take(&mut self.record.response);
+        self.record.times.response_start = now_ns();
+        let begun = out.begin(&mut response, body_kind);
+        self.record.response = response;
+        let mut relay = Relay {
+            body,
+            sender,
+            upward: meter,
+            sent,
+            downward: Meter::default(),
+        };
+        let ended = match begun {
+            Ok(mut writer) => self.pump(&mut relay, &mut upstream, &mut writer, tries).await,
+            Err(_) => Err(Broken::Downstream),
+        };
+        self.record.sent = relay.downward.bytes;
+        let complete = relay.sent && upstream.is_done();
+        match ended {
+            Ok(()) => {}
+            Err(broken) => {
+                self.broke(broken, out);
+                relay.sender.abort(h2::Reason::CANCEL);
+            }
+        }
+        self.record.times.upstream_end = now_ns();
+        (Attempt::Done, complete && answer.keep_alive)
+    }
+
+    /// The response head as the client gets it.
+    fn answer_head(&mut self, out: &mut Responder<'_>, tries: &Tries<'_>, body: Body) -> Body {
+        let suppressed = self.http.router.suppress_envoy_headers;
+        let record = &mut *self.record;
+        let status = record.response.status;
+        record.code = status;
+        record.details = Cow::Borrowed("via_upstream");
+        if tries.retries.exhausted() {
+            record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        }
+        let to_head = record.request.method() == b"HEAD";
+        let mut kind = body;
+        if tries.upgrade {
+            // Refused by the upstream: its status passes, nothing else does.
+            record.details = Cow::Borrowed("websocket_handshake_unsuccessful");
+            record.response.remove_known(Known::ContentLength);
+            kind = Body::None;
+            out.set_close();
+        } else if !suppressed {
+            let begin = match record.times.upstream_sent_end {
+                0 => record.times.upstream_sent,
+                end => end,
+            };
+            let ms = record.times.upstream_first.saturating_sub(begin) / 1_000_000;
+            record.response.set_number(Known::XEnvoyUpstreamServiceTime, ms);
+        }
+        if tries.chosen.host.include_attempt_count_in_response {
+            record.response.set_number(Known::XEnvoyAttemptCount, record.attempts.into());
+        }
+        if to_head {
+            kind = Body::None;
+        }
+        self.finish_response_head(out);
+        kind
+    }
+
+    async fn pump(
+        &mut self,
+        relay: &mut Relay<'_, '_>,
+        upstream: &mut BodyReader<'_>,
+        writer: &mut BodyWriter<'_>,
+        tries: &mut Tries<'_>,
+    ) -> Result<(), Broken> {
+        let trailers_on = self.http.config.http1.enable_trailers;
+        let mut request_trailers = Head::new();
+        // The answer has begun: only idleness and the stream's life are left.
+        tries.deadlines.per_try = timer::NEVER;
+        poll_fn(|cx| {
+            if !relay.sent {
+                let (body, sender) = (&mut *relay.body, &mut relay.sender);
+                let meter = &mut relay.upward;
+                match poll_pump(body, sender, meter, &mut request_trailers, trailers_on, cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => {
+                        relay.sent = true;
+                        self.request_sent(tries);
+                    }
+                    Poll::Ready(Err(PumpError::Source(_))) => {
+                        return Poll::Ready(Err(Broken::Downstream));
+                    }
+                    Poll::Ready(Err(PumpError::Sink(_))) => {
+                        relay.sender = BodyWriter::Nowhere;
+                    }
+                }
+            }
+            let trailers = &mut self.record.trailers;
+            let down = poll_pump(upstream, writer, &mut relay.downward, trailers, trailers_on, cx);
+            match down {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(PumpError::Source(error))) => {
+                    return Poll::Ready(Err(Broken::Upstream(error)));
+                }
+                Poll::Ready(Err(PumpError::Sink(_))) => {
+                    return Poll::Ready(Err(Broken::Downstream));
+                }
+                Poll::Pending => {}
+            }
+            if writer.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Downstream));
+            }
+            if relay.body.complete && relay.body.reader.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Downstream));
+            }
+            let moved = std::mem::take(&mut relay.downward.moved)
+                | std::mem::take(&mut relay.upward.moved);
+            if moved {
+                tries.deadlines.touch();
+            }
+            self.poll_deadlines(&tries.deadlines, cx).map(|t| Err(Broken::TimedOut(t)))
+        })
+        .await
+    }
+
+    /// The exchange broke after the answer had begun.
+    fn broke(&mut self, broken: Broken, out: &mut Responder<'_>) {
+        let record = &mut *self.record;
+        match broken {
+            Broken::Downstream => {
+                record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                record.details = Cow::Borrowed("downstream_remote_disconnect");
+            }
+            Broken::Upstream(error) => {
+                let reason = match error {
+                    ReadError::Closed(_) => ResetReason::ConnectionTermination,
+                    ReadError::Malformed(_) => ResetReason::ProtocolError,
+                    ReadError::Reset(_) => ResetReason::RemoteReset,
+                };
+                record.flags.set(reason.flag());
+                let text = reason.text().replace(' ', "_");
+                let details = format!("upstream_reset_after_response_started{{{text}}}");
+                record.details = Cow::Owned(details);
+            }
+            Broken::TimedOut(timeout) => {
+                let (flag, details) = match timeout {
+                    Timeout::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+                    Timeout::MaxDuration => (ResponseFlags::NONE, "max_duration_timeout"),
+                    _ => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+                };
+                record.flags.set(flag);
+                record.details = Cow::Borrowed(details);
+            }
+        }
+        out.abort(h2::Reason::INTERNAL_ERROR);
+    }
+
+    /// Both sides left HTTP: bytes go both ways until one side ends.
+    async fn tunnel(&mut self, exchange: Exchange<'_, '_>, out: &mut Responder<'_>) {
+        let record = &mut *self.record;
+        record.code = 101;
+        record.details = Cow::Borrowed("via_upstream");
+        record.response.set_known(Known::Connection, b"upgrade");
+        self.finish_response_head(out);
+        out.set_close();
+        let (Receiver::H1(up), BodyReader::H1(io, reader)) =
+            (exchange.receiver, &mut exchange.body.reader)
+        else {
+            return out.abort(h2::Reason::INTERNAL_ERROR);
+        };
+        if let Responder::H1 { close, .. } = out {
+            *close = false; // the head must not say `connection: close`
+        }
+        let begun = match out.begin(&mut self.record.response, Body::None) {
+            Ok(mut writer) => poll_fn(|cx| writer.poll_flush(cx)).await,
+            Err(error) => Err(error),
+        };
+        out.set_close();
+        if begun.is_err() {
+            return;
+        }
+        let down = crate::tcp::Side::new(io, &mut reader.buf);
+        let up = crate::tcp::Side::new(up.io, &mut up.reader.buf);
+        let moved = crate::tcp::copy(down, up, self.timer, None).await;
+        self.record.received += moved.upward;
+        self.record.sent += moved.downward;
+    }
+}
+
+/// The four halves while the answer flows.
+struct Relay<'r, 'b> {
+    body: &'r mut RequestBody<'b>,
+    sender: BodyWriter<'r>,
+    upward: Meter,
+    sent: bool,
+    downward: Meter,
+}
+
+/// Why an exchange broke after the answer had begun.
+#[derive(Debug)]
+enum Broken {
+    Downstream,
+    Upstream(ReadError),
+    TimedOut(Timeout),
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}

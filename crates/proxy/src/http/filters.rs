@@ -1,0 +1,204 @@
+//! The HTTP filters of the chain, in order on the request. A closed set: what
+//! the configuration can name is here.
+
+use std::time::Duration;
+
+use lateen_proxy_core::config::http_filter::{
+    AbortCode, Cors, Fault, FaultValue, HeaderEdit, HttpFilter, HttpFilterConfig, PerFilterConfig,
+    per_filter,
+};
+use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::local_reply::Situation;
+
+use super::known::Known;
+use super::local::LocalReply;
+use super::mutate::{self, Side};
+use super::record::StreamRecord;
+use super::stream::{Chosen, Stream};
+
+/// The setting of a filter for this request: `None` = it does not run,
+/// `Some(None)` = with its own configuration.
+fn setting<'a>(filter: &HttpFilter, chosen: &'a Chosen) -> Option<Option<&'a PerFilterConfig>> {
+    let weighted = chosen.weighted.as_ref().map(|w| &w.per_filter);
+    let outer = [&chosen.route.per_filter, &chosen.host.per_filter, &chosen.table.per_filter];
+    match per_filter(weighted.into_iter().chain(outer), &filter.name) {
+        Some(PerFilterConfig::Disabled) => None,
+        None if filter.disabled => None,
+        Some(PerFilterConfig::Enabled) => Some(None),
+        own => Some(own),
+    }
+}
+
+/// Runs the filters on a request; a reply ends it.
+pub(super) async fn on_request(
+    stream: &mut Stream<'_>,
+    chosen: &Chosen,
+) -> Option<LocalReply<'static>> {
+    let config = stream.http.config.clone();
+    for filter in &config.http_filters {
+        if is_passive(&filter.config) {
+            continue;
+        }
+        let Some(own) = setting(filter, chosen) else {
+            continue;
+        };
+        let reply = match (&filter.config, own) {
+            (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, fault).await,
+            (HttpFilterConfig::Fault(fault), _) => inject(stream, fault).await,
+            (_, Some(PerFilterConfig::Cors(cors))) => preflight(stream, cors),
+            (_, Some(PerFilterConfig::HeaderMutation(edits))) => {
+                edit(stream.record, Side::Request, &edits.request);
+                None
+            }
+            (HttpFilterConfig::HeaderMutation(edits), _) => {
+                edit(stream.record, Side::Request, &edits.request);
+                None
+            }
+            (_, Some(PerFilterConfig::Rbac(rbac))) => {
+                super::access::judge(stream.record, rbac.as_deref())
+            }
+            (HttpFilterConfig::Rbac(rbac), _) => super::access::judge(stream.record, Some(rbac)),
+            _ => None,
+        };
+        if reply.is_some() {
+            return reply;
+        }
+    }
+    None
+}
+
+/// Filters that have nothing to say before the request is forwarded.
+fn is_passive(config: &HttpFilterConfig) -> bool {
+    matches!(
+        config,
+        HttpFilterConfig::Router(_)
+            | HttpFilterConfig::GrpcStats(_)
+            | HttpFilterConfig::IstioStats(_)
+            | HttpFilterConfig::IstioAlpn(_)
+            | HttpFilterConfig::PeerMetadata(_)
+    )
+}
+
+/// Runs the filters on a response head.
+pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
+    let config = stream.http.config.clone();
+    for filter in config.http_filters.iter().rev().filter(|f| !is_passive(&f.config)) {
+        let Some(own) = setting(filter, chosen) else {
+            continue;
+        };
+        match (&filter.config, own) {
+            (_, Some(PerFilterConfig::Cors(cors))) => allow_origin(stream.record, cors),
+            (_, Some(PerFilterConfig::HeaderMutation(edits))) => {
+                edit(stream.record, Side::Response, &edits.response);
+            }
+            (HttpFilterConfig::HeaderMutation(edits), _) => {
+                edit(stream.record, Side::Response, &edits.response);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn edit(record: &mut StreamRecord, side: Side, edits: &[HeaderEdit]) {
+    for edit in edits {
+        match edit {
+            HeaderEdit::Remove(name) if side == Side::Request => {
+                record.request.remove(name.as_bytes());
+            }
+            HeaderEdit::Remove(name) => record.response.remove(name.as_bytes()),
+            HeaderEdit::Write(write) => mutate::apply(record, side, std::slice::from_ref(write)),
+        }
+    }
+}
+
+/// Delays and aborts.
+async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'static>> {
+    let request = &stream.record.request;
+    if !fault.headers.iter().all(|m| m.matches(request)) {
+        return None;
+    }
+    let number = |name: Known| -> Option<u64> {
+        std::str::from_utf8(request.known(name)?).ok()?.trim().parse().ok()
+    };
+    let asked_delay = number(Known::XEnvoyFaultDelayRequest);
+    let asked_abort = number(Known::XEnvoyFaultAbortRequest);
+    let random = stream.record.random;
+    if let Some(delay) = &fault.delay
+        && delay.percentage.hit(random)
+    {
+        let wait = match &delay.delay {
+            FaultValue::Fixed(wait) => Some(*wait),
+            FaultValue::Header => asked_delay.map(Duration::from_millis),
+        };
+        if let Some(wait) = wait {
+            stream.record.flags.set(ResponseFlags::DELAY_INJECTED);
+            stream.timer.sleep(wait).await;
+        }
+    }
+    let abort = fault.abort.as_ref().filter(|a| a.percentage.hit(random.rotate_left(32)))?;
+    let code = match &abort.abort {
+        FaultValue::Fixed(code) => *code,
+        FaultValue::Header => {
+            let status = u16::try_from(asked_abort?).ok()?;
+            AbortCode::Http(Some(status).filter(|s| (200..600).contains(s))?)
+        }
+    };
+    let mut reply = LocalReply::from(Situation::FAULT_ABORT);
+    match code {
+        AbortCode::Http(status) => reply = reply.status(status),
+        AbortCode::Grpc(status) => {
+            reply = reply.status(200);
+            reply.grpc = Some(status);
+        }
+    }
+    Some(reply)
+}
+
+fn origin_allowed(record: &StreamRecord, cors: &Cors) -> bool {
+    let origin = record.request.known(Known::Origin);
+    cors.enabled.hit(record.random)
+        && origin.is_some_and(|o| cors.allow_origins.iter().any(|m| m.matches(o)))
+}
+
+/// Answers a CORS preflight.
+fn preflight(stream: &mut Stream<'_>, cors: &Cors) -> Option<LocalReply<'static>> {
+    let request = &stream.record.request;
+    let asks = request.method() == b"OPTIONS" && request.has(Known::AccessControlRequestMethod);
+    if !asks || !request.has(Known::Origin) {
+        return None;
+    }
+    if !origin_allowed(stream.record, cors) {
+        let stays = !cors.forward_not_matching_preflights;
+        return stays.then(|| LocalReply::new(200, "", "cors_response"));
+    }
+    let mut reply = LocalReply::new(200, "", "cors_response");
+    for (name, value) in [
+        ("access-control-allow-methods", &cors.allow_methods),
+        ("access-control-allow-headers", &cors.allow_headers),
+        ("access-control-max-age", &cors.max_age),
+    ] {
+        if !value.is_empty() {
+            reply = reply.header(name, value.as_bytes());
+        }
+    }
+    Some(reply)
+}
+
+fn allow_origin(record: &mut StreamRecord, cors: &Cors) {
+    if !origin_allowed(record, cors) {
+        return;
+    }
+    let Some(origin) = record.request.known(Known::Origin).map(<[u8]>::to_vec) else {
+        return;
+    };
+    record.response.set_known(Known::AccessControlAllowOrigin, &origin);
+    if cors.allow_credentials {
+        record.response.set_known(Known::AccessControlAllowCredentials, b"true");
+    }
+    let preflight = record.request.method() == b"OPTIONS"
+        && record.request.has(Known::AccessControlRequestMethod);
+    if !cors.expose_headers.is_empty() && !preflight {
+        let exposed = cors.expose_headers.as_bytes();
+        record.response.set_known(Known::AccessControlExposeHeaders, exposed);
+    }
+}

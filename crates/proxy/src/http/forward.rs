@@ -1,0 +1,525 @@
+//! The router: which cluster, host and connection, how often, how long; then
+//! request and answer flow at the same time until both have ended.
+
+use std::borrow::Cow;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lateen_proxy_core::config::ClusterDiscovery;
+use lateen_proxy_core::config::route::Forward;
+use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::local_reply::{ResetReason, Situation};
+use lateen_proxy_core::{hash_policy, retry};
+
+use smallvec::SmallVec;
+
+use super::attempt::{Attempt, Try};
+use super::known::Known;
+use super::local::LocalReply;
+use super::record::{Protocol, now_ns};
+use super::responder::Responder;
+use super::retry::Retries;
+use super::source::RequestBody;
+use super::stream::{Chosen, Stream};
+use super::upstream::UpstreamReset;
+use super::mutate::{self, Side};
+use super::rewrite;
+use crate::io::timer::{self, NEVER};
+use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited};
+use crate::upstream::connect;
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timeout {
+    /// Whole request and answer.
+    Route,
+    /// One try.
+    PerTry,
+    /// Nothing moved.
+    Idle,
+    /// Longest life of a stream.
+    MaxDuration,
+    /// Request not complete in time.
+    Request,
+}
+
+/// The deadlines of a stream in milliseconds of the timer's clock.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    pub(super) route: u64,
+    pub(super) per_try: u64,
+    pub(super) idle: u64,
+    pub(super) max: u64,
+    pub(super) request: u64,
+    pub(super) idle_after: Option<Duration>,
+    pub(super) route_after: Option<Duration>,
+    pub(super) per_try_after: Option<Duration>,
+}
+
+impl Deadlines {
+    pub(super) fn next(&self) -> u64 {
+        self.route.min(self.per_try).min(self.idle).min(self.max).min(self.request)
+    }
+
+    fn passed(&self, now: u64) -> Timeout {
+        match now {
+            n if self.route <= n => Timeout::Route,
+            n if self.max <= n => Timeout::MaxDuration,
+            n if self.per_try <= n => Timeout::PerTry,
+            n if self.request <= n => Timeout::Request,
+            _ => Timeout::Idle,
+        }
+    }
+
+    /// Something moved.
+    pub(super) fn touch(&mut self) {
+        if self.idle_after.is_some() {
+            self.idle = timer::deadline(timer::now_ms(), self.idle_after);
+        }
+    }
+
+    /// The whole request has arrived: what waits for the answer begins.
+    pub(super) fn request_complete(&mut self) {
+        let now = timer::now_ms();
+        self.request = NEVER;
+        if self.route == NEVER {
+            self.route = timer::deadline(now, self.route_after);
+        }
+        self.per_try = timer::deadline(now, self.per_try_after);
+    }
+}
+
+/// What the tries of one request share.
+pub(super) struct Tries<'f> {
+    pub(super) forward: &'f Forward,
+    pub(super) chosen: &'f Chosen,
+    pub(super) cluster: Rc<ClusterState>,
+    pub(super) deadlines: Deadlines,
+    pub(super) retries: Retries<'f>,
+    pub(super) upgrade: bool,
+    pub(super) priority: usize,
+    pub(super) hash: Option<u64>,
+    /// A request that failed on a connection that was open before was sent
+    /// again without counting as a retry.
+    pub(super) renewed: bool,
+    pub(super) tried: SmallVec<[Rc<Host>; 3]>,
+}
+
+impl Stream<'_> {
+    /// Sends the request on and the answer back.
+    pub(super) async fn forward(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        forward: &Forward,
+        chosen: &Chosen,
+        upgrade: bool,
+    ) {
+        let name = self.cluster_name(forward, chosen);
+        self.record.cluster_name.clone_from(&name);
+        let worker = self.record.conn.worker.clone();
+        let Some(cluster) = name.and_then(|n| worker.clusters.get(&n)) else {
+            let reply = LocalReply::from(Situation::NO_CLUSTER);
+            return self.reply(out, reply.status(forward.cluster_not_found_code)).await;
+        };
+        self.record.cluster = Some(cluster.clone());
+        let priority = usize::from(forward.high_priority);
+        let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
+            return self.overflow(out).await;
+        };
+        let policy = forward.retry_policy.as_deref().or(chosen.host.retry_policy.as_deref());
+        let retries = Retries::new(policy, &self.record.request);
+        let respects = self.http.router.respect_expected_rq_timeout;
+        let timeouts =
+            retry::timeouts(forward, policy, &self.record.request, true, respects);
+        if retries.possible() {
+            body.keep(self.buffer_limit(chosen));
+        } else if body.is_empty() {
+            body.keep(1);
+        }
+        let deadlines = self.deadlines(forward, body.complete, &timeouts);
+        let hash = self.hash(forward);
+        self.prepare_request(forward, chosen, &deadlines);
+        let mut tries = Tries {
+            forward,
+            chosen,
+            cluster,
+            deadlines,
+            retries,
+            upgrade,
+            priority,
+            hash,
+            renewed: false,
+            tried: SmallVec::new(),
+        };
+        if body.complete {
+            tries.deadlines.request_complete();
+        }
+        self.try_until_done(body, out, &mut tries).await;
+        self.timer.set(NEVER);
+    }
+
+    async fn try_until_done(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+    ) {
+        loop {
+            self.record.attempts += 1;
+            self.number_attempt(tries);
+            let attempt = self.attempt(body, out, tries).await;
+            match attempt {
+                Attempt::Done => return,
+                Attempt::Again => {}
+                Attempt::Renew => {
+                    self.record.attempts -= 1;
+                    body.restart();
+                    continue;
+                }
+                Attempt::NoHost => {
+                    return self.reply(out, Situation::NO_HEALTHY_UPSTREAM.into()).await;
+                }
+                Attempt::Gone => return self.client_gone(out),
+                Attempt::TimedOut(timeout) => {
+                    match self.timed_out(body, tries, timeout) {
+                        Some(reply) => return self.reply(out, reply).await,
+                        None => {}
+                    }
+                }
+                Attempt::Reset(reset, sent) => match self.was_reset(body, tries, &reset, sent) {
+                    Some(reply) => return self.reply(out, reply).await,
+                    None => {}
+                },
+            }
+            body.restart();
+            let wait = tries.retries.back_off(fastrand::u64(..));
+            tries.deadlines.per_try = NEVER;
+            if let Some(stop) = self.pause(body, out, tries, wait).await {
+                match stop {
+                    Attempt::TimedOut(timeout) => {
+                        let reply = self.final_timeout(body, timeout);
+                        return self.reply(out, reply).await;
+                    }
+                    _ => return self.client_gone(out),
+                }
+            }
+            if body.complete {
+                tries.deadlines.request_complete();
+            }
+        }
+    }
+
+    /// A try failed before its answer: the reply, or none to try again.
+    fn was_reset(
+        &mut self,
+        body: &RequestBody<'_>,
+        tries: &mut Tries<'_>,
+        reset: &UpstreamReset,
+        sent: bool,
+    ) -> Option<LocalReply<'static>> {
+        let overflow = reset.reason == ResetReason::Overflow;
+        if body.can_restart() && !overflow && tries.retries.on_reset(reset.reason, sent) {
+            return None;
+        }
+        if tries.retries.exhausted() {
+            self.record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        }
+        self.record.transport_failure.clone_from(&reset.text);
+        let retried = tries.retries.count() > 0;
+        let text = if reset.reason == ResetReason::ProtocolError { "" } else { &reset.text };
+        let mut reply = LocalReply::new(reset.reason.status(), "", reset.reason.details(text));
+        reply.body = Cow::Owned(reset.reason.body(retried).into_bytes());
+        if overflow {
+            reply = reply.header("x-envoy-overloaded", "true");
+        }
+        Some(reply.flag(reset.reason.flag()))
+    }
+
+    fn timed_out(
+        &mut self,
+        body: &RequestBody<'_>,
+        tries: &mut Tries<'_>,
+        timeout: Timeout,
+    ) -> Option<LocalReply<'static>> {
+        if timeout == Timeout::PerTry {
+            if body.can_restart() && tries.retries.on_per_try_timeout() {
+                return None;
+            }
+            if tries.retries.exhausted() {
+                self.record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            }
+        }
+        Some(self.final_timeout(body, timeout))
+    }
+
+    fn final_timeout(&self, body: &RequestBody<'_>, timeout: Timeout) -> LocalReply<'static> {
+        LocalReply::from(match timeout {
+            Timeout::Route => Situation::REQUEST_TIMEOUT,
+            Timeout::PerTry => Situation::PER_TRY_TIMEOUT,
+            Timeout::Idle if !body.complete => Situation::STREAM_IDLE_REQUEST,
+            Timeout::Idle => Situation::STREAM_IDLE,
+            Timeout::MaxDuration => Situation::MAX_DURATION,
+            Timeout::Request => Situation::REQUEST_INCOMPLETE,
+        })
+    }
+
+    async fn overflow(&mut self, out: &mut Responder<'_>) {
+        let reason = ResetReason::Overflow;
+        let mut reply = LocalReply::new(reason.status(), "", reason.details(""));
+        reply.body = Cow::Owned(reason.body(false).into_bytes());
+        let reply = reply.flag(reason.flag()).header("x-envoy-overloaded", "true");
+        self.reply(out, reply).await;
+    }
+
+    fn client_gone(&mut self, out: &mut Responder<'_>) {
+        let record = &mut *self.record;
+        record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        record.details = Cow::Borrowed("downstream_remote_disconnect");
+        out.set_close();
+    }
+
+    fn buffer_limit(&self, chosen: &Chosen) -> usize {
+        let own = chosen.route.per_request_buffer_limit.or(chosen.host.per_request_buffer_limit);
+        own.unwrap_or(self.record.conn.listener.per_connection_buffer_limit) as usize
+    }
+
+    fn deadlines(
+        &self,
+        forward: &Forward,
+        complete: bool,
+        timeouts: &retry::Timeouts,
+    ) -> Deadlines {
+        let config = &self.http.config;
+        let now = timer::now_ms();
+        let positive = |d: &Duration| !d.is_zero();
+        let idle_after = match forward.idle_timeout {
+            Some(own) => Some(own).filter(positive),
+            None => config.stream_idle_timeout.filter(positive),
+        };
+        let max = match forward.max_stream_duration {
+            Some(_) => timeouts.max_duration,
+            None => config.max_stream_duration.filter(positive),
+        };
+        Deadlines {
+            route: NEVER,
+            per_try: NEVER,
+            idle: timer::deadline(now, idle_after),
+            max: timer::deadline(now, max),
+            request: match complete {
+                true => NEVER,
+                false => timer::deadline(now, config.request_timeout.filter(positive)),
+            },
+            idle_after,
+            route_after: timeouts.global.filter(positive),
+            per_try_after: timeouts.per_try.filter(positive),
+        }
+    }
+
+    fn hash(&mut self, forward: &Forward) -> Option<u64> {
+        if forward.hash_policy.is_empty() {
+            return None;
+        }
+        let client = Some(self.record.remote.ip());
+        let request = &self.record.request;
+        let hashed =
+            hash_policy::compute(&forward.hash_policy, request, client, &mut || fastrand::u64(..));
+        self.cookies = hashed.cookies;
+        hashed.hash
+    }
+
+    /// Edits, rewrites and headers of our own, once for all tries.
+    fn prepare_request(&mut self, forward: &Forward, chosen: &Chosen, deadlines: &Deadlines) {
+        let record = &mut *self.record;
+        let mut levels = [
+            chosen.weighted.as_ref().map(|w| &w.headers),
+            Some(&chosen.route.headers),
+            Some(&chosen.host.headers),
+            Some(&chosen.table.headers),
+        ];
+        if chosen.table.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        for level in levels.into_iter().flatten() {
+            mutate::remove(&mut record.request, &level.request_remove);
+            mutate::apply(record, Side::Request, &level.request_add);
+        }
+        rewrite::request(record, forward, chosen);
+        let suppressed = self.http.router.suppress_envoy_headers;
+        let shortest = [deadlines.route_after, deadlines.per_try_after];
+        let expected = shortest.into_iter().flatten().min();
+        let request = &mut self.record.request;
+        for name in [
+            Known::XEnvoyUpstreamRqTimeoutMs,
+            Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+            Known::XEnvoyRetryOn,
+            Known::XEnvoyRetryGrpcOn,
+            Known::XEnvoyMaxRetries,
+            Known::XEnvoyExpectedRqTimeoutMs,
+        ] {
+            request.remove_known(name);
+        }
+        if let Some(expected) = expected.filter(|_| !suppressed) {
+            request.add_number(Known::XEnvoyExpectedRqTimeoutMs, expected.as_millis() as u64);
+        }
+    }
+
+    fn number_attempt(&mut self, tries: &Tries<'_>) {
+        if tries.chosen.host.include_request_attempt_count {
+            let count = self.record.attempts.into();
+            self.record.request.set_number(Known::XEnvoyAttemptCount, count);
+        }
+    }
+
+    /// Waits between tries; an end that comes first is returned.
+    async fn pause(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+        wait: Duration,
+    ) -> Option<Attempt> {
+        let _ = out;
+        if wait.is_zero() {
+            return None;
+        }
+        let until = timer::now_ms() + wait.as_millis() as u64;
+        self.timer.set(until.min(tries.deadlines.next()));
+        poll_fn(|cx| {
+            if body.complete && body.reader.poll_gone(cx).is_ready() {
+                return Poll::Ready(Some(Attempt::Gone));
+            }
+            if self.timer.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = timer::now_ms();
+            Poll::Ready(match now < until {
+                true => Some(Attempt::TimedOut(tries.deadlines.passed(now))),
+                false => None,
+            })
+        })
+        .await
+    }
+
+    /// Ready when one of the stream's deadlines passed.
+    pub(super) fn poll_deadlines(
+        &self,
+        deadlines: &Deadlines,
+        cx: &mut Context<'_>,
+    ) -> Poll<Timeout> {
+        self.timer.set(deadlines.next());
+        match self.timer.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(deadlines.passed(timer::now_ms())),
+        }
+    }
+
+    /// One try: host, connection, exchange.
+    async fn attempt(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        tries: &mut Tries<'_>,
+    ) -> Attempt {
+        let Some(host) = self.choose_host(tries) else {
+            return Attempt::NoHost;
+        };
+        self.record.host = Some(host.clone());
+        rewrite::host_of_endpoint(self.record, tries.forward, &host);
+        tries.tried.push(host.clone());
+        let options = ConnectOptions {
+            downstream_h2: self.record.protocol == Protocol::Http2,
+            authority: match tries.cluster.config.http.auto_sni {
+                true => self.record.request.authority().to_vec(),
+                false => Vec::new(),
+            },
+        };
+        let cluster = tries.cluster.clone();
+        self.record.times.connect = (0, 0);
+        let connected = {
+            let connecting = pin!(connect::http(&cluster, &host, tries.priority, &options));
+            self.while_connecting(body, tries, connecting).await
+        };
+        let (connection, reused) = match connected {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                host.note_failure(&tries.cluster);
+                return Attempt::Reset(connect_reset(&error), false);
+            }
+            Err(stopped) => return stopped,
+        };
+        host.active.set(host.active.get() + 1);
+        let tried = Try {
+            host: &host,
+            reused,
+        };
+        let attempt = self.exchange(body, out, tries, connection, tried).await;
+        host.active.set(host.active.get() - 1);
+        attempt
+    }
+
+    async fn while_connecting<T>(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        tries: &Tries<'_>,
+        mut connecting: std::pin::Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Attempt> {
+        let mut waited = false;
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            if !std::mem::replace(&mut waited, true) {
+                self.record.times.connect.0 = now_ns();
+            }
+            if body.complete && body.reader.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Attempt::Gone));
+            }
+            self.poll_deadlines(&tries.deadlines, cx).map(|t| Err(Attempt::TimedOut(t)))
+        })
+        .await;
+        if waited {
+            self.record.times.connect.1 = now_ns();
+        }
+        done
+    }
+
+    fn choose_host(&self, tries: &Tries<'_>) -> Option<Rc<Host>> {
+        if let ClusterDiscovery::OriginalDst(options) = &tries.cluster.config.discovery {
+            let by_header = || -> Option<SocketAddr> {
+                let value = self.record.request.first(options.http_header_name.as_bytes())?;
+                std::str::from_utf8(value).ok()?.parse().ok()
+            };
+            let named = options.use_http_header.then(by_header).flatten();
+            let mut addr = named.unwrap_or(self.record.conn.local);
+            if let Some(port) = options.upstream_port_override {
+                addr.set_port(port);
+            }
+            return Some(tries.cluster.passing_host(addr));
+        }
+        let attempts = tries.retries.avoidance();
+        let avoid: &[Rc<Host>] = if attempts.is_some() { &tries.tried } else { &[] };
+        tries.cluster.choose(tries.hash, avoid, attempts.unwrap_or(1))
+    }
+}
+
+fn connect_reset(error: &ConnectError) -> UpstreamReset {
+    let reason = match error {
+        ConnectError::Timeout => ResetReason::ConnectionTimeout,
+        ConnectError::Overflow => ResetReason::Overflow,
+        ConnectError::Failed(e) if e.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            ResetReason::LocalConnectionFailure
+        }
+        ConnectError::Failed(_) | ConnectError::Tls(_) | ConnectError::Transport(_) => {
+            ResetReason::RemoteConnectionFailure
+        }
+    };
+    UpstreamReset {
+        reason,
+        text: connect::failure_details(error),
+    }
+}

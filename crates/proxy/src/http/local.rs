@@ -1,0 +1,184 @@
+//! Answers that the proxy makes itself: in HTTP form or, to gRPC requests, in
+//! gRPC form, changed as `local_reply_config` says.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::task::ready;
+
+use lateen_proxy_core::access_log::FilterInput;
+use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::local_reply::{LocalReplyConfig, Situation, grpc_status, write_grpc_message};
+use lateen_proxy_core::router::is_grpc;
+
+use super::known::Known;
+use super::record::now_ns;
+use super::responder::{Body, Responder};
+use super::stream::Stream;
+
+/// An answer of our own.
+#[derive(Debug)]
+pub struct LocalReply<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// Body text.
+    pub body: Cow<'a, [u8]>,
+    /// Flags to set.
+    pub flags: ResponseFlags,
+    /// Details of the status.
+    pub details: Cow<'static, str>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// gRPC status instead of the one that the HTTP status maps to.
+    pub grpc: Option<u32>,
+}
+
+impl From<Situation> for LocalReply<'static> {
+    fn from(situation: Situation) -> Self {
+        Self::new(situation.status, situation.body, situation.details).flag(situation.flags)
+    }
+}
+
+impl<'a> LocalReply<'a> {
+    /// An answer without flags.
+    pub fn new(status: u16, body: &'a str, details: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            body: Cow::Borrowed(body.as_bytes()),
+            flags: ResponseFlags::NONE,
+            details: details.into(),
+            headers: Vec::new(),
+            grpc: None,
+        }
+    }
+
+    /// With a flag.
+    pub fn flag(mut self, flag: ResponseFlags) -> Self {
+        self.flags.set(flag);
+        self
+    }
+
+    /// With another status.
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With one more header.
+    pub fn header(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl Stream<'_> {
+    /// Answers the request here.
+    pub(super) async fn reply(&mut self, out: &mut Responder<'_>, reply: LocalReply<'_>) {
+        let record = &mut *self.record;
+        record.flags.set(reply.flags);
+        record.details = reply.details;
+        record.code = reply.status;
+        record.response.clear();
+        record.response.status = reply.status;
+        let mut body = reply.body.into_owned();
+        let mut content_type: &str = "text/plain";
+        let config = self.http.config.local_reply.clone();
+        let format;
+        if let Some(config) = &config {
+            format = map(self, config, &mut body);
+            if let Some(format) = &format {
+                content_type = format;
+            }
+        }
+        let record = &mut *self.record;
+        let grpc = is_grpc(&record.request);
+        if grpc {
+            let status = record.response.status;
+            record.response.status = 200;
+            record.response.add(b"content-type", b"application/grpc");
+            let code = reply.grpc.unwrap_or_else(|| grpc_status(status));
+            record.response.add_number(Known::GrpcStatus, code.into());
+            if !body.is_empty() {
+                let mut message = Vec::new();
+                write_grpc_message(&body, &mut message);
+                record.response.add(b"grpc-message", &message);
+            }
+            record.code = 200;
+            body.clear();
+        } else {
+            if !body.is_empty() {
+                record.response.add_number(Known::ContentLength, body.len() as u64);
+                record.response.add(b"content-type", content_type.as_bytes());
+            }
+            record.code = record.response.status;
+        }
+        for (name, value) in &reply.headers {
+            record.response.add(name.as_bytes(), value);
+        }
+        record.local_body.clone_from(&body);
+        if record.request.method() == b"HEAD" {
+            body.clear();
+        }
+        self.finish_response_head(out);
+        self.send_reply(out, &body).await;
+    }
+
+    async fn send_reply(&mut self, out: &mut Responder<'_>, body: &[u8]) {
+        let record = &mut *self.record;
+        let kind = if body.is_empty() { Body::None } else { Body::Length };
+        record.times.response_start = now_ns();
+        let mut rest = body;
+        let sent = match out.begin(&mut record.response, kind) {
+            Err(error) => Err(error),
+            Ok(mut writer) => {
+                poll_fn(|cx| {
+                    while !rest.is_empty() {
+                        let count = ready!(writer.poll_send(cx, rest))?;
+                        rest = &rest[count..];
+                    }
+                    if kind != Body::None {
+                        writer.end(None)?;
+                    }
+                    writer.poll_flush(cx)
+                })
+                .await
+            }
+        };
+        record.sent += (body.len() - rest.len()) as u64;
+        if sent.is_err() {
+            record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            out.set_close();
+        }
+    }
+}
+
+/// Applies the first mapper that fits. Returns the content type of a formatted
+/// body.
+fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -> Option<String> {
+    let record = &mut *stream.record;
+    let input = FilterInput {
+        code: record.response.status.into(),
+        duration_ms: record.duration_ms(),
+        flags: record.flags,
+        headers: &record.request,
+        grpc_status: None,
+        health_check: false,
+        traced: false,
+        random: record.random,
+    };
+    let mapper = config.mappers.iter().find(|m| m.filter.passes(&input));
+    if let Some(mapper) = mapper {
+        if let Some(status) = mapper.status {
+            record.response.status = status;
+            record.code = status;
+        }
+        if let Some(text) = &mapper.body {
+            *body = text.to_vec();
+        }
+        super::mutate::apply(record, super::mutate::Side::Response, &mapper.headers);
+    }
+    let format = mapper.and_then(|m| m.body_format.as_ref()).or(config.body_format.as_ref())?;
+    record.local_body.clone_from(body);
+    body.clear();
+    format.format.write(record, body);
+    Some(format.content_type.to_string())
+}

@@ -1,0 +1,345 @@
+//! The record of one stream: what happened, from the first byte to the last.
+//! Log lines, metrics and retries all read it, so they cannot disagree.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lateen_proxy_core::access_log::{Field, FieldValue, MetadataSource, Record, TimePoint};
+use lateen_proxy_core::config::{Name, Route, Value, VirtualHost};
+use lateen_proxy_core::flags::ResponseFlags;
+
+use super::head::Head;
+use crate::conn::Connection;
+use crate::upstream::{ClusterState, Host};
+
+/// Nanoseconds since the Unix epoch.
+pub fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// HTTP version of a side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+    /// HTTP/2
+    Http2,
+}
+
+impl Protocol {
+    /// As logs write it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// Moments of a stream in nanoseconds since the Unix epoch; 0 = not yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// First byte of the request.
+    pub start: u64,
+    /// Last byte of the request.
+    pub request_end: u64,
+    /// Upstream connect began and ended.
+    pub connect: (u64, u64),
+    /// First byte sent upstream.
+    pub upstream_sent: u64,
+    /// Last byte sent upstream.
+    pub upstream_sent_end: u64,
+    /// First byte of the upstream's answer.
+    pub upstream_first: u64,
+    /// Last byte of the upstream's answer.
+    pub upstream_end: u64,
+    /// First byte of the answer sent downstream.
+    pub response_start: u64,
+    /// End of the stream.
+    pub end: u64,
+}
+
+/// The record of one stream.
+#[derive(Debug)]
+pub struct StreamRecord {
+    /// The connection it came on.
+    pub conn: Rc<Connection>,
+    /// Request head as it is now.
+    pub request: Head,
+    /// Response head as it is now.
+    pub response: Head,
+    /// Response trailers, where there were any.
+    pub trailers: Head,
+    /// Moments.
+    pub times: Times,
+    /// Status sent downstream; 0 = none.
+    pub code: u16,
+    /// Why.
+    pub flags: ResponseFlags,
+    /// Details of the status.
+    pub details: Cow<'static, str>,
+    /// Downstream protocol.
+    pub protocol: Protocol,
+    /// Upstream protocol.
+    pub upstream_protocol: Option<Protocol>,
+    /// Body bytes of the request.
+    pub received: u64,
+    /// Body bytes of the answer.
+    pub sent: u64,
+    /// Client address as the connection manager sees it.
+    pub remote: SocketAddr,
+    /// Chosen virtual host and route.
+    pub route: Option<(Arc<VirtualHost>, Arc<Route>)>,
+    /// Chosen cluster's name.
+    pub cluster_name: Option<Name>,
+    /// Chosen cluster.
+    pub cluster: Option<Rc<ClusterState>>,
+    /// Chosen host.
+    pub host: Option<Rc<Host>>,
+    /// Our address of the upstream connection.
+    pub upstream_local: Option<SocketAddr>,
+    /// Tries.
+    pub attempts: u32,
+    /// Why the upstream transport failed.
+    pub transport_failure: String,
+    /// Whether the request is internal.
+    pub internal: bool,
+    /// Number of the stream in the worker.
+    pub stream_id: u64,
+    /// Body of a local reply, for `%LOCAL_REPLY_BODY%`.
+    pub local_body: Vec<u8>,
+    /// A random number for shares, one per request.
+    pub random: u64,
+}
+
+impl StreamRecord {
+    /// A record that has seen nothing.
+    pub fn new(conn: Rc<Connection>) -> Self {
+        Self {
+            remote: conn.remote,
+            conn,
+            request: Head::new(),
+            response: Head::new(),
+            trailers: Head::new(),
+            times: Times::default(),
+            code: 0,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed(""),
+            protocol: Protocol::Http11,
+            upstream_protocol: None,
+            received: 0,
+            sent: 0,
+            route: None,
+            cluster_name: None,
+            cluster: None,
+            host: None,
+            upstream_local: None,
+            attempts: 0,
+            transport_failure: String::new(),
+            internal: false,
+            stream_id: 0,
+            local_body: Vec::new(),
+            random: 0,
+        }
+    }
+
+    /// Begins the record of the connection's next stream; the request head was
+    /// parsed into it already.
+    pub fn begin(&mut self, protocol: Protocol, start_ns: u64) {
+        self.response.clear();
+        self.trailers.clear();
+        self.times = Times {
+            start: start_ns,
+            ..Times::default()
+        };
+        self.code = 0;
+        self.flags = ResponseFlags::NONE;
+        self.details = Cow::Borrowed("");
+        self.protocol = protocol;
+        self.upstream_protocol = None;
+        self.received = 0;
+        self.sent = 0;
+        self.remote = self.conn.remote;
+        self.route = None;
+        self.cluster_name = None;
+        self.cluster = None;
+        self.host = None;
+        self.upstream_local = None;
+        self.attempts = 0;
+        self.transport_failure.clear();
+        self.internal = false;
+        self.local_body.clear();
+        self.random = fastrand::u64(..);
+        self.stream_id = self.random;
+        self.conn.requests.set(self.conn.requests.get() + 1);
+    }
+
+    /// Milliseconds from start to now or end.
+    pub fn duration_ms(&self) -> u64 {
+        let end = if self.times.end == 0 { now_ns() } else { self.times.end };
+        end.saturating_sub(self.times.start) / 1_000_000
+    }
+
+    fn upstream_field(&self, field: Field) -> FieldValue<'_> {
+        match field {
+            Field::UpstreamProtocol => self.upstream_protocol.map(Protocol::text).into(),
+            Field::UpstreamHost | Field::UpstreamRemoteAddress => {
+                self.host.as_ref().map(|h| &*h.text).into()
+            }
+            Field::UpstreamHostName => match &self.host {
+                Some(host) if !host.endpoint.hostname.is_empty() => {
+                    FieldValue::Text(&host.endpoint.hostname)
+                }
+                host => host.as_ref().map(|h| &*h.text).into(),
+            },
+            Field::UpstreamCluster | Field::UpstreamClusterRaw => {
+                self.cluster_name.as_deref().into()
+            }
+            Field::UpstreamLocalAddress => self.upstream_local.into(),
+            Field::UpstreamRequestAttemptCount => FieldValue::Number(self.attempts.into()),
+            Field::UpstreamTransportFailureReason => {
+                Some(self.transport_failure.as_str()).filter(|t| !t.is_empty()).into()
+            }
+            _ => FieldValue::Missing,
+        }
+    }
+
+    fn connection_field(&self, field: Field) -> FieldValue<'_> {
+        connection_field(&self.conn, field)
+    }
+}
+
+/// The fields that a connection alone answers.
+pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
+    let text = |t: &'static str| FieldValue::Text(t);
+    let optional = |t: &'_ str| !t.is_empty();
+    match field {
+        Field::DownstreamLocalAddress => FieldValue::Address(conn.local),
+        Field::DownstreamDirectLocalAddress => FieldValue::Address(conn.io.local),
+        Field::DownstreamDirectRemoteAddress => FieldValue::Address(conn.io.peer),
+        Field::DownstreamRemoteAddress => FieldValue::Address(conn.remote),
+        Field::RequestedServerName => {
+            Some(conn.server_name.as_str()).filter(|t| optional(t)).into()
+        }
+        Field::ListenerName => FieldValue::Text(&conn.listener.name),
+        Field::FilterChainName => Some(&*conn.chain.name).filter(|t| optional(t)).into(),
+        Field::ConnectionId => FieldValue::Number(conn.id),
+        Field::RequestCount => FieldValue::Number(conn.requests.get().into()),
+        Field::ConnectionTerminationDetails => match &*conn.termination.borrow() {
+            Some(details) => FieldValue::Owned(details.clone()),
+            None => FieldValue::Missing,
+        },
+        Field::DownstreamWireBytesReceived => FieldValue::Number(conn.io.counts().0),
+        Field::DownstreamWireBytesSent => FieldValue::Number(conn.io.counts().1),
+        Field::DownstreamTlsVersion => {
+            match conn.io.tls(|tls| tls.protocol_version()).flatten() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => text("TLSv1.3"),
+                Some(rustls::ProtocolVersion::TLSv1_2) => text("TLSv1.2"),
+                _ => FieldValue::Missing,
+            }
+        }
+        Field::DownstreamTlsCipher => {
+            match conn.io.tls(|tls| tls.negotiated_cipher_suite()).flatten() {
+                Some(suite) => FieldValue::Owned(format!("{:?}", suite.suite())),
+                None => FieldValue::Missing,
+            }
+        }
+        Field::DownstreamPeerUriSan => names(conn, |p| &p.uris),
+        Field::DownstreamPeerDnsSan => names(conn, |p| &p.dns),
+        Field::DownstreamPeerSubject => conn.peer.as_ref().map(|p| p.subject.as_str()).into(),
+        _ => FieldValue::Missing,
+    }
+}
+
+fn names<'a>(
+    conn: &'a Connection,
+    of: impl Fn(&'a crate::conn::PeerCertificate) -> &'a Vec<String>,
+) -> FieldValue<'a> {
+    match conn.peer.as_ref().map(of) {
+        Some(names) if !names.is_empty() => FieldValue::Owned(names.join(",")),
+        _ => FieldValue::Missing,
+    }
+}
+
+impl Record for StreamRecord {
+    fn field(&self, field: Field) -> FieldValue<'_> {
+        match field {
+            Field::Protocol => FieldValue::Text(self.protocol.text()),
+            Field::ResponseCode => FieldValue::Number(self.code.into()),
+            Field::ResponseCodeDetails => Some(&*self.details).filter(|d| !d.is_empty()).into(),
+            Field::ResponseFlags | Field::ResponseFlagsLong => FieldValue::Flags(self.flags),
+            Field::BytesReceived => FieldValue::Number(self.received),
+            Field::BytesSent => FieldValue::Number(self.sent),
+            Field::DownstreamRemoteAddress => FieldValue::Address(self.remote),
+            Field::RouteName => {
+                let name = self.route.as_ref().map(|(_, route)| &*route.name);
+                name.filter(|n| !n.is_empty()).into()
+            }
+            Field::StreamId => FieldValue::Number(self.stream_id),
+            Field::LocalReplyBody => FieldValue::Bytes(&self.local_body),
+            Field::Hostname => FieldValue::Text(&self.conn.worker.hostname),
+            Field::AccessLogType => FieldValue::Text("DownstreamEnd"),
+            Field::RequestHeadersBytes | Field::DownstreamHeaderBytesReceived => {
+                FieldValue::Number(self.request.lines_size() as u64)
+            }
+            Field::ResponseHeadersBytes | Field::DownstreamHeaderBytesSent => {
+                FieldValue::Number(self.response.lines_size() as u64)
+            }
+            _ => match self.upstream_field(field) {
+                FieldValue::Missing => self.connection_field(field),
+                value => value,
+            },
+        }
+    }
+
+    fn time(&self, point: TimePoint) -> Option<u64> {
+        let times = &self.times;
+        let at = match point {
+            TimePoint::Start => times.start,
+            TimePoint::Emit => now_ns(),
+            TimePoint::End | TimePoint::DownstreamTxEnd => times.end,
+            TimePoint::DownstreamRxEnd => times.request_end,
+            TimePoint::UpstreamConnectStart => times.connect.0,
+            TimePoint::UpstreamConnectEnd => times.connect.1,
+            TimePoint::UpstreamTxStart => times.upstream_sent,
+            TimePoint::UpstreamTxEnd => times.upstream_sent_end,
+            TimePoint::UpstreamRxStart | TimePoint::UpstreamRxBody => times.upstream_first,
+            TimePoint::UpstreamRxEnd => times.upstream_end,
+            TimePoint::DownstreamTxStart => times.response_start,
+            _ => 0,
+        };
+        (at != 0).then_some(at)
+    }
+
+    fn request_header(&self, name: &str) -> Option<&[u8]> {
+        self.request.first(name.as_bytes())
+    }
+
+    fn response_header(&self, name: &str) -> Option<&[u8]> {
+        self.response.first(name.as_bytes())
+    }
+
+    fn response_trailer(&self, name: &str) -> Option<&[u8]> {
+        self.trailers.first(name.as_bytes())
+    }
+
+    fn metadata(&self, source: MetadataSource, namespace: &str) -> Option<&Value> {
+        match source {
+            MetadataSource::Cluster => self.cluster.as_ref()?.config.metadata.get(namespace),
+            MetadataSource::UpstreamHost => self.host.as_ref()?.endpoint.metadata.get(namespace),
+            MetadataSource::Route => self.route.as_ref()?.1.metadata.get(namespace),
+            MetadataSource::VirtualHost => self.route.as_ref()?.0.metadata.get(namespace),
+            MetadataSource::Listener => self.conn.listener.metadata.get(namespace),
+            MetadataSource::Dynamic => None,
+        }
+    }
+}

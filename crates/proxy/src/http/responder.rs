@@ -1,0 +1,129 @@
+//! The way an answer goes back to the client, over HTTP/1 or HTTP/2.
+
+use std::future::poll_fn;
+use std::io;
+
+use bytes::Bytes;
+
+use super::convert;
+use super::head::Head;
+use super::known::Known;
+use super::writer::{BodyWriter, H1Writer, H2Writer};
+use crate::http1::{Framing, write_response_head, write_status_line};
+use crate::io::Io;
+
+/// What follows a response head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// As many bytes as the head's `content-length` says.
+    Length,
+    /// As many as come.
+    Unknown,
+}
+
+/// Where the answer goes.
+#[derive(Debug)]
+pub enum Responder<'a> {
+    /// Over HTTP/1.
+    H1 {
+        /// The connection.
+        io: &'a Io,
+        /// Its sending half.
+        writer: &'a mut H1Writer,
+        /// The request was HTTP/1.0.
+        http_10: bool,
+        /// The request was a HEAD.
+        to_head: bool,
+        /// The connection ends with this answer.
+        close: bool,
+    },
+    /// Over HTTP/2.
+    H2(h2::server::SendResponse<Bytes>),
+}
+
+impl Responder<'_> {
+    /// Has the connection end with this answer.
+    pub fn set_close(&mut self) {
+        if let Self::H1 { close, .. } = self {
+            *close = true;
+        }
+    }
+
+    /// Whether the connection ends with this answer.
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::H1 { close: true, .. })
+    }
+
+    /// Whether this is HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        matches!(self, Self::H2(_))
+    }
+
+    /// Sends the head (over HTTP/1 it waits for the first body bytes or the
+    /// flush) and gives what the body is written to.
+    pub fn begin(&mut self, head: &mut Head, body: Body) -> io::Result<BodyWriter<'_>> {
+        match self {
+            Self::H1 {
+                io,
+                writer,
+                http_10,
+                to_head,
+                close,
+            } => {
+                let framing = match body {
+                    Body::None => Framing::None,
+                    Body::Length => Framing::Length(1),
+                    Body::Unknown if *http_10 => Framing::Close,
+                    Body::Unknown => Framing::Chunked,
+                };
+                *close |= framing == Framing::Close;
+                let bodiless = *to_head || matches!(head.status, 100..=199 | 204 | 304);
+                if framing == Framing::None && !bodiless && !head.has(Known::ContentLength) {
+                    head.add_number(Known::ContentLength, 0);
+                }
+                let (close, http_10) = (*close, *http_10);
+                writer.begin(framing == Framing::Chunked, |out| {
+                    write_response_head(head, framing, close, http_10, out);
+                });
+                Ok(BodyWriter::H1(io, writer))
+            }
+            Self::H2(respond) => {
+                let response = convert::to_response(head).map_err(io::Error::other)?;
+                let end = body == Body::None;
+                let stream = respond.send_response(response, end).map_err(io::Error::other)?;
+                Ok(BodyWriter::H2(H2Writer::new(stream, end)))
+            }
+        }
+    }
+
+    /// Sends `100 Continue` now.
+    pub async fn send_continue(&mut self) -> io::Result<()> {
+        match self {
+            Self::H1 { io, writer, .. } => {
+                let mut text = Vec::new();
+                write_status_line(100, false, &mut text);
+                text.extend_from_slice(b"\r\n");
+                writer.stage(&text);
+                poll_fn(|cx| writer.poll_flush(io, cx)).await
+            }
+            Self::H2(respond) => {
+                let mut response = http::Response::new(());
+                *response.status_mut() = http::StatusCode::CONTINUE;
+                respond.send_informational(response).map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Breaks the exchange off without an answer.
+    pub fn abort(&mut self, reason: h2::Reason) {
+        match self {
+            Self::H1 { io, close, .. } => {
+                *close = true;
+                io.reset_on_close();
+            }
+            Self::H2(respond) => respond.send_reset(reason),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Applies the rewrites that a route asks for to the request.
+
+use lateen_proxy_core::config::route::{Forward, HostRewrite};
+use lateen_proxy_core::rewrite;
+
+use super::head::Head;
+use super::known::Known;
+use super::record::StreamRecord;
+use super::stream::Chosen;
+use crate::upstream::Host;
+
+/// Path and host rewrites that need no endpoint.
+pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen) {
+    let head = &mut record.request;
+    if let Some(path) = rewrite::path(&forward.path_rewrite, &chosen.route.matching, head.path()) {
+        let old = head.path().to_vec();
+        head.set_known(Known::XEnvoyOriginalPath, &old);
+        head.set_path(&path);
+    }
+    let literal = chosen.weighted.as_ref().and_then(|w| w.host_rewrite.clone());
+    let host = match literal {
+        Some(host) => Some(host.as_bytes().to_vec()),
+        None if matches!(forward.host_rewrite, Some(HostRewrite::Auto)) => None,
+        None => rewrite::host(forward, head, ""),
+    };
+    if let Some(host) = host {
+        set_host(head, forward, &host);
+    }
+}
+
+/// `auto_host_rewrite`: the endpoint's host name, known once it was chosen.
+pub fn host_of_endpoint(record: &mut StreamRecord, forward: &Forward, host: &Host) {
+    if !matches!(forward.host_rewrite, Some(HostRewrite::Auto)) {
+        return;
+    }
+    let head = &mut record.request;
+    let name = rewrite::host(forward, head, &host.endpoint.hostname);
+    if let Some(name) = name.filter(|name| name != head.authority()) {
+        set_host(head, forward, &name);
+    }
+}
+
+fn set_host(head: &mut Head, forward: &Forward, host: &[u8]) {
+    let old = head.authority().to_vec();
+    if forward.append_x_forwarded_host {
+        head.join_known(Known::XForwardedHost, b",", &old);
+    }
+    head.set_known(Known::XEnvoyOriginalHost, &old);
+    head.set_authority(host);
+}

@@ -1,0 +1,76 @@
+//! What is done to a request's headers before anything looks at it: the host is
+//! stripped, the client is found, what an outsider must not say is removed, the
+//! request id and the scheme are set. The rules are `proxy-core`'s.
+
+use lateen_proxy_core::config::HttpConnectionManager;
+use lateen_proxy_core::forwarding::{self, Downstream, PeerCertificate};
+use lateen_proxy_core::{request_id, rewrite};
+
+use super::head::Head;
+use super::known::Known;
+use super::record::StreamRecord;
+use crate::conn::Connection;
+
+/// Applies the rules to the record's request.
+pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
+    let conn = record.conn.clone();
+    let head = &mut record.request;
+    let stripped = rewrite::strip_host(hcm, head.authority(), Some(conn.local.port()));
+    if stripped.len() != head.authority().len() {
+        let stripped = stripped.to_vec();
+        head.set_authority(&stripped);
+    }
+    let origin = match &conn.peer {
+        None => sanitize(head, hcm, &conn, None),
+        Some(peer) => {
+            let uris: Vec<&str> = peer.uris.iter().map(String::as_str).collect();
+            let dns: Vec<&str> = peer.dns.iter().map(String::as_str).collect();
+            let certificate = PeerCertificate {
+                own_uri_sans: &[],
+                hash: &peer.hash,
+                subject: &peer.subject,
+                uri_sans: &uris,
+                dns_sans: &dns,
+                cert: "",
+                chain: "",
+            };
+            sanitize(head, hcm, &conn, Some(certificate))
+        }
+    };
+    record.remote = origin.client.unwrap_or(conn.remote);
+    record.internal = origin.internal;
+    let head = &mut record.request;
+    if !hcm.via.is_empty() {
+        head.join_known(Known::Via, b", ", hcm.via.as_bytes());
+    }
+    set_scheme(head, hcm);
+    if hcm.generate_request_id && !head.has(Known::XRequestId) {
+        head.add(b"x-request-id", &request_id::make(fastrand::u128(..)));
+    }
+}
+
+fn sanitize(
+    head: &mut Head,
+    hcm: &HttpConnectionManager,
+    conn: &Connection,
+    peer_certificate: Option<PeerCertificate<'_>>,
+) -> forwarding::Origin {
+    let down = Downstream {
+        peer: Some(conn.remote),
+        local: Some(conn.local),
+        tls: conn.io.is_tls(),
+        peer_certificate,
+        node_ip: conn.worker.node_ip,
+    };
+    forwarding::sanitize(head, hcm, &down)
+}
+
+fn set_scheme(head: &mut Head, hcm: &HttpConnectionManager) {
+    if let Some(scheme) = &hcm.scheme_overwrite {
+        return head.set_scheme(scheme.as_bytes());
+    }
+    let https = head
+        .known(Known::XForwardedProto)
+        .is_some_and(|v| v.eq_ignore_ascii_case(b"https"));
+    head.set_scheme(if https { b"https" } else { b"http" });
+}

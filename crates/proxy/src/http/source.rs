@@ -1,0 +1,133 @@
+//! A request body that can be sent again: what was read is kept, up to a
+//! limit, as long as another try is possible.
+
+use std::task::{Context, Poll};
+
+use super::head::Head;
+use super::reader::{BodyReader, ReadError};
+use super::writer::Source;
+
+/// A request body with what was read of it in front.
+#[derive(Debug)]
+pub struct RequestBody<'a> {
+    /// What is still to come.
+    pub reader: BodyReader<'a>,
+    kept: Vec<u8>,
+    at: usize,
+    limit: usize,
+    lost: bool,
+    /// Body bytes received from the client.
+    pub received: u64,
+    /// The whole request has arrived.
+    pub complete: bool,
+}
+
+impl<'a> RequestBody<'a> {
+    /// A body of which nothing is kept until [`RequestBody::keep`].
+    pub fn new(reader: BodyReader<'a>) -> Self {
+        Self {
+            complete: reader.is_done(),
+            reader,
+            kept: Vec::new(),
+            at: 0,
+            limit: 0,
+            lost: false,
+            received: 0,
+        }
+    }
+
+    /// Keeps up to `limit` bytes for another try.
+    pub fn keep(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Whether it can be sent from its beginning again.
+    pub fn can_restart(&self) -> bool {
+        !self.lost
+    }
+
+    /// Sends from the beginning again.
+    pub fn restart(&mut self) {
+        self.at = 0;
+    }
+
+    /// Whether there is no body at all.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.reader.is_done()
+    }
+}
+
+impl Source for RequestBody<'_> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        if self.at < self.kept.len() {
+            return Poll::Ready(Ok(true));
+        }
+        let ready = self.reader.poll_ready(cx);
+        if matches!(ready, Poll::Ready(Ok(false))) {
+            self.complete = true;
+        }
+        ready
+    }
+
+    fn data(&self) -> &[u8] {
+        if self.at < self.kept.len() {
+            return &self.kept[self.at..];
+        }
+        self.reader.data()
+    }
+
+    fn consume(&mut self, count: usize) -> Result<(), ReadError> {
+        if self.at < self.kept.len() {
+            self.at += count;
+            return Ok(());
+        }
+        self.received += count as u64;
+        if !self.lost {
+            if self.kept.len() + count > self.limit {
+                self.lost = true;
+                self.kept = Vec::new();
+                self.at = 0;
+            } else {
+                self.kept.extend_from_slice(&self.reader.data()[..count]);
+                self.at = self.kept.len();
+            }
+        }
+        self.reader.consume(count)
+    }
+
+    fn trailers(&self, into: &mut Head) -> bool {
+        self.reader.trailers(into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reader::H1Reader;
+    use crate::http1::Framing;
+    use std::task::Waker;
+
+    #[test]
+    fn a_kept_body_can_be_read_twice() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (one, _two) = tokio::net::UnixStream::pair().unwrap();
+            let io = crate::io::Io::unix(one);
+            let mut reader = H1Reader::default();
+            reader.buf.put(b"hello");
+            reader.begin(Framing::Length(5));
+            let mut body = RequestBody::new(BodyReader::H1(&io, &mut reader));
+            body.keep(10);
+            let mut cx = Context::from_waker(Waker::noop());
+            for _ in 0..2 {
+                assert!(matches!(body.poll_ready(&mut cx), Poll::Ready(Ok(true))));
+                assert_eq!(body.data(), b"hello");
+                body.consume(5).unwrap();
+                assert!(matches!(body.poll_ready(&mut cx), Poll::Ready(Ok(false))));
+                assert!(body.can_restart());
+                body.restart();
+            }
+            assert_eq!(body.received, 5);
+        });
+    }
+}

@@ -1,0 +1,351 @@
+//! The life of one request, read top-down: clean the headers, find the route,
+//! run the filters, then answer here or forward; the record is closed at the
+//! end whatever happened.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lateen_proxy_core::config::http_connection_manager::ServerHeader;
+use lateen_proxy_core::config::http_filter::Router;
+use lateen_proxy_core::config::route::{ClusterSpecifier, Forward, RouteAction, WeightedCluster};
+use lateen_proxy_core::config::{
+    HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource, VirtualHost,
+};
+use lateen_proxy_core::local_reply::Situation;
+use lateen_proxy_core::path::{self, Normalized};
+use lateen_proxy_core::rewrite;
+use lateen_proxy_core::router::Request;
+
+use super::known::Known;
+use super::local::LocalReply;
+use super::reader::BodyReader;
+use super::record::{StreamRecord, now_ns};
+use super::responder::Responder;
+use super::source::RequestBody;
+use super::mutate::{self, Side};
+use super::{filters, sanitize};
+use crate::http1::Reject;
+use crate::io::Timer;
+
+/// A connection manager at work in one connection.
+#[derive(Debug)]
+pub struct HttpContext {
+    /// As configured.
+    pub config: Arc<HttpConnectionManager>,
+    /// The router's options.
+    pub router: Router,
+}
+
+impl HttpContext {
+    /// The context of a connection manager.
+    pub fn new(config: Arc<HttpConnectionManager>) -> Self {
+        let router = config.router();
+        Self { config, router }
+    }
+}
+
+/// What the codec says of a request beside its head.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asks {
+    /// Wants to leave HTTP.
+    pub upgrade: bool,
+    /// Waits for a 100 before it sends its body.
+    pub expect_continue: bool,
+    /// Refused by a rule of the connection manager.
+    pub refused: Option<Reject>,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Stream<'c> {
+    /// The connection manager.
+    pub http: &'c HttpContext,
+    /// What happened so far.
+    pub record: &'c mut StreamRecord,
+    /// The connection's or stream's deadline.
+    pub timer: &'c Timer,
+    /// Where it goes, once that is known.
+    pub(super) chosen: Option<Rc<Chosen>>,
+    /// Cookies that the response sets (made by hash policies).
+    pub(super) cookies: Vec<String>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) table: Arc<RouteConfiguration>,
+    pub(super) host: Arc<VirtualHost>,
+    pub(super) route: Arc<Route>,
+    pub(super) weighted: Option<Arc<WeightedCluster>>,
+}
+
+impl<'c> Stream<'c> {
+    /// A request whose head is in the record.
+    pub fn new(http: &'c HttpContext, record: &'c mut StreamRecord, timer: &'c Timer) -> Self {
+        Self {
+            http,
+            record,
+            timer,
+            chosen: None,
+            cookies: Vec::new(),
+        }
+    }
+}
+
+impl Stream<'_> {
+    /// Serves the request. Afterwards the responder knows whether the
+    /// connection must end.
+    pub async fn serve(
+        &mut self,
+        body: BodyReader<'_>,
+        out: &mut Responder<'_>,
+        asks: Asks,
+    ) {
+        let mut body = RequestBody::new(body);
+        if body.complete {
+            self.record.times.request_end = now_ns();
+        }
+        if self.record.conn.must_close() {
+            out.set_close();
+        }
+        self.answer(&mut body, out, asks).await;
+        self.record.received = body.received;
+        self.record.times.end = now_ns();
+        // A body nobody read would be taken for the next request.
+        if !body.reader.is_done() {
+            out.set_close();
+        }
+    }
+
+    async fn answer(&mut self, body: &mut RequestBody<'_>, out: &mut Responder<'_>, asks: Asks) {
+        if let Some(refused) = asks.refused {
+            return self.reply(out, LocalReply::new(refused.status, "", refused.details)).await;
+        }
+        let http = self.http;
+        sanitize::request(self.record, &http.config);
+        if let Err(reply) = self.normalize_path() {
+            return self.reply(out, reply).await;
+        }
+        let Some(chosen) = self.choose_route() else {
+            if self.record.request.method() == b"CONNECT" {
+                out.set_close();
+            }
+            return self.reply(out, Situation::NO_ROUTE.into()).await;
+        };
+        let chosen = Rc::new(chosen);
+        self.chosen = Some(chosen.clone());
+        let input = self.redirect_input();
+        if let Some(location) = rewrite::require_tls(&chosen.host, input, self.record.internal) {
+            let reply = LocalReply::new(301, "", "direct_response");
+            return self.reply(out, reply.header("location", location)).await;
+        }
+        if asks.upgrade && !self.may_upgrade(&chosen.route) {
+            out.set_close();
+            return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
+        }
+        if let Some(reply) = filters::on_request(self, &chosen).await {
+            return self.reply(out, reply).await;
+        }
+        match &chosen.route.action {
+            RouteAction::DirectResponse(direct) => {
+                let text = std::str::from_utf8(&direct.body).unwrap_or_default();
+                let mut reply = LocalReply::new(direct.status, text, "direct_response");
+                reply.body = std::borrow::Cow::Borrowed(&direct.body);
+                self.reply(out, reply).await;
+            }
+            RouteAction::Redirect(redirect) => {
+                let location =
+                    rewrite::location(redirect, &chosen.route.matching, self.redirect_input());
+                let reply = LocalReply::new(redirect.code, "", "direct_response");
+                self.reply(out, reply.header("location", location)).await;
+            }
+            RouteAction::NonForwarding => {
+                self.reply(out, Situation::NO_CLUSTER.into()).await;
+            }
+            RouteAction::Forward(forward) => {
+                let forward = forward.clone();
+                if asks.expect_continue && !http.config.proxy_100_continue {
+                    if out.send_continue().await.is_err() {
+                        return out.set_close();
+                    }
+                }
+                self.forward(body, out, &forward, &chosen, asks.upgrade).await;
+            }
+        }
+    }
+
+    fn normalize_path(&mut self) -> Result<(), LocalReply<'static>> {
+        let options = self.http.config.path;
+        let request = &mut self.record.request;
+        if request.method() == b"CONNECT" {
+            return Ok(());
+        }
+        match path::normalize(request.path(), options) {
+            Normalized::Path(std::borrow::Cow::Borrowed(_)) => Ok(()),
+            Normalized::Path(std::borrow::Cow::Owned(path)) => {
+                request.set_path(&path);
+                Ok(())
+            }
+            Normalized::Reject => Err(Situation::PATH_NORMALIZATION_FAILED.into()),
+            Normalized::Redirect(path) => {
+                let reply = LocalReply::new(307, "", "path_normalization_failed");
+                Err(reply.header("location", path))
+            }
+        }
+    }
+
+    fn routes(&self) -> Option<Arc<RouteConfiguration>> {
+        match &self.http.config.routes {
+            RouteSource::Inline(table) => Some(table.clone()),
+            RouteSource::Rds(name) => {
+                self.record.conn.worker.route_table(name)
+            }
+        }
+    }
+
+    fn choose_route(&mut self) -> Option<Chosen> {
+        let table = self.routes()?;
+        let record = &mut *self.record;
+        let certificate = record.conn.peer.is_some();
+        let request = Request {
+            path: record.request.path(),
+            authority: record.request.authority(),
+            headers: &record.request,
+            connect: record.request.method() == b"CONNECT",
+            random: record.random,
+            client_certificate: (certificate, certificate),
+            metadata: &|_| None,
+        };
+        let selected = table.select(&request)?;
+        let (host, route) = (selected.virtual_host.clone(), selected.route.clone());
+        record.route = Some((host.clone(), route.clone()));
+        let weighted = match &route.action {
+            RouteAction::Forward(forward) => match &forward.cluster {
+                ClusterSpecifier::Weighted(clusters) => self.choose_weighted(clusters),
+                _ => None,
+            },
+            _ => None,
+        };
+        Some(Chosen {
+            table,
+            host,
+            route,
+            weighted,
+        })
+    }
+
+    fn choose_weighted(
+        &self,
+        clusters: &lateen_proxy_core::config::route::WeightedClusters,
+    ) -> Option<Arc<WeightedCluster>> {
+        let given = (!clusters.random_value_header.is_empty())
+            .then(|| self.record.request.first(clusters.random_value_header.as_bytes()))
+            .flatten()
+            .and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok());
+        let mut at = given.unwrap_or(self.record.random) % clusters.total.max(1);
+        for cluster in &clusters.clusters {
+            let weight = u64::from(cluster.weight);
+            if at < weight {
+                return Some(cluster.clone());
+            }
+            at -= weight;
+        }
+        None
+    }
+
+    /// The name of the cluster the route says.
+    pub(super) fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
+        let by_header = |header: &Name| {
+            let value = self.record.request.first(header.as_bytes())?;
+            std::str::from_utf8(value).ok().map(Name::from)
+        };
+        match &forward.cluster {
+            ClusterSpecifier::Named(name) => Some(name.clone()),
+            ClusterSpecifier::Header(header) => by_header(header),
+            ClusterSpecifier::Weighted(_) => {
+                let weighted = chosen.weighted.as_ref()?;
+                match weighted.name.is_empty() {
+                    true => by_header(&weighted.cluster_header),
+                    false => Some(weighted.name.clone()),
+                }
+            }
+        }
+    }
+
+    fn redirect_input(&self) -> rewrite::RedirectInput<'_> {
+        let request = &self.record.request;
+        rewrite::RedirectInput {
+            scheme: request.known(Known::XForwardedProto).unwrap_or(request.scheme()),
+            authority: request.authority(),
+            path: request.path(),
+        }
+    }
+
+    fn may_upgrade(&self, route: &Route) -> bool {
+        let Some(asked) = self.record.request.known(Known::Upgrade) else {
+            return false;
+        };
+        let find = |list: &[lateen_proxy_core::config::http_connection_manager::Upgrade]| {
+            let same = |name: &Name| name.as_bytes().eq_ignore_ascii_case(asked);
+            list.iter().find(|u| same(&u.protocol)).map(|u| u.enabled)
+        };
+        let by_route = match &route.action {
+            RouteAction::Forward(forward) => find(&forward.upgrades),
+            _ => None,
+        };
+        by_route.or_else(|| find(&self.http.config.upgrades)).unwrap_or(false)
+    }
+
+    /// Puts into the response what every response bears, then the edits of the
+    /// route's levels.
+    pub(super) fn finish_response_head(&mut self, out: &mut Responder<'_>) {
+        if let Some(chosen) = self.chosen.clone() {
+            filters::on_response(self, &chosen);
+            self.edit_response(&chosen);
+        }
+        let record = &mut *self.record;
+        for cookie in self.cookies.drain(..) {
+            record.response.add(b"set-cookie", cookie.as_bytes());
+        }
+        let config = &self.http.config;
+        let response = &mut record.response;
+        if !response.has(Known::Date) {
+            response.add(b"date", Rc::clone(&record.conn.worker.date()).as_bytes());
+        }
+        match config.server_header {
+            ServerHeader::Overwrite => {
+                response.set_known(Known::Server, config.server_name.as_bytes());
+            }
+            ServerHeader::AppendIfAbsent if !response.has(Known::Server) => {
+                response.add(b"server", config.server_name.as_bytes());
+            }
+            _ => {}
+        }
+        if config.always_set_request_id_in_response
+            && let Some(id) = record.request.known(Known::XRequestId)
+        {
+            response.set_known(Known::XRequestId, id);
+        }
+        if record.conn.must_close() {
+            out.set_close();
+        }
+    }
+
+    /// Response edits of the route's levels.
+    fn edit_response(&mut self, chosen: &Chosen) {
+        let weighted = chosen.weighted.as_ref().map(|w| &w.headers);
+        let mut levels = [
+            weighted,
+            Some(&chosen.route.headers),
+            Some(&chosen.host.headers),
+            Some(&chosen.table.headers),
+        ];
+        if chosen.table.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        for level in levels.into_iter().flatten() {
+            mutate::remove(&mut self.record.response, &level.response_remove);
+            mutate::apply(self.record, Side::Response, &level.response_add);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The receiving side of one upstream try: the head of the answer over HTTP/1
+//! or HTTP/2, then its body.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use lateen_proxy_core::local_reply::ResetReason;
+
+use super::convert;
+use super::head::Head;
+use super::known::Known;
+use super::reader::{BodyReader, H1Reader, H2Reader};
+use super::responder::Body;
+use crate::http1::{Framing, parse_response};
+use crate::io::Io;
+
+/// Why no answer came.
+#[derive(Clone, Debug)]
+pub struct UpstreamReset {
+    /// The reason as replies word it.
+    pub reason: ResetReason,
+    /// More for the details; may be empty.
+    pub text: String,
+}
+
+impl UpstreamReset {
+    /// A reset without more to say.
+    pub fn new(reason: ResetReason) -> Self {
+        Self {
+            reason,
+            text: String::new(),
+        }
+    }
+
+    /// What an HTTP/2 error means.
+    pub fn from_h2(error: &h2::Error) -> Self {
+        let reason = match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStreamReset,
+            Some(h2::Reason::PROTOCOL_ERROR) if error.is_library() => ResetReason::ProtocolError,
+            _ if error.is_io() || error.is_go_away() => ResetReason::ConnectionTermination,
+            _ if error.is_remote() => ResetReason::RemoteReset,
+            _ => ResetReason::ConnectionTermination,
+        };
+        Self::new(reason)
+    }
+}
+
+/// What came with a head.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// What follows.
+    pub body: Body,
+    /// The connection may serve another request (HTTP/1).
+    pub keep_alive: bool,
+}
+
+/// The receiving side of a try.
+#[derive(Debug)]
+pub enum Receiver<'a> {
+    /// Over HTTP/1.
+    H1(H1Receiver<'a>),
+    /// Over HTTP/2; the body is there once the head came.
+    H2(h2::client::ResponseFuture, Option<h2::RecvStream>),
+}
+
+/// The receiving side of a try over HTTP/1.
+#[derive(Debug)]
+pub struct H1Receiver<'a> {
+    /// The connection.
+    pub io: &'a Io,
+    /// Its receiving half.
+    pub reader: &'a mut H1Reader,
+    /// The request was a HEAD.
+    pub to_head: bool,
+    /// The request asked to upgrade.
+    pub upgrade: bool,
+    /// Bytes looked at before.
+    pub seen: usize,
+}
+
+impl<'a> Receiver<'a> {
+    /// Waits for the head of the final answer; informational ones are swallowed.
+    pub fn poll_head(
+        &mut self,
+        head: &mut Head,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answer, UpstreamReset>> {
+        match self {
+            Self::H1(receiver) => receiver.poll_head(head, cx),
+            Self::H2(answer, body) => match ready!(Pin::new(answer).poll(cx)) {
+                Ok(response) => {
+                    let (parts, stream) = response.into_parts();
+                    convert::from_response(&parts, head);
+                    let kind = match stream.is_end_stream() {
+                        true => Body::None,
+                        false if head.has(Known::ContentLength) => Body::Length,
+                        false => Body::Unknown,
+                    };
+                    *body = Some(stream);
+                    Poll::Ready(Ok(Answer {
+                        body: kind,
+                        keep_alive: true,
+                    }))
+                }
+                Err(error) => Poll::Ready(Err(UpstreamReset::from_h2(&error))),
+            },
+        }
+    }
+
+    /// The body that follows the head.
+    pub fn into_body(self) -> BodyReader<'a> {
+        match self {
+            Self::H1(receiver) => BodyReader::H1(receiver.io, receiver.reader),
+            Self::H2(_, Some(stream)) => BodyReader::H2(H2Reader::new(stream)),
+            Self::H2(_, None) => BodyReader::Empty,
+        }
+    }
+}
+
+impl H1Receiver<'_> {
+    fn poll_head(
+        &mut self,
+        head: &mut Head,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answer, UpstreamReset>> {
+        loop {
+            let data = self.reader.buf.data();
+            if data.len() > self.seen {
+                match parse_response(data, self.seen, self.to_head, head) {
+                    Ok(Some(parsed)) => {
+                        self.seen = 0;
+                        self.reader.buf.consume(parsed.consumed);
+                        let status = head.status;
+                        if status == 101 && !(self.upgrade && parsed.upgrade) {
+                            return Poll::Ready(Err(malformed("unasked 101")));
+                        }
+                        if status < 200 && status != 101 {
+                            continue;
+                        }
+                        self.reader.begin(parsed.framing);
+                        return Poll::Ready(Ok(Answer {
+                            body: match parsed.framing {
+                                Framing::None => Body::None,
+                                Framing::Length(_) => Body::Length,
+                                Framing::Chunked | Framing::Close => Body::Unknown,
+                            },
+                            keep_alive: parsed.keep_alive,
+                        }));
+                    }
+                    Ok(None) => self.seen = data.len(),
+                    Err(why) => return Poll::Ready(Err(malformed(why))),
+                }
+            }
+            match ready!(self.reader.buf.poll_fill(self.io, cx)) {
+                Ok(count) if count > 0 => {}
+                Ok(_) | Err(_) => {
+                    let reason = ResetReason::ConnectionTermination;
+                    return Poll::Ready(Err(UpstreamReset::new(reason)));
+                }
+            }
+        }
+    }
+}
+
+fn malformed(_why: &str) -> UpstreamReset {
+    UpstreamReset::new(ResetReason::ProtocolError)
+}

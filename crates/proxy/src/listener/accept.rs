@@ -1,0 +1,342 @@
+//! From an accepted socket to the filters that serve it: original destination,
+//! hand-off, listener filters, chain, TLS, network filters.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::http_connection_manager::Codec;
+use lateen_proxy_core::config::listener::ListenerFilterKind;
+use lateen_proxy_core::config::{FilterChain, NetworkFilter};
+use lateen_proxy_core::filter_chain;
+use lateen_proxy_core::flags::ResponseFlags;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::ListenerState;
+use super::inspect::{self, Inspected};
+use crate::conn::{Connection, PeerCertificate};
+use crate::http::record::now_ns;
+use crate::http::{server1, server2};
+use crate::io::{Buf, Io, Timer, timer};
+use crate::tcp;
+use crate::worker::Worker;
+
+/// Accepts connections of one socket for ever.
+pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpListener) {
+    let timer = Timer::new();
+    loop {
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                let Some(listener) = worker.listeners.at(address) else {
+                    continue;
+                };
+                if !worker.has_room() {
+                    tracing::warn!(%address, "connection limit reached");
+                    continue;
+                }
+                tokio::task::spawn_local(serve(worker.clone(), listener, stream));
+            }
+            Err(error) => {
+                // Out of descriptors or the like: a moment later may be better.
+                tracing::warn!(%address, %error, "accept");
+                timer.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Where the client meant to go, before redirection.
+fn original_destination(io: &Io) -> Option<SocketAddr> {
+    let found = io.tcp_socket(|stream| {
+        let socket = socket2::SockRef::from(stream);
+        let v4 = io.local.is_ipv4() || io.local.ip().to_canonical().is_ipv4();
+        let found = if v4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        found.ok().and_then(|a| a.as_socket())
+    });
+    found.flatten()
+}
+
+async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStream) {
+    let accepted_ns = now_ns();
+    let io = Io::tcp(stream);
+    let (listener, local) = hand_off(&worker, listener, &io);
+    let inspected = match inspect::run(&io, &listener.config, local).await {
+        Ok(inspected) => inspected,
+        Err(stopped) => {
+            tracing::debug!(listener = %listener.config.name, ?stopped, "listener filters");
+            return;
+        }
+    };
+    let Some(chain) = choose_chain(&listener, &io, &inspected) else {
+        return no_chain(&worker, &listener, io, inspected, accepted_ns);
+    };
+    let Some(conn) = secure(&worker, &listener, chain, io, inspected, accepted_ns).await else {
+        return;
+    };
+    let conn = Rc::new(conn);
+    worker.remember(&conn);
+    let _forget = Forget(&conn);
+    run_filters(&conn, &listener).await;
+}
+
+/// Takes the connection out of the worker's book however it ends.
+struct Forget<'c>(&'c Rc<Connection>);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.worker.forget(self.0.id);
+    }
+}
+
+/// The listener that serves the connection, and the destination it is for.
+fn hand_off(
+    worker: &Worker,
+    listener: Rc<ListenerState>,
+    io: &Io,
+) -> (Rc<ListenerState>, SocketAddr) {
+    let config = &listener.config;
+    let restores = config.use_original_dst
+        || config.active_filters(io.local.port()).any(|f| *f == ListenerFilterKind::OriginalDst);
+    if !restores {
+        return (listener, io.local);
+    }
+    let local = match original_destination(io) {
+        Some(original) => original,
+        // TPROXY keeps the destination as the socket's own address.
+        None => return (listener, io.local),
+    };
+    if !config.use_original_dst || local == io.local {
+        return (listener, local);
+    }
+    match worker.listeners.for_destination(local) {
+        Some(target) => (target, local),
+        None => (listener, local),
+    }
+}
+
+fn choose_chain(
+    listener: &ListenerState,
+    io: &Io,
+    inspected: &Inspected,
+) -> Option<Arc<FilterChain>> {
+    let config = &listener.config;
+    let protocols: Vec<&str> = inspected.protocols.iter().map(String::as_str).collect();
+    let connection = filter_chain::Connection {
+        destination: Some(inspected.local),
+        server_name: &inspected.server_name,
+        transport_protocol: inspected.transport,
+        application_protocols: &protocols,
+        direct_source: Some(io.peer),
+        source: Some(inspected.remote),
+    };
+    match config.matcher.select(&config.filter_chains, &connection) {
+        Some(index) => config.filter_chains.get(index).cloned(),
+        None => config.default_filter_chain.clone(),
+    }
+}
+
+/// Logs a connection for which there is no chain, and resets it.
+fn no_chain(
+    worker: &Rc<Worker>,
+    listener: &Rc<ListenerState>,
+    io: Io,
+    inspected: Inspected,
+    accepted_ns: u64,
+) {
+    let chain = Arc::new(FilterChain {
+        name: Default::default(),
+        matching: Default::default(),
+        tls: None,
+        filters: Vec::new(),
+        transport_socket_connect_timeout: None,
+        metadata: Default::default(),
+    });
+    io.reset_on_close();
+    let conn = connection(worker, listener, chain, io, inspected, accepted_ns);
+    let mut record = tcp::TcpRecord::new(Rc::new(conn));
+    record.flags.set(ResponseFlags::NO_ROUTE_FOUND);
+    record.details = "filter_chain_not_found";
+    record.end_ns = now_ns();
+    worker.close_tcp(&record, &listener.config.access_logs);
+}
+
+fn connection(
+    worker: &Rc<Worker>,
+    listener: &Rc<ListenerState>,
+    chain: Arc<FilterChain>,
+    io: Io,
+    inspected: Inspected,
+    accepted_ns: u64,
+) -> Connection {
+    Connection {
+        id: worker.connection_id(),
+        worker: worker.clone(),
+        listener: listener.config.clone(),
+        drain: listener.drain_of(&chain),
+        chain,
+        io: Rc::new(io),
+        local: inspected.local,
+        remote: inspected.remote,
+        server_name: inspected.server_name,
+        alpn: None,
+        peer: None,
+        accepted_ns,
+        requests: Cell::new(0),
+        termination: RefCell::new(None),
+        idle: RefCell::new(None),
+    }
+}
+
+/// Puts the chain's TLS on the connection.
+async fn secure(
+    worker: &Rc<Worker>,
+    listener: &Rc<ListenerState>,
+    chain: Arc<FilterChain>,
+    io: Io,
+    inspected: Inspected,
+    accepted_ns: u64,
+) -> Option<Connection> {
+    let Some(context) = chain.tls.clone() else {
+        return Some(connection(worker, listener, chain, io, inspected, accepted_ns));
+    };
+    let session = worker
+        .clusters
+        .tls
+        .server(&context)
+        .map_err(|e| e.to_string())
+        .and_then(|c| rustls::ServerConnection::new(c).map_err(|e| e.to_string()));
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::warn!(listener = %listener.config.name, %error, "TLS context");
+            io.reset_on_close();
+            return None;
+        }
+    };
+    let limit = chain.transport_socket_connect_timeout;
+    let io = io.with_tls(session.into());
+    let timer = Timer::new();
+    timer.set(timer::deadline(timer::now_ms(), limit));
+    let shaken = timer.race(poll_fn(|cx| io.poll_handshake(cx))).await;
+    let failure = match shaken {
+        Some(Ok(())) => None,
+        Some(Err(error)) => Some(format!("TLS_error:_{}", error.to_string().replace(' ', "_"))),
+        None => Some("transport_socket_timeout".to_owned()),
+    };
+    let details = io.tls(|tls| {
+        let leaf = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
+        (leaf, tls.alpn_protocol().map(<[u8]>::to_vec))
+    });
+    let mut conn = connection(worker, listener, chain, io, inspected, accepted_ns);
+    if let Some(failure) = failure {
+        tracing::debug!(listener = %listener.config.name, %failure, "TLS handshake");
+        let mut record = tcp::TcpRecord::new(Rc::new(conn));
+        record.transport_failure = failure;
+        record.end_ns = now_ns();
+        worker.close_tcp(&record, &listener.config.access_logs);
+        return None;
+    }
+    if let Some((leaf, alpn)) = details {
+        conn.alpn = alpn;
+        conn.peer = leaf.map(peer_certificate);
+    }
+    Some(conn)
+}
+
+fn peer_certificate(der: Vec<u8>) -> PeerCertificate {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    let (uris, dns, subject) = crate::tls::peer_names(&der);
+    PeerCertificate {
+        hash: digest.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
+        uris,
+        dns,
+        subject,
+    }
+}
+
+/// Runs the chain's network filters; the terminal one serves the connection.
+async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
+    for filter in &conn.chain.filters {
+        match filter {
+            NetworkFilter::HttpConnectionManager(config) => {
+                let http = listener.context(config);
+                let by_alpn = conn.alpn.as_deref() == Some(b"h2");
+                return match config.codec {
+                    Codec::Http1 => server1::serve(conn.clone(), http, Buf::new()).await,
+                    Codec::Http2 => server2::serve(conn.clone(), http).await,
+                    Codec::Auto if by_alpn => server2::serve(conn.clone(), http).await,
+                    Codec::Auto => match preface(conn).await {
+                        Some((first, true)) => {
+                            conn.io.unread_plain(first.data());
+                            drop(first);
+                            server2::serve(conn.clone(), http).await;
+                        }
+                        Some((first, false)) => server1::serve(conn.clone(), http, first).await,
+                        None => {}
+                    },
+                };
+            }
+            NetworkFilter::TcpProxy(config) => {
+                return tcp::serve(conn.clone(), config.clone()).await;
+            }
+            NetworkFilter::DirectResponse(bytes) => {
+                let sent = conn.io.write_all(bytes).await;
+                if sent.is_ok() {
+                    let _ = poll_fn(|cx| conn.io.poll_shutdown(cx)).await;
+                }
+                return;
+            }
+            NetworkFilter::Echo => return echo(conn).await,
+            // Metadata exchange and metrics change nothing of the bytes here.
+            NetworkFilter::IstioStats(_) | NetworkFilter::MetadataExchange(_) => {}
+            NetworkFilter::Rbac(rules) => {
+                if !crate::http::access::admits(conn, rules) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it is clear whether HTTP/2 is spoken. `None` = ended before.
+async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
+    let mut buf = Buf::new();
+    let timer = Timer::new();
+    let NetworkFilter::HttpConnectionManager(config) = conn.chain.filters.last()? else {
+        return None;
+    };
+    let idle = config.idle_timeout.filter(|d| !d.is_zero());
+    timer.set(timer::deadline(timer::now_ms(), idle));
+    loop {
+        let data = buf.data();
+        if data.len() >= PREFACE.len() || (!data.is_empty() && !PREFACE.starts_with(data)) {
+            let h2 = data.starts_with(PREFACE);
+            return Some((buf, h2));
+        }
+        let filled = poll_fn(|cx| {
+            if conn.poll_over(cx).is_ready() {
+                return std::task::Poll::Ready(Ok(0));
+            }
+            buf.poll_fill(&conn.io, cx)
+        });
+        match timer.race(filled).await {
+            Some(Ok(count)) if count > 0 => {}
+            _ => return None,
+        }
+    }
+}
+
+async fn echo(conn: &Connection) {
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(count) = conn.io.read(&mut chunk).await {
+        if count == 0 || conn.io.write_all(&chunk[..count]).await.is_err() {
+            break;
+        }
+    }
+    let _ = poll_fn(|cx| conn.io.poll_shutdown(cx)).await;
+}

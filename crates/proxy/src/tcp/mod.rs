@@ -1,0 +1,10 @@
+//! Raw TCP between two connections: moving bytes and proxying to a cluster.
+
+mod copy;
+mod proxy;
+mod record;
+mod splice;
+
+pub use copy::{Ended, Moved, Side, copy};
+pub use proxy::serve;
+pub use record::TcpRecord;

@@ -1,0 +1,115 @@
+//! The TCP proxy filter: choose cluster and host, connect, move bytes, log.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lateen_proxy_core::config::{ClusterDiscovery, TcpProxy};
+use lateen_proxy_core::flags::ResponseFlags;
+
+use super::copy::{Ended, Limits, Side, copy};
+use super::record::TcpRecord;
+use crate::conn::Connection;
+use crate::http::record::now_ns;
+use crate::io::{Buf, Io, Timer, timer};
+use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited, connect};
+
+/// Serves a connection whose chain ends in a TCP proxy.
+pub async fn serve(conn: Rc<Connection>, config: Arc<TcpProxy>) {
+    let mut record = TcpRecord::new(conn.clone());
+    proxy(&conn, &config, &mut record).await;
+    record.end_ns = now_ns();
+    conn.worker.close_tcp(&record, &config.access_logs);
+}
+
+async fn proxy(conn: &Rc<Connection>, config: &TcpProxy, record: &mut TcpRecord) {
+    let name = config.clusters.pick(fastrand::u64(..)).clone();
+    record.cluster_name = Some(name.clone());
+    let Some(cluster) = conn.worker.clusters.get(&name) else {
+        record.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
+        record.details = "cluster_not_found";
+        conn.io.reset_on_close();
+        return;
+    };
+    record.cluster = Some(cluster.clone());
+    let timer = Timer::new();
+    let Some((host, upstream)) = open(conn, config, &cluster, record).await else {
+        conn.io.reset_on_close();
+        return;
+    };
+    record.upstream_local = Some(upstream.local);
+    host.active.set(host.active.get() + 1);
+    let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
+    let limits = Limits {
+        idle: config.idle_timeout.filter(|d| !d.is_zero()),
+        until: match config.max_downstream_connection_duration {
+            Some(most) => timer::now_ms() + most.as_millis() as u64,
+            None => 0,
+        },
+    };
+    let down = Side::new(&conn.io, &mut down_buf);
+    let up = Side::new(&upstream, &mut up_buf);
+    let moved = copy(down, up, &timer, limits).await;
+    host.active.set(host.active.get() - 1);
+    record.received = moved.upward;
+    record.sent = moved.downward;
+    match moved.ended {
+        Ended::Finished | Ended::Idle => {}
+        Ended::TooOld => record.flags.set(ResponseFlags::DURATION_TIMEOUT),
+        // What one side breaks off, the other sees broken off.
+        Ended::Downstream => upstream.reset_on_close(),
+        Ended::Upstream => conn.io.reset_on_close(),
+    }
+    host.connections.set(host.connections.get() - 1);
+}
+
+/// Connects, over to other hosts as often as configured.
+async fn open(
+    conn: &Rc<Connection>,
+    config: &TcpProxy,
+    cluster: &Rc<ClusterState>,
+    record: &mut TcpRecord,
+) -> Option<(Rc<Host>, Io)> {
+    let options = ConnectOptions::default();
+    let mut tried: Vec<Rc<Host>> = Vec::new();
+    let Some(_permit) = cluster.permit(0, Limited::Pending) else {
+        record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+        return None;
+    };
+    for attempt in 1..=config.max_connect_attempts.max(1) {
+        record.attempts = attempt;
+        let Some(host) = choose(conn, cluster, &tried) else {
+            record.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            record.details = "no_healthy_upstream";
+            return None;
+        };
+        record.host = Some(host.clone());
+        match connect::open(cluster, &host, &options).await {
+            Ok(io) => {
+                host.connections.set(host.connections.get() + 1);
+                return Some((host, io));
+            }
+            Err(error) => {
+                host.note_failure(cluster);
+                record.transport_failure = match &error {
+                    ConnectError::Timeout => "connection_timeout".to_owned(),
+                    error => connect::failure_details(error),
+                };
+                tried.push(host);
+            }
+        }
+    }
+    record.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+    record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    None
+}
+
+fn choose(conn: &Connection, cluster: &Rc<ClusterState>, tried: &[Rc<Host>]) -> Option<Rc<Host>> {
+    if let ClusterDiscovery::OriginalDst(options) = &cluster.config.discovery {
+        let mut addr = conn.local;
+        if let Some(port) = options.upstream_port_override {
+            addr.set_port(port);
+        }
+        return Some(cluster.passing_host(addr));
+    }
+    cluster.choose(None, tried, 2)
+}

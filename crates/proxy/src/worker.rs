@@ -1,0 +1,282 @@
+//! A worker: one thread, one loop, with everything a request needs. The main
+//! thread sends it configurations and orders; nothing else crosses threads.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hashbrown::HashMap;
+use lateen_proxy_core::access_log::FilterInput;
+use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
+use lateen_proxy_core::stats::Registry;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::conn::Connection;
+use crate::http::record::StreamRecord;
+use crate::http::stream::HttpContext;
+use crate::io::timer;
+use crate::listener::Listeners;
+use crate::logs::LogSinks;
+use crate::tcp::TcpRecord;
+use crate::upstream::ClusterTable;
+use crate::upstream::table::SharedClusters;
+
+/// An order to a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this from now on; the sockets are new ones for it.
+    Config(Arc<Snapshot>, Vec<(SocketAddr, std::net::TcpListener)>, oneshot::Sender<()>),
+    /// Tell clients to go: answers close their connections. With `true` no
+    /// new connection is accepted any more.
+    Drain {
+        /// Sockets are closed at once.
+        stop_accepting: bool,
+        /// Only listeners for inbound traffic.
+        inbound_only: bool,
+    },
+    /// Close idle connections; answer when none is left.
+    Close(oneshot::Sender<()>),
+    /// Write the access logs that wait, and open their files anew if `true`.
+    FlushLogs(bool, oneshot::Sender<()>),
+}
+
+/// What a worker is made with.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Number of the worker.
+    pub index: usize,
+    /// The machine's or pod's name.
+    pub hostname: String,
+    /// The node's address, written in place of a loopback peer.
+    pub node_ip: Option<IpAddr>,
+    /// How long access log lines may wait.
+    pub flush_interval: Duration,
+    /// How long a removed listener is drained.
+    pub drain_time: Duration,
+    /// Most downstream connections of the worker; 0 = no limit.
+    pub max_connections: u32,
+    /// Shared breaker counts.
+    pub clusters: Arc<SharedClusters>,
+    /// Statistics.
+    pub stats: Registry,
+}
+
+/// A worker's world.
+#[derive(Debug)]
+pub struct Worker {
+    /// What it was made with.
+    pub options: WorkerOptions,
+    /// The machine's or pod's name.
+    pub hostname: String,
+    /// The node's address.
+    pub node_ip: Option<IpAddr>,
+    /// Clusters.
+    pub clusters: ClusterTable,
+    /// Listeners.
+    pub listeners: Listeners,
+    /// Access logs.
+    pub logs: LogSinks,
+    snapshot: RefCell<Arc<Snapshot>>,
+    date: RefCell<(u64, Rc<str>)>,
+    draining: Cell<bool>,
+    closing: Cell<bool>,
+    connections: RefCell<HashMap<u64, Weak<Connection>>>,
+    closed: RefCell<Option<oneshot::Sender<()>>>,
+    next_id: Cell<u64>,
+}
+
+impl Worker {
+    /// A worker that serves nothing yet.
+    pub fn new(options: WorkerOptions) -> Rc<Self> {
+        Rc::new(Self {
+            hostname: options.hostname.clone(),
+            node_ip: options.node_ip,
+            clusters: ClusterTable::new(options.clusters.clone()),
+            listeners: Listeners::default(),
+            logs: LogSinks::default(),
+            snapshot: RefCell::default(),
+            date: RefCell::new((0, "".into())),
+            draining: Cell::new(false),
+            closing: Cell::new(false),
+            connections: RefCell::default(),
+            closed: RefCell::default(),
+            next_id: Cell::new(options.index as u64 + 1),
+            options,
+        })
+    }
+
+    /// Runs the worker on this thread until the orders end.
+    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Command>) {
+        tokio::task::spawn_local(timer::drive());
+        tokio::task::spawn_local(flush_logs(Rc::downgrade(&self)));
+        tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
+        while let Some(order) = orders.recv().await {
+            match order {
+                Command::Config(snapshot, sockets, done) => {
+                    self.set_snapshot(&snapshot, sockets);
+                    let _ = done.send(());
+                }
+                Command::Drain {
+                    stop_accepting,
+                    inbound_only,
+                } => {
+                    if !inbound_only {
+                        self.draining.set(true);
+                    }
+                    self.listeners.drain(stop_accepting, inbound_only);
+                }
+                Command::Close(done) => self.close(done),
+                Command::FlushLogs(reopen, done) => {
+                    self.logs.flush();
+                    if reopen {
+                        self.logs.reopen();
+                    }
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.logs.flush();
+    }
+
+    fn set_snapshot(
+        self: &Rc<Self>,
+        snapshot: &Arc<Snapshot>,
+        sockets: Vec<(SocketAddr, std::net::TcpListener)>,
+    ) {
+        *self.snapshot.borrow_mut() = snapshot.clone();
+        self.clusters.set_snapshot(snapshot);
+        self.listeners.set_snapshot(self, snapshot, sockets);
+    }
+
+    fn close(&self, done: oneshot::Sender<()>) {
+        self.draining.set(true);
+        self.closing.set(true);
+        self.listeners.drain(true, false);
+        if self.connections.borrow().is_empty() {
+            let _ = done.send(());
+            return;
+        }
+        *self.closed.borrow_mut() = Some(done);
+        self.wake_connections();
+    }
+
+    /// Has idle connections look at whether they are to end.
+    pub fn wake_connections(&self) {
+        let all: Vec<_> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
+        for conn in all {
+            conn.wake();
+        }
+    }
+
+    /// The route table of that name.
+    pub fn route_table(&self, name: &str) -> Option<Arc<RouteConfiguration>> {
+        self.snapshot.borrow().routes.get(name).cloned()
+    }
+
+    /// Whether answers close their connections.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether idle connections close.
+    pub fn closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// A number for a connection, unique in the process.
+    pub fn connection_id(&self) -> u64 {
+        let id = self.next_id.get();
+        // Workers count in steps, so that no counter is shared.
+        self.next_id.set(id + 64);
+        id
+    }
+
+    /// Whether one more connection is served.
+    pub fn has_room(&self) -> bool {
+        let most = self.options.max_connections;
+        most == 0 || (self.connections.borrow().len() as u32) < most
+    }
+
+    /// Counts a connection until [`Worker::forget`].
+    pub fn remember(&self, conn: &Rc<Connection>) {
+        self.connections.borrow_mut().insert(conn.id, Rc::downgrade(conn));
+    }
+
+    /// The connection ended.
+    pub fn forget(&self, id: u64) {
+        let mut all = self.connections.borrow_mut();
+        all.remove(&id);
+        if all.is_empty()
+            && let Some(done) = self.closed.borrow_mut().take()
+        {
+            let _ = done.send(());
+        }
+    }
+
+    /// The value of a `date` header, made once a second.
+    pub fn date(&self) -> Rc<str> {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            *date = (second, httpdate::fmt_http_date(now).into());
+        }
+        date.1.clone()
+    }
+
+    /// Closes the record of a stream: log lines and statistics.
+    pub fn close_stream(&self, record: &StreamRecord, http: &HttpContext) {
+        if http.config.access_logs.is_empty() {
+            return;
+        }
+        use lateen_proxy_core::access_log::Record as _;
+        let input = FilterInput {
+            code: record.code.into(),
+            duration_ms: record.duration_ms(),
+            flags: record.flags,
+            headers: &record.request,
+            grpc_status: record.grpc_status(),
+            health_check: false,
+            traced: false,
+            random: record.random,
+        };
+        self.logs.write(&http.config.access_logs, record, &input);
+    }
+
+    /// Closes the record of a TCP connection.
+    pub fn close_tcp(&self, record: &TcpRecord, loggers: &[AccessLog]) {
+        let none: &[(&str, &str)] = &[];
+        let input = FilterInput {
+            code: 0,
+            duration_ms: record.duration_ms(),
+            flags: record.flags,
+            headers: none,
+            grpc_status: None,
+            health_check: false,
+            traced: false,
+            random: fastrand::u64(..),
+        };
+        self.logs.write(loggers, record, &input);
+    }
+}
+
+async fn flush_logs(worker: Weak<Worker>) {
+    let timer = timer::Timer::new();
+    while let Some(worker) = worker.upgrade() {
+        worker.logs.flush();
+        let wait = worker.options.flush_interval.max(Duration::from_millis(10));
+        drop(worker);
+        timer.sleep(wait).await;
+    }
+}
+
+async fn sweep(worker: Weak<Worker>) {
+    let timer = timer::Timer::new();
+    while let Some(worker) = worker.upgrade() {
+        worker.clusters.sweep();
+        drop(worker);
+        timer.sleep(Duration::from_secs(1)).await;
+    }
+}
