@@ -34,10 +34,37 @@ pub fn endpoints(service: &Value, backends: &[Backend]) -> Value {
     })
 }
 
+/// The parts of one subset.
+#[derive(Debug, Default)]
+struct Subset {
+    ports: Vec<Value>,
+    ready: Vec<Value>,
+    not_ready: Vec<Value>,
+}
+
+impl Subset {
+    fn into_json(self) -> Value {
+        let mut subset = json!({});
+        for (field, mut addresses) in [
+            ("addresses", self.ready),
+            ("notReadyAddresses", self.not_ready),
+        ] {
+            addresses.sort_by_cached_key(|a| text(a, "/ip").parse::<IpAddr>().ok());
+            if !addresses.is_empty() {
+                subset[field] = json!(addresses);
+            }
+        }
+        if !self.ports.is_empty() {
+            subset["ports"] = json!(self.ports);
+        }
+        subset
+    }
+}
+
 fn subsets(service: &Value, backends: &[Backend]) -> Vec<Value> {
     let publish = flag(service, "/spec/publishNotReadyAddresses");
     let portless = list(service, "/spec/ports").is_empty();
-    let mut subsets: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut subsets: BTreeMap<String, Subset> = BTreeMap::new();
     for backend in backends.iter().filter(|b| !b.terminating || publish) {
         if backend.ports.is_empty() && !(portless && headless(service)) {
             continue; // No port of the Service leads to this pod.
@@ -52,38 +79,15 @@ fn subsets(service: &Value, backends: &[Backend]) -> Vec<Value> {
         address["targetRef"] = backend.target.clone();
         let mut key = String::new();
         canonical_text(&json!(backend.ports), &mut key);
-        let (_, ready, not_ready) = subsets.entry(key).or_insert_with(|| {
-            (
-                backend.ports.iter().map(legacy_port).collect(),
-                vec![],
-                vec![],
-            )
-        });
+        let subset = subsets.entry(key).or_default();
+        subset.ports = backend.ports.iter().map(legacy_port).collect();
         if backend.ready {
-            ready.push(address)
+            subset.ready.push(address);
         } else {
-            not_ready.push(address)
+            subset.not_ready.push(address);
         }
     }
-    subsets
-        .into_values()
-        .map(|(ports, mut ready, mut not_ready)| {
-            let mut subset = json!({});
-            for (field, addresses) in [
-                ("addresses", &mut ready),
-                ("notReadyAddresses", &mut not_ready),
-            ] {
-                addresses.sort_by_cached_key(|a| text(a, "/ip").parse::<IpAddr>().ok());
-                if !addresses.is_empty() {
-                    subset[field] = json!(addresses);
-                }
-            }
-            if !ports.is_empty() {
-                subset["ports"] = json!(ports);
-            }
-            subset
-        })
-        .collect()
+    subsets.into_values().map(Subset::into_json).collect()
 }
 
 /// A port without an empty name, which Endpoints leave out.

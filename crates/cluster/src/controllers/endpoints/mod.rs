@@ -54,7 +54,7 @@ impl Endpoints {
             .0)
     }
 
-    async fn from_selector(&self, service: &Value) -> Result<(), ApiError> {
+    async fn select(&self, service: &Value) -> Result<(), ApiError> {
         let ns = namespace(service);
         let (pods, _) = self.api.list(&PODS, Some(ns), &Selectors::all()).await?;
         let backends = backends::backends(service, &pods);
@@ -248,7 +248,7 @@ impl Controller for Endpoints {
             Ok(service) if deleting(&service) => {}
             Ok(service) if text(&service, "/spec/type") == "ExternalName" => {}
             Ok(service) if backends::selector(&service).is_some() => {
-                self.from_selector(&service).await?;
+                self.select(&service).await?;
             }
             Ok(service) => self.mirror(&service).await?,
             Err(error) if error.is_not_found() => self.clear(key).await?,

@@ -242,7 +242,7 @@ impl Reader {
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> bool {
-        if id <= self.last || id % 2 == 0 {
+        if id <= self.last || id.is_multiple_of(2) {
             return self
                 .send(Outgoing::Reset {
                     id,
