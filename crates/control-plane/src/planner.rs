@@ -7,28 +7,11 @@ use std::time::{Duration, Instant};
 
 use lateen_compile::{Compiler, EndpointCompiler, EndpointOptions, ObjectChange};
 use lateen_model::{MeshConfig, Snapshot};
-use lateen_resources::{Diagnostic, Kind, Object, ObjectSet};
+use lateen_resources::{Diagnostic, ObjectSet};
+use lateen_sources::Event;
 use tokio::sync::mpsc;
 
 use crate::store::{Configuration, Store};
-
-/// A change of what users declared or of where it runs.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// An object came or changed.
-    Upsert(Arc<Object>),
-    /// An object went.
-    Delete(ObjectChange),
-    /// All objects of a kind, as after listing anew.
-    Replace(Kind, Vec<Arc<Object>>),
-    /// New base mesh settings.
-    Mesh(Box<MeshConfig>),
-    /// What could not be read, replacing what was said before.
-    Unreadable(Vec<Diagnostic>),
-    /// Everything there is has been delivered once: before this nothing is published, lest
-    /// proxies be told that services are gone which were not listed yet.
-    Synced,
-}
 
 /// How long to wait for events to pause, and how long at most.
 #[derive(Debug, Clone, Copy)]
@@ -121,19 +104,23 @@ impl Planner {
                 };
                 self.pending.extend(changed.into_iter().map(change));
             }
-            Event::Mesh(mesh) => {
-                self.compiler.set_mesh(*mesh);
-                self.mesh_changed = true;
-            }
             Event::Unreadable(found) => {
                 self.mesh_changed |= self.unreadable != found;
                 self.unreadable = found;
             }
+            // Before this nothing is published, lest proxies be told that services are gone
+            // which were not listed yet.
             Event::Synced => {
                 self.mesh_changed |= !self.synced;
                 self.synced = true;
             }
         }
+    }
+
+    /// Takes new base mesh settings in.
+    pub fn set_mesh(&mut self, mesh: MeshConfig) {
+        self.compiler.set_mesh(mesh);
+        self.mesh_changed = true;
     }
 
     /// True when nothing happened since the last publication, or nothing may be published.
@@ -182,40 +169,58 @@ impl Planner {
         });
     }
 
-    /// Follows events to their end.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        while let Some(first) = events.recv().await {
-            self.apply(first);
+    /// Follows events to their end, and new mesh settings meanwhile.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut meshes: mpsc::Receiver<MeshConfig>,
+    ) {
+        while self.next(&mut events, &mut meshes).await {
             if self.is_idle() {
                 continue;
             }
             let noticed = Instant::now();
-            self.gather(&mut events, noticed).await;
+            loop {
+                let rule = if self.is_endpoints_only() {
+                    ENDPOINTS
+                } else {
+                    CONFIGURATION
+                };
+                let left = rule.longest.saturating_sub(noticed.elapsed());
+                let more = self.next(&mut events, &mut meshes);
+                // A pause, or the end of events: what came so far counts in any case.
+                if !matches!(
+                    tokio::time::timeout(rule.quiet.min(left), more).await,
+                    Ok(true)
+                ) {
+                    break;
+                }
+            }
             self.publish(noticed);
         }
     }
 
-    async fn gather(&mut self, events: &mut mpsc::Receiver<Event>, noticed: Instant) {
-        loop {
-            let rule = if self.is_endpoints_only() {
-                ENDPOINTS
-            } else {
-                CONFIGURATION
-            };
-            let left = rule.longest.saturating_sub(noticed.elapsed());
-            match tokio::time::timeout(rule.quiet.min(left), events.recv()).await {
-                Ok(Some(event)) => self.apply(event),
-                // A pause, or the end of events: what came so far still counts.
-                Ok(None) | Err(_) => return,
-            }
+    /// Takes the next thing in; false at the end of events.
+    async fn next(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        meshes: &mut mpsc::Receiver<MeshConfig>,
+    ) -> bool {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => self.apply(event),
+                None => return false,
+            },
+            Some(mesh) = meshes.recv() => self.set_mesh(mesh),
         }
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lateen_resources::read_yaml;
+    use lateen_resources::{Object, read_yaml};
 
     fn service(name: &str) -> Vec<Arc<Object>> {
         let text = format!(
@@ -281,7 +286,8 @@ mod tests {
     async fn a_burst_becomes_one_configuration() {
         let (store, p) = planner();
         let (sender, receiver) = mpsc::channel(64);
-        let running = tokio::spawn(p.run(receiver));
+        let (_meshes, no_mesh) = mpsc::channel(1);
+        let running = tokio::spawn(p.run(receiver, no_mesh));
         sender.send(Event::Synced).await.expect("running");
         for i in 0..20 {
             for o in service(&format!("s{i}")) {

@@ -11,10 +11,11 @@ use hyper_util::server::conn::auto;
 use lateen_xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use lateen_xds_proto::istio::certificate_service::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+
+use lateen_process::Stop;
 
 use crate::ads::Ads;
 use crate::auth::{AuthLayer, Authenticator};
@@ -24,23 +25,6 @@ use crate::tls::{self, Reloaded};
 
 /// A first request may list five hundred extensions; a big mesh's names are longer.
 const LARGEST_REQUEST: usize = 16 << 20;
-
-/// Tells every server to stop.
-#[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
-
-impl Stop {
-    /// A signal and its trigger: send `true` to stop.
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (sender, Self(receiver))
-    }
-
-    /// Resolves when it is time; a trigger that is gone counts as given.
-    pub async fn wait(mut self) {
-        let _ = self.0.wait_for(|stop| *stop).await;
-    }
-}
 
 /// Binds an address, naming it in the error.
 ///
@@ -78,7 +62,7 @@ pub async fn xds_plain(listener: TcpListener, ads: Ads<Store>, stop: Stop) -> an
     });
     server()
         .add_service(ads_service(ads))
-        .serve_with_incoming_shutdown(incoming, stop.wait())
+        .serve_with_incoming_shutdown(incoming, stopped(stop))
         .await?;
     Ok(())
 }
@@ -99,7 +83,7 @@ pub async fn xds_secure(
         .layer(AuthLayer(authenticator))
         .add_service(ads_service(ads))
         .add_service(IstioCertificateServiceServer::new(ca))
-        .serve_with_incoming_shutdown(tls::accept(listener, config), stop.wait())
+        .serve_with_incoming_shutdown(tls::accept(listener, config), stopped(stop))
         .await?;
     Ok(())
 }
@@ -111,7 +95,7 @@ pub async fn xds_secure(
 pub async fn http(listener: TcpListener, router: Router, stop: Stop) -> anyhow::Result<()> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service)
-        .with_graceful_shutdown(stop.wait())
+        .with_graceful_shutdown(stopped(stop))
         .await?;
     Ok(())
 }
@@ -127,7 +111,7 @@ pub async fn https(
     stop: Stop,
 ) -> anyhow::Result<()> {
     let mut connections = tls::accept(listener, config);
-    let ended = stop.clone().wait();
+    let ended = stopped(stop.clone());
     tokio::pin!(ended);
     loop {
         let conn = tokio::select! {
@@ -145,9 +129,13 @@ pub async fn https(
     }
 }
 
+async fn stopped(stop: Stop) {
+    stop.stopped().await;
+}
+
 async fn until(stop: Stop, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
-        () = stop.wait() => {}
+        () = stopped(stop) => {}
     }
 }

@@ -22,6 +22,74 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Life of the control plane's own certificate; renewed at half.
 pub const SERVER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// A signing key with the certificates that lead to the root.
+pub struct Authority {
+    signer: CertificateAuthority,
+    /// Certificates between a leaf and the root, PEM; empty when the signer is the root.
+    between: Vec<String>,
+    root: String,
+}
+
+impl Authority {
+    /// A fresh self-signed root.
+    ///
+    /// # Errors
+    /// Key generation or signing failed.
+    pub fn self_signed(now: SystemTime) -> anyhow::Result<Self> {
+        let signer = CertificateAuthority::self_signed(ORGANIZATION, "", now)?;
+        let root = signer.cert_pem().to_owned();
+        Ok(Self {
+            signer,
+            between: Vec::new(),
+            root,
+        })
+    }
+
+    /// An authority as stored: certificate, key, and for an intermediate the chain up to the
+    /// root (`chain` without the root) and the root.
+    ///
+    /// # Errors
+    /// PEM that does not parse.
+    pub fn from_pem(
+        cert: &str,
+        key: &str,
+        chain: &str,
+        root: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let signer = CertificateAuthority::from_pem(cert, key)?;
+        let root = root
+            .filter(|r| !r.trim().is_empty())
+            .unwrap_or(cert)
+            .to_owned();
+        let is_root = root.trim() == cert.trim();
+        let between = match (is_root, chain.trim()) {
+            (true, _) => Vec::new(),
+            (false, "") => vec![cert.to_owned()],
+            (false, _) => vec![chain.to_owned()],
+        };
+        Ok(Self {
+            signer,
+            between,
+            root,
+        })
+    }
+
+    /// The root, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.root
+    }
+
+    /// The signing certificate, PEM.
+    pub fn cert_pem(&self) -> &str {
+        self.signer.cert_pem()
+    }
+
+    /// The signing key, PEM, for storage.
+    pub fn key_pem(&self) -> &str {
+        self.signer.key_pem()
+    }
+}
+
 /// DNS names of the control plane's certificate, in namespace `istio-system` or another.
 pub fn server_names(namespace: &str) -> Vec<String> {
     let mut names = Vec::new();
@@ -38,22 +106,23 @@ pub fn server_names(namespace: &str) -> Vec<String> {
 /// # Errors
 /// Signing failed.
 pub fn server_certificate(
-    authority: &CertificateAuthority,
+    authority: &Authority,
     names: &[String],
     now: SystemTime,
 ) -> anyhow::Result<(String, String)> {
     let common_name = names.first().map(String::as_str).unwrap_or_default();
     let subject = Subject::Server { common_name, names };
-    let issued = authority.issue(&subject, SERVER_LIFE, now)?;
-    Ok((
-        format!("{}{}", issued.cert_pem, authority.cert_pem()),
-        issued.key_pem,
-    ))
+    let issued = authority.signer.issue(&subject, SERVER_LIFE, now)?;
+    let mut chain = issued.cert_pem;
+    for certificate in authority.between.iter().chain([&authority.root]) {
+        chain.push_str(certificate);
+    }
+    Ok((chain, issued.key_pem))
 }
 
 /// `IstioCertificateService`: signs for whoever the caller proved to be.
 pub struct CaService {
-    authority: Arc<CertificateAuthority>,
+    authority: Arc<Authority>,
     trust_domain: Box<dyn Fn() -> String + Send + Sync>,
     metrics: Arc<Metrics>,
 }
@@ -62,7 +131,7 @@ impl CaService {
     /// A service over an authority; the trust domain is read at each request, since mesh
     /// configuration may change it.
     pub fn new(
-        authority: Arc<CertificateAuthority>,
+        authority: Arc<Authority>,
         trust_domain: impl Fn() -> String + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -87,9 +156,12 @@ impl CaService {
         let life = life(request.validity_duration);
         let leaf = self
             .authority
+            .signer
             .sign_request(&request.csr, &id, life, SystemTime::now())
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let cert_chain = vec![leaf, self.authority.cert_pem().to_owned()];
+        let mut cert_chain = vec![leaf];
+        cert_chain.extend(self.authority.between.iter().cloned());
+        cert_chain.push(self.authority.root.clone());
         Ok(IstioCertificateResponse { cert_chain })
     }
 }
@@ -122,12 +194,8 @@ mod tests {
     use lateen_identity::{certificate_info, signing_request};
 
     fn service() -> CaService {
-        let ca = CertificateAuthority::self_signed(ORGANIZATION, "", SystemTime::now());
-        CaService::new(
-            Arc::new(ca.expect("a root")),
-            || "cluster.local".into(),
-            Arc::default(),
-        )
+        let ca = Authority::self_signed(SystemTime::now()).expect("a root");
+        CaService::new(Arc::new(ca), || "cluster.local".into(), Arc::default())
     }
 
     fn request(csr: String, life: i64) -> IstioCertificateRequest {

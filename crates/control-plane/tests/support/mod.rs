@@ -10,21 +10,24 @@ use std::time::{Duration, Instant};
 use lateen_compile::EndpointOptions;
 use lateen_control_plane::ads::{Ads, Connections};
 use lateen_control_plane::metrics::Metrics;
-use lateen_control_plane::planner::{Event, Planner};
-use lateen_control_plane::serve::{self, Stop};
+use lateen_control_plane::planner::Planner;
+use lateen_control_plane::serve;
 use lateen_control_plane::store::Store;
 use lateen_model::MeshConfig;
+use lateen_process::stop;
 use lateen_resources::read_yaml;
+use lateen_sources::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// A control plane without files or cluster: objects come from the test.
 pub struct Plane {
     pub connections: Arc<Connections>,
     pub metrics: Arc<Metrics>,
     events: mpsc::Sender<Event>,
-    _stop: watch::Sender<bool>,
+    _stop: stop::Stopper,
+    _meshes: mpsc::Sender<MeshConfig>,
 }
 
 impl Plane {
@@ -35,8 +38,9 @@ impl Plane {
         let options = EndpointOptions { from_pods: true };
         let planner = Planner::new(store.clone(), mesh, options, "test".into());
         let (events, receiver) = mpsc::channel(1024);
-        tokio::spawn(planner.run(receiver));
-        let (trigger, stop) = Stop::new();
+        let (meshes, no_mesh) = mpsc::channel(1);
+        tokio::spawn(planner.run(receiver, no_mesh));
+        let (trigger, stop) = stop::pair();
         let listener = serve::bind("xDS", address).await.expect("a free port");
         let ads = Ads::new(store.clone(), connections.clone(), metrics.clone());
         tokio::spawn(async move { serve::xds_plain(listener, ads, stop).await.expect("serves") });
@@ -45,6 +49,7 @@ impl Plane {
             metrics,
             events,
             _stop: trigger,
+            _meshes: meshes,
         };
         plane.apply(yaml).await;
         plane.events.send(Event::Synced).await.expect("running");
