@@ -13,8 +13,12 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// The kubectl programs on PATH; the test needs at least one.
 fn kubectls() -> Vec<PathBuf> {
@@ -295,20 +299,7 @@ async fn port_forward_carries_connections_at_the_same_time() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("kubectl starts");
-        let mut stdout = child.stdout.take().expect("piped");
-        let mut seen = String::new();
-        let mut buffer = [0; 256];
-        while !seen.contains(" -> ") {
-            let read = stdout.read(&mut buffer).await.expect("readable");
-            assert!(read > 0, "{}: {seen}", kubectl.name());
-            seen.push_str(&text(&buffer[..read]));
-        }
-        let local: u16 = seen
-            .split(" -> ")
-            .next()
-            .and_then(|left| left.rsplit(':').next())
-            .and_then(|port| port.parse().ok())
-            .expect("the local port");
+        let local = local_port(&mut child).await;
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..8u8 {
             tasks.spawn(async move {
@@ -357,4 +348,124 @@ async fn a_long_session_outlives_the_keep_alive() {
         );
     });
     futures_util::future::join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_port_is_told_and_ends_the_command() {
+    for kubectl in Kubectl::all().await {
+        // A port that was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let mut command = kubectl.command(&["port-forward", "pod/one", &format!(":{port}")]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl starts");
+        let local = local_port(&mut child).await;
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", local))
+            .await
+            .expect("connected");
+        let mut back = Vec::new();
+        let read = stream.read_to_end(&mut back);
+        // The connection may end by a reset as well as by an orderly close.
+        let _ = tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .expect("it ends");
+        assert!(back.is_empty());
+        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output());
+        let errors = text(&output.await.expect("it ends").expect("readable").stderr);
+        let told = format!("error forwarding port {port} to pod one, uid : ");
+        assert!(errors.contains(&told), "{}: {errors}", kubectl.name());
+    }
+}
+
+/// Reads `Forwarding from 127.0.0.1:LOCAL -> PORT`.
+async fn local_port(child: &mut tokio::process::Child) -> u16 {
+    let stdout = child.stdout.as_mut().expect("piped");
+    let (mut seen, mut buffer) = (String::new(), [0; 256]);
+    while !seen.contains(" -> ") {
+        let read = stdout.read(&mut buffer).await.expect("readable");
+        assert!(read > 0, "it ended: {seen}");
+        seen.push_str(&text(&buffer[..read]));
+    }
+    let left = seen.split(" -> ").next().unwrap_or("");
+    left.rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("the local port")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_sends_its_size_and_keys() {
+    for kubectl in Kubectl::all().await {
+        // `script` gives kubectl a terminal; the fake agent answers each new size with a line.
+        let inner = kubectl.command(&["exec", "-it", "one", "--", "terminal"]);
+        let inner = inner.as_std();
+        let words: Vec<String> = std::iter::once(inner.get_program())
+            .chain(inner.get_args())
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let mut command = Command::new("script");
+        let line = format!("stty cols 101 rows 31; {}", words.join(" "));
+        command
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command.kill_on_drop(true);
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let mut child = command.spawn().expect("script starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let mut stdout = child.stdout.take().expect("piped");
+        let mut seen = String::new();
+        let talk = async {
+            let (mut buffer, mut typed) = ([0; 256], false);
+            while !seen.contains("typed: q") {
+                let read = stdout.read(&mut buffer).await.expect("readable");
+                assert!(read > 0, "{}: it ended: {seen}", kubectl.name());
+                seen.push_str(&text(&buffer[..read]));
+                if !typed && seen.contains("size 101x31") {
+                    stdin.write_all(b"q").await.expect("written");
+                    typed = true;
+                }
+            }
+        };
+        let name = kubectl.name();
+        tokio::time::timeout(Duration::from_secs(20), talk)
+            .await
+            .unwrap_or_else(|_| panic!("{name}"));
+        child.wait().await.expect("it ends");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_forward_by_plain_channels() {
+    let server = server::Server::start().await;
+    let path = "/api/v1/namespaces/default/pods/one/portforward";
+    let port = server.echo_port;
+    let mut request = format!("ws://{}{path}?ports={port}", server.address)
+        .into_client_request()
+        .expect("a request");
+    let offers = http::HeaderValue::from_static("v5.channel.k8s.io, v4.channel.k8s.io");
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", offers);
+    let (mut socket, _) = tokio_tungstenite::connect_async(request)
+        .await
+        .expect("101");
+    let mut next = async || match socket.next().await.expect("open").expect("well formed") {
+        Message::Binary(data) => data,
+        other => panic!("{other:?}"),
+    };
+    for channel in [0, 1] {
+        let port = port.to_le_bytes();
+        assert_eq!(next().await, Bytes::from(vec![channel, port[0], port[1]]));
+    }
+    socket
+        .send(Message::Binary(Bytes::from_static(b"\0hello")))
+        .await
+        .expect("sent");
+    let echoed = socket.next().await.expect("open").expect("well formed");
+    assert_eq!(echoed, Message::Binary(Bytes::from_static(b"\0hello")));
+    socket.close(None).await.expect("closed");
 }

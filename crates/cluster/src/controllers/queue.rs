@@ -66,7 +66,7 @@ pub struct Queue {
 /// The first back-off after a failure; doubles up to [`MAX_BACK_OFF`].
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 /// The longest back-off.
-const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+const MAX_BACK_OFF: Duration = Duration::from_secs(15);
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {

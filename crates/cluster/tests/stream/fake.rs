@@ -25,6 +25,9 @@ impl NodeRuntime for Host {
         _: &str,
         request: ExecRequest,
     ) -> Result<Session, RuntimeError> {
+        if request.tty {
+            return Ok(terminal());
+        }
         let piped = |wanted: bool| {
             if wanted {
                 Stdio::piped()
@@ -116,5 +119,38 @@ impl NodeRuntime for Host {
         Ok(Box::new(
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await?,
         ))
+    }
+}
+
+/// A program that prints the sizes of its terminal and ends at the first key.
+fn terminal() -> Session {
+    let (mut out, stdout) = tokio::io::duplex(1024);
+    let (stdin, mut input) = tokio::io::duplex(1024);
+    let (resize, mut sizes) = mpsc::channel(4);
+    let (done, exit) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut key = [0; 1];
+        loop {
+            tokio::select! {
+                Some((columns, rows)) = sizes.recv() => {
+                    let line = format!("size {columns}x{rows}\r\n");
+                    let _ = out.write_all(line.as_bytes()).await;
+                }
+                read = input.read(&mut key) => {
+                    let _ = out.write_all(b"typed: ").await;
+                    let _ = out.write_all(&key[..read.unwrap_or(0)]).await;
+                    break;
+                }
+            }
+        }
+        drop(out);
+        let _ = done.send(ExitStatus::Code(0));
+    });
+    Session {
+        stdin: Some(Box::new(stdin)),
+        stdout: Some(Box::new(stdout)),
+        stderr: None,
+        resize,
+        exit,
     }
 }
