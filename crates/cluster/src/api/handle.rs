@@ -36,6 +36,23 @@ pub struct UserInfo {
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
 }
 
+impl UserInfo {
+    /// The form of AdmissionReview and the review kinds.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut m = serde_json::Map::new();
+        m.insert("username".to_owned(), self.name.as_str().into());
+        if !self.uid.is_empty() {
+            m.insert("uid".to_owned(), self.uid.as_str().into());
+        }
+        m.insert("groups".to_owned(), self.groups.clone().into());
+        if !self.extra.is_empty() {
+            m.insert("extra".to_owned(), serde_json::json!(self.extra));
+        }
+        Value::Object(m)
+    }
+}
+
 /// What becomes of an object's dependents when it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
@@ -248,7 +265,8 @@ impl Api {
         ns: Option<&str>,
         object: Value,
     ) -> Result<Arc<Value>, ApiError> {
-        self.core.create(&self.request(), res, ns, object).await
+        let target = self.core.target(res)?;
+        self.core.create(&self.request(), &target, ns, object).await
     }
 
     /// Replaces an object (all but its status). A `metadata.resourceVersion` in the object is
@@ -262,8 +280,9 @@ impl Api {
         ns: Option<&str>,
         object: Value,
     ) -> Result<Arc<Value>, ApiError> {
+        let target = self.core.target(res)?;
         self.core
-            .update(&self.request(), res, ns, object, None)
+            .update(&self.request(), &target, ns, object, None)
             .await
     }
 
@@ -277,8 +296,9 @@ impl Api {
         ns: Option<&str>,
         object: Value,
     ) -> Result<Arc<Value>, ApiError> {
+        let target = self.core.target(res)?;
         self.core
-            .update(&self.request(), res, ns, object, Some("status"))
+            .update(&self.request(), &target, ns, object, Some("status"))
             .await
     }
 
@@ -314,7 +334,14 @@ impl Api {
     ) -> Result<Arc<Value>, ApiError> {
         let mut req = self.request();
         manager.clone_into(&mut req.field_manager);
-        self.core.apply(&req, res, ns, object, true).await
+        req.tracked = true;
+        let target = self.core.target(res)?;
+        let name = super::meta::name(&object).to_owned();
+        let (object, _) = self
+            .core
+            .apply(&req, &target, ns, &name, None, &object, true)
+            .await?;
+        Ok(object)
     }
 
     /// Deletes an object: `Ok(None)` when it is gone, `Ok(Some(object))` when grace or

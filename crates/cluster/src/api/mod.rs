@@ -1,11 +1,28 @@
 //! The Kubernetes-compatible API: kinds, requests, admission, discovery and the TLS server.
 
+mod admit;
+mod auth;
+mod bootstrap;
 pub mod core;
+mod crd;
+mod defaults;
+mod delete;
 pub mod error;
+mod events;
 pub mod handle;
+mod http;
+pub mod kinds;
+pub mod meta;
+mod patch;
 pub mod resource;
+mod scale;
+mod schema;
 pub mod selector;
 pub mod server;
+mod services;
+mod table;
+mod validate;
+mod write;
 
 pub use error::ApiError;
 pub use handle::{
@@ -14,3 +31,4 @@ pub use handle::{
 };
 pub use resource::Resource;
 pub use selector::Selectors;
+pub use server::{ApiServer, ApiServerOptions, ClusterPki, ServerError, ServerHandle, StaticToken};

@@ -1,0 +1,11 @@
+//! CustomResourceDefinitions: from the stored object to a served kind, and its schema rules.
+
+pub(crate) mod cleanup;
+mod definition;
+mod rules;
+mod structural;
+
+pub use definition::{
+    CrdVersion, has_cleanup, kind_of, origin, prepare, set_status, version_order,
+};
+pub use structural::{apply_defaults, prune, validate};

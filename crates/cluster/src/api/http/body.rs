@@ -1,0 +1,101 @@
+//! Bodies: reading a request's object in any of its encodings, writing answers.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use serde_json::Value;
+
+use super::protobuf;
+use crate::api::error::ApiError;
+
+/// Largest request body: what the usual server takes.
+const MAX_BODY: usize = 3 << 20;
+
+/// Body of every answer; the same type that streaming subresources answer with.
+pub(crate) type Body = crate::stream::Body;
+/// An answer.
+pub(crate) type Answer = Response<Body>;
+
+/// A body from bytes.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// An answer with the given type and bytes.
+pub(crate) fn answer(code: StatusCode, content_type: &str, bytes: impl Into<Bytes>) -> Answer {
+    let mut r = Response::new(full(bytes));
+    *r.status_mut() = code;
+    if let Ok(v) = HeaderValue::from_str(content_type) {
+        r.headers_mut().insert(header::CONTENT_TYPE, v);
+    }
+    r
+}
+
+/// A JSON answer.
+pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
+    let mut bytes = value.to_string().into_bytes();
+    bytes.push(b'\n');
+    answer(code, "application/json", bytes)
+}
+
+/// An error as a Status.
+pub(crate) fn error(e: &ApiError) -> Answer {
+    let code = StatusCode::from_u16(e.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut r = json(code, &e.status());
+    if e.code == 429 {
+        r.headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    r
+}
+
+/// Reads a whole request body.
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(c) => Ok(c.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {MAX_BODY}"),
+        )),
+        Err(e) => Err(ApiError::bad_request(format!("cannot read the body: {e}"))),
+    }
+}
+
+/// Decodes an object by its content type.
+pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
+    match content_type.split(';').next().unwrap_or_default().trim() {
+        ""
+        | "application/json"
+        | "application/merge-patch+json"
+        | "application/json-patch+json"
+        | "application/strategic-merge-patch+json" => from_json(bytes),
+        "application/yaml" | "application/apply-patch+yaml" => from_yaml(bytes),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes),
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other})"
+        ))),
+    }
+}
+
+fn from_json(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| ApiError::bad_request(format!("error decoding the body: {e}")))
+}
+
+fn from_yaml(bytes: &[u8]) -> Result<Value, ApiError> {
+    // Clients send JSON under this type as a rule.
+    if let Ok(v) = serde_json::from_slice(bytes) {
+        return Ok(v);
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| ApiError::bad_request(format!("error decoding the body: {e}")))?;
+    serde_saphyr::from_str(text)
+        .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))
+}

@@ -1,0 +1,189 @@
+//! Conversions between a kind's served versions and the one stored.
+
+use serde_json::{Value, json};
+
+use crate::api::meta;
+
+/// How served and stored forms differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conversion {
+    /// Only in `apiVersion`.
+    Version,
+    /// `events.k8s.io/v1` against the core Event.
+    Event,
+    /// `extensions/v1beta1` Deployment: the selector may be left out.
+    OldDeployment,
+    /// `extensions/v1beta1` Ingress: flat backends.
+    OldIngress,
+}
+
+/// Field names of an Event: core form, `events.k8s.io` form.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+impl Conversion {
+    /// From the stored to a served form.
+    pub fn to_served(self, object: &mut Value, api_version: &str) {
+        set_version(object, api_version);
+        match self {
+            Self::Version | Self::OldDeployment => {}
+            Self::Event => {
+                for (core, new) in EVENT_FIELDS {
+                    rename(object, core, new);
+                }
+            }
+            Self::OldIngress => ingress_to_old(object),
+        }
+    }
+
+    /// From a served to the stored form.
+    pub fn to_stored(self, object: &mut Value, api_version: &str) {
+        set_version(object, api_version);
+        match self {
+            Self::Version => {}
+            Self::Event => {
+                for (core, new) in EVENT_FIELDS {
+                    rename(object, new, core);
+                }
+            }
+            Self::OldDeployment => deployment_from_old(object),
+            Self::OldIngress => ingress_from_old(object),
+        }
+    }
+}
+
+fn set_version(object: &mut Value, api_version: &str) {
+    object["apiVersion"] = api_version.into();
+}
+
+fn rename(object: &mut Value, from: &str, to: &str) {
+    if let Some(v) = meta::remove(object, from) {
+        object[to] = v;
+    }
+}
+
+/// The old group defaulted the selector from the template's labels.
+fn deployment_from_old(object: &mut Value) {
+    let labels = &object["spec"]["template"]["metadata"]["labels"];
+    if object["spec"].is_object() && object["spec"]["selector"].is_null() && labels.is_object() {
+        object["spec"]["selector"] = json!({"matchLabels": labels});
+    }
+    meta::remove(&mut object["spec"], "rollbackTo");
+}
+
+fn backend_from_old(backend: &mut Value) {
+    let Some(name) = meta::remove(backend, "serviceName") else {
+        return;
+    };
+    let port = match meta::remove(backend, "servicePort") {
+        Some(Value::String(s)) => json!({"name": s}),
+        Some(n) => json!({"number": n}),
+        None => json!({}),
+    };
+    backend["service"] = json!({"name": name, "port": port});
+}
+
+fn backend_to_old(backend: &mut Value) {
+    let Some(service) = meta::remove(backend, "service") else {
+        return;
+    };
+    backend["serviceName"] = service["name"].clone();
+    let port = &service["port"];
+    backend["servicePort"] = if port["name"].is_string() {
+        port["name"].clone()
+    } else {
+        port["number"].clone()
+    };
+}
+
+fn each_path(object: &mut Value, mut f: impl FnMut(&mut Value)) {
+    let rules = object["spec"]
+        .get_mut("rules")
+        .and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten() {
+        let paths = rule
+            .get_mut("http")
+            .and_then(|h| h.get_mut("paths"))
+            .and_then(Value::as_array_mut);
+        paths.into_iter().flatten().for_each(&mut f);
+    }
+}
+
+fn ingress_from_old(object: &mut Value) {
+    if !object["spec"].is_object() {
+        return;
+    }
+    if let Some(mut backend) = meta::remove(&mut object["spec"], "backend") {
+        backend_from_old(&mut backend);
+        object["spec"]["defaultBackend"] = backend;
+    }
+    each_path(object, |p| {
+        if let Some(b) = p.get_mut("backend") {
+            backend_from_old(b);
+        }
+        if p.is_object() && p["pathType"].is_null() {
+            p["pathType"] = "ImplementationSpecific".into();
+        }
+    });
+}
+
+fn ingress_to_old(object: &mut Value) {
+    if !object["spec"].is_object() {
+        return;
+    }
+    if let Some(mut backend) = meta::remove(&mut object["spec"], "defaultBackend") {
+        backend_to_old(&mut backend);
+        object["spec"]["backend"] = backend;
+    }
+    each_path(object, |p| {
+        if let Some(b) = p.get_mut("backend") {
+            backend_to_old(b);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_ingress_backends_convert_both_ways() {
+        let old = json!({"apiVersion": "extensions/v1beta1", "kind": "Ingress", "spec": {
+            "backend": {"serviceName": "d", "servicePort": 80},
+            "rules": [{"http": {"paths": [
+                {"path": "/a", "backend": {"serviceName": "s", "servicePort": "http"}}]}}]}});
+        let mut o = old.clone();
+        Conversion::OldIngress.to_stored(&mut o, "networking.k8s.io/v1");
+        assert_eq!(o["spec"]["defaultBackend"]["service"]["port"]["number"], 80);
+        let p = &o["spec"]["rules"][0]["http"]["paths"][0];
+        assert_eq!(p["backend"]["service"]["port"]["name"], "http");
+        assert_eq!(p["pathType"], "ImplementationSpecific");
+        Conversion::OldIngress.to_served(&mut o, "extensions/v1beta1");
+        assert_eq!(o["spec"]["backend"], old["spec"]["backend"]);
+    }
+
+    #[test]
+    fn old_deployment_gets_its_selector_from_the_template() {
+        let mut o = json!({"spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
+        Conversion::OldDeployment.to_stored(&mut o, "apps/v1");
+        assert_eq!(o["spec"]["selector"]["matchLabels"]["app"], "x");
+    }
+
+    #[test]
+    fn events_have_two_forms() {
+        let mut e = json!({"regarding": {"name": "p"}, "note": "hi", "reason": "R"});
+        Conversion::Event.to_stored(&mut e, "v1");
+        assert_eq!(e["involvedObject"]["name"], "p");
+        assert_eq!(e["message"], "hi");
+        Conversion::Event.to_served(&mut e, "events.k8s.io/v1");
+        assert_eq!(e["note"], "hi");
+        assert!(e.get("message").is_none());
+    }
+}
