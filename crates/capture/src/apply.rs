@@ -104,19 +104,24 @@ fn pick(config: &Config) -> Result<Tool, ApplyError> {
             Tool::Nft,
         ]
     };
-    candidates
-        .iter()
-        .copied()
-        .find(|tool| match tool {
-            Tool::Iptables(kind) => answers(&format!("iptables{kind}-restore")),
-            Tool::Nft => answers("nft"),
-        })
-        .ok_or(ApplyError::NoTool)
+    let installed = |tool: &&Tool| match tool {
+        Tool::Iptables(kind) => answers(&format!("iptables{kind}-restore"), &["--version"]),
+        Tool::Nft => answers("nft", &["--version"]),
+    };
+    // A tool may be there without the kernel's part of it; then the next one gets its turn.
+    let works = |tool: &&&Tool| match tool {
+        Tool::Iptables(kind) => answers(&format!("iptables{kind}-save"), &["-t", "nat"]),
+        Tool::Nft => answers("nft", &["list", "tables"]),
+    };
+    let there: Vec<&Tool> = candidates.iter().filter(installed).collect();
+    let chosen = there.iter().find(works).or_else(|| there.first());
+    chosen.map(|tool| **tool).ok_or(ApplyError::NoTool)
 }
 
-fn answers(program: &str) -> bool {
+/// Whether a program can be run with these arguments and succeeds.
+fn answers(program: &str, args: &[&str]) -> bool {
     Command::new(program)
-        .arg("--version")
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -224,7 +229,7 @@ pub fn cleanup(config: &Config, sets: &[RuleSet]) -> Result<(), ApplyError> {
                 feed(&restore, &["--noflush", "--wait=30"], &input)?;
             }
         }
-        if answers("nft") {
+        if answers("nft", &["list", "tables"]) {
             feed("nft", &["-f", "-"], &nft::removal(set.family))?;
         }
         local_route(set, false)?;
