@@ -29,6 +29,7 @@ pub(super) fn volumes(
         json!({"name": "istio-token", "projected": {"sources": [{"serviceAccountToken": {
             "audience": audience, "expirationSeconds": 43200, "path": "istio-token"}}]}}),
         json!({"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}}),
+        json!({"name": "istio-ca-crl", "configMap": {"name": "istio-ca-crl", "optional": true}}),
     ];
     if let Some(name) = annotations.get(BOOTSTRAP_OVERRIDE) {
         list.push(json!({"name": "custom-bootstrap-volume", "configMap": {"name": name}}));
@@ -48,6 +49,7 @@ pub(super) fn mounts(annotations: &Annotations) -> Result<Vec<Value>, InjectErro
             "/var/run/secrets/workload-spiffe-credentials",
         ),
         mount("istiod-ca-cert", "/var/run/secrets/istio"),
+        mount("istio-ca-crl", "/var/run/secrets/istio/crl"),
         mount("istio-data", "/var/lib/istio/data"),
         mount("istio-envoy", "/etc/istio/proxy"),
         mount("istio-token", "/var/run/secrets/tokens"),

@@ -108,6 +108,12 @@ fn deployment(values: &Values, name: &str, settings: &Value) -> Result<Value, In
     }))
 }
 
+/// Secrets by fixed names, for Gateways that name certificate files: volume and secret.
+fn certificates(name: &str) -> [(String, String); 2] {
+    let short = name.strip_prefix("istio-").unwrap_or(name);
+    ["certs", "ca-certs"].map(|kind| (format!("{short}-{kind}"), format!("{name}-{kind}")))
+}
+
 fn pod(values: &Values, name: &str, settings: &Value) -> Result<Value, InstallError> {
     let failed = |problem: String| InstallError::Gateway {
         name: name.to_owned(),
@@ -138,12 +144,18 @@ fn pod(values: &Values, name: &str, settings: &Value) -> Result<Value, InstallEr
         "ports": ports,
         "env": variables(settings.get("env")),
         "resources": settings["resources"],
+        "volumeMounts": certificates(name).map(|(volume, _)| {
+            json!({"name": volume, "mountPath": format!("/etc/istio/{volume}"), "readOnly": true})
+        }),
     });
     let skeleton = json!({
         "metadata": {"labels": labels, "annotations": annotations},
         "spec": {
             "serviceAccountName": format!("{name}-service-account"),
             "containers": [container],
+            "volumes": certificates(name).map(|(volume, secret)| {
+                json!({"name": volume, "secret": {"secretName": secret, "optional": true}})
+            }),
         },
     });
     let workload = Workload {
