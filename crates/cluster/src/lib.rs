@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod controllers;
+pub mod local;
 pub mod network;
 pub mod node;
 pub mod store;
