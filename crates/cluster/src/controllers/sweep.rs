@@ -1,5 +1,5 @@
-//! Slow duties of a clock: events older than an hour, pods of nodes that are no more, and nodes
-//! whose agent stopped renewing its lease.
+//! Slow duties of a clock: pods of nodes that are no more, and nodes whose agent stopped renewing
+//! its lease. (Old events are the store's own duty.)
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,13 +9,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::object::{condition, format_time, list, name, namespace, text, time, uid};
-use crate::api::resource::{EVENTS, LEASES, NODES, PODS};
+use crate::api::resource::{LEASES, NODES, PODS};
 use crate::api::{Api, ApiError, DeleteOptions, Selectors};
 
 /// How often the sweep comes round.
 const ROUND: Duration = Duration::from_secs(10);
-/// How long an event is kept after it last happened, in seconds.
-const EVENT_LIFE: i64 = 3600;
 /// How long a node may leave its lease unrenewed, in seconds.
 const LEASE_GRACE: i64 = 40;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -30,7 +28,6 @@ pub async fn run(api: Api, shutdown: CancellationToken) {
         }
         let now = Timestamp::now();
         for (what, result) in [
-            ("events", old_events(&api, now).await),
             ("pods", lost_pods(&api).await),
             ("nodes", silent_nodes(&api, now).await),
         ] {
@@ -39,26 +36,6 @@ pub async fn run(api: Api, shutdown: CancellationToken) {
             }
         }
     }
-}
-
-async fn old_events(api: &Api, now: Timestamp) -> Result<(), ApiError> {
-    let (events, _) = api.list(&EVENTS, None, &Selectors::all()).await?;
-    for event in events.iter().filter(|event| expired(event, now)) {
-        let options = DeleteOptions::default().with_uid(uid(event));
-        ignore_missing(
-            api.delete(&EVENTS, Some(namespace(event)), name(event), options)
-                .await,
-        )?;
-    }
-    Ok(())
-}
-
-fn expired(event: &Value, now: Timestamp) -> bool {
-    let last = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime"]
-        .iter()
-        .find_map(|field| time(event, field))
-        .or_else(|| time(event, "/metadata/creationTimestamp"));
-    last.is_some_and(|last| now.as_second() - last.as_second() > EVENT_LIFE)
 }
 
 /// Deletes pods bound to nodes that do not exist: no agent will ever do it.
@@ -131,15 +108,6 @@ fn unknown_conditions(node: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_expire_by_their_last_time() {
-        let now: Timestamp = "2026-01-01T02:00:00Z".parse().expect("a time");
-        let event = |last: &str| json!({"lastTimestamp": last});
-        assert!(expired(&event("2026-01-01T00:59:59Z"), now));
-        assert!(!expired(&event("2026-01-01T01:30:00Z"), now));
-        assert!(!expired(&json!({}), now), "nothing is known of its age");
-    }
 
     #[test]
     fn a_lease_is_overdue_after_its_grace() {

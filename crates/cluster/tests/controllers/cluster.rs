@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lateen_cluster::api::resource::{NODES, PODS};
-use lateen_cluster::api::server::{ApiServer, ApiServerHandle, ApiServerOptions, ClusterPki};
+use lateen_cluster::api::server::{ApiServer, ApiServerOptions, ClusterPki, ServerHandle};
 use lateen_cluster::api::{Api, ApiError, DeleteOptions, Resource, Selectors};
 use lateen_cluster::controllers::{self, Options};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Cluster {
     /// The in-process client.
     pub api: Api,
-    _handle: ApiServerHandle,
+    _handle: ServerHandle,
     _folder: tempfile::TempDir,
     shutdown: CancellationToken,
     _tasks: JoinSet<()>,
