@@ -291,3 +291,61 @@ fn random_bytes_never_panic() {
         })
         .unwrap();
 }
+
+/// Replaces a random part of a value by something of another kind.
+fn mutate(value: &mut Value, random: &mut fastrand_lite::Random) {
+    let inner = match value {
+        Value::Object(map) if !map.is_empty() && random.below(5) > 0 => {
+            let at = random.below(map.len());
+            map.values_mut().nth(at)
+        }
+        Value::Array(list) if !list.is_empty() && random.below(5) > 0 => {
+            let at = random.below(list.len());
+            list.get_mut(at)
+        }
+        _ => None,
+    };
+    if let Some(inner) = inner {
+        return mutate(inner, random);
+    }
+    let others = [
+        json!(1),
+        json!(-1),
+        json!(1.5),
+        json!("x"),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!("1"),
+        json!([1]),
+        json!({"a": 1}),
+        json!(1e40),
+        json!("1s"),
+        json!(["x"]),
+        json!(18446744073709551615u64),
+    ];
+    *value = others[random.below(others.len())].clone();
+}
+
+#[test]
+fn wrong_values_are_refused_where_the_other_implementation_refuses_them() {
+    let (mut same, mut refused) = (0, 0);
+    for descriptor in pool().all_messages().filter(|d| !d.is_map_entry()) {
+        for seed in 0..3 {
+            let random = &mut fastrand_lite::Random(seed + 1000);
+            let mut value = message_json(&descriptor, random, 2);
+            mutate(&mut value, random);
+            let theirs = DynamicMessage::deserialize(descriptor.clone(), value.clone());
+            let ours = json::to_wire(descriptor.full_name(), &value);
+            assert_eq!(
+                ours.is_ok(),
+                theirs.is_ok(),
+                "{} {value}\n{ours:?}\n{theirs:?}",
+                descriptor.full_name()
+            );
+            same += 1;
+            refused += usize::from(ours.is_err());
+        }
+    }
+    assert!(refused > 500 && refused < same, "{refused} of {same}");
+}
