@@ -10,6 +10,7 @@ pub mod io;
 pub mod listener;
 pub mod logs;
 mod os;
+pub mod stats;
 pub mod tcp;
 pub mod tls;
 pub mod upstream;

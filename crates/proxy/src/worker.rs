@@ -19,6 +19,7 @@ use crate::http::stream::HttpContext;
 use crate::io::timer;
 use crate::listener::Listeners;
 use crate::logs::LogSinks;
+use crate::stats::Stats;
 use crate::tcp::TcpRecord;
 use crate::upstream::ClusterTable;
 use crate::upstream::table::SharedClusters;
@@ -78,6 +79,8 @@ pub struct Worker {
     pub listeners: Listeners,
     /// Access logs.
     pub logs: LogSinks,
+    /// Statistics.
+    pub stats: Rc<Stats>,
     snapshot: RefCell<Arc<Snapshot>>,
     date: RefCell<(u64, Rc<str>)>,
     draining: Cell<bool>,
@@ -90,10 +93,12 @@ pub struct Worker {
 impl Worker {
     /// A worker that serves nothing yet.
     pub fn new(options: WorkerOptions) -> Rc<Self> {
+        let stats = Rc::new(Stats::new(options.stats.clone()));
         Rc::new(Self {
             hostname: options.hostname.clone(),
             node_ip: options.node_ip,
-            clusters: ClusterTable::new(options.clusters.clone()),
+            clusters: ClusterTable::new(options.clusters.clone(), stats.clone(), options.index == 0),
+            stats,
             listeners: Listeners::default(),
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
@@ -228,13 +233,19 @@ impl Worker {
 
     /// Closes the record of a stream: log lines and statistics.
     pub fn close_stream(&self, record: &StreamRecord, http: &HttpContext) {
+        let ms = record.duration_ms();
+        http.stats.cells.downstream_rq_active.sub(1);
+        http.stats.finished(record.code, ms, record.flags);
+        if let Some(cluster) = &record.cluster {
+            cluster.stats.finished(record.code, ms, record.flags);
+        }
         if http.config.access_logs.is_empty() {
             return;
         }
         use lateen_proxy_core::access_log::Record as _;
         let input = FilterInput {
             code: record.code.into(),
-            duration_ms: record.duration_ms(),
+            duration_ms: ms,
             flags: record.flags,
             headers: &record.request,
             grpc_status: record.grpc_status(),

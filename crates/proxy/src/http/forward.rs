@@ -132,6 +132,7 @@ impl Stream<'_> {
             return self.overflow(out).await;
         };
         let policy = forward.retry_policy.as_deref().or(chosen.host.retry_policy.as_deref());
+        let _active = ActiveRequest::new(&cluster);
         let retries = Retries::new(policy, &self.record.request);
         let respects = self.http.router.respect_expected_rq_timeout;
         let timeouts =
@@ -171,6 +172,9 @@ impl Stream<'_> {
     ) {
         loop {
             self.record.attempts += 1;
+            if self.record.attempts > 1 {
+                tries.cluster.stats.cells.upstream_rq_retry.inc();
+            }
             self.number_attempt(tries);
             let attempt = self.attempt(body, out, tries).await;
             match attempt {
@@ -504,6 +508,23 @@ impl Stream<'_> {
         let attempts = tries.retries.avoidance();
         let avoid: &[Rc<Host>] = if attempts.is_some() { &tries.tried } else { &[] };
         tries.cluster.choose(tries.hash, avoid, attempts.unwrap_or(1))
+    }
+}
+
+/// Counts a request in flight to a cluster.
+struct ActiveRequest(Rc<ClusterState>);
+
+impl ActiveRequest {
+    fn new(cluster: &Rc<ClusterState>) -> Self {
+        cluster.stats.cells.upstream_rq_total.inc();
+        cluster.stats.cells.upstream_rq_active.add(1);
+        Self(cluster.clone())
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.stats.cells.upstream_rq_active.sub(1);
     }
 }
 

@@ -154,6 +154,7 @@ impl Server {
     async fn serve_request(&mut self, head: &RequestHead, start_ns: u64) -> bool {
         let protocol = if head.http_10 { Protocol::Http10 } else { Protocol::Http11 };
         self.record.begin(protocol, start_ns);
+        self.http.stats.cells.downstream_rq_active.add(1);
         let most = self.http.config.max_requests_per_connection;
         let last = most.is_some_and(|most| self.served >= most);
         if head.http_10 && !self.record.request.has_authority() {
@@ -186,6 +187,7 @@ impl Server {
     /// Answers what is not a request; the connection ends.
     async fn refuse(&mut self, reply: LocalReply<'_>, start_ns: u64) -> bool {
         self.record.begin(Protocol::Http11, start_ns);
+        self.http.stats.cells.downstream_rq_active.add(1);
         let mut out = Responder::H1 {
             io: &self.conn.io,
             writer: &mut self.writer,

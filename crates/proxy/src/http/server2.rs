@@ -129,6 +129,7 @@ async fn serve_stream(
     let (parts, body) = request.into_parts();
     let named = convert::from_request(&parts, &mut record.request);
     record.begin(Protocol::Http2, now_ns());
+    http.stats.cells.downstream_rq_active.add(1);
     let refused = (!named).then_some(Reject {
         status: 400,
         details: "missing_host_header",

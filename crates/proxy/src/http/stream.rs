@@ -19,13 +19,14 @@ use lateen_proxy_core::router::Request;
 use super::known::Known;
 use super::local::LocalReply;
 use super::reader::BodyReader;
-use super::record::{StreamRecord, now_ns};
+use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::source::RequestBody;
 use super::mutate::{self, Side};
 use super::{filters, sanitize};
 use crate::http1::Reject;
 use crate::io::Timer;
+use crate::stats::{HttpStats, Stats};
 
 /// A connection manager at work in one connection.
 #[derive(Debug)]
@@ -34,13 +35,18 @@ pub struct HttpContext {
     pub config: Arc<HttpConnectionManager>,
     /// The router's options.
     pub router: Router,
+    /// Statistics.
+    pub stats: Rc<HttpStats>,
 }
 
 impl HttpContext {
     /// The context of a connection manager.
-    pub fn new(config: Arc<HttpConnectionManager>) -> Self {
-        let router = config.router();
-        Self { config, router }
+    pub fn new(config: Arc<HttpConnectionManager>, stats: &Stats) -> Self {
+        Self {
+            router: config.router(),
+            stats: stats.http(&config.stat_prefix),
+            config,
+        }
     }
 }
 
@@ -101,6 +107,12 @@ impl Stream<'_> {
         out: &mut Responder<'_>,
         asks: Asks,
     ) {
+        let cells = &self.http.stats.cells;
+        cells.downstream_rq_total.inc();
+        match self.record.protocol {
+            Protocol::Http2 => cells.downstream_rq_http2_total.inc(),
+            _ => cells.downstream_rq_http1_total.inc(),
+        }
         let mut body = RequestBody::new(body);
         if body.complete {
             self.record.times.request_end = now_ns();
@@ -148,12 +160,14 @@ impl Stream<'_> {
         }
         match &chosen.route.action {
             RouteAction::DirectResponse(direct) => {
+                http.stats.cells.rq_direct_response.inc();
                 let text = std::str::from_utf8(&direct.body).unwrap_or_default();
                 let mut reply = LocalReply::new(direct.status, text, "direct_response");
                 reply.body = std::borrow::Cow::Borrowed(&direct.body);
                 self.reply(out, reply).await;
             }
             RouteAction::Redirect(redirect) => {
+                http.stats.cells.rq_redirect.inc();
                 let location =
                     rewrite::location(redirect, &chosen.route.matching, self.redirect_input());
                 let reply = LocalReply::new(redirect.code, "", "direct_response");

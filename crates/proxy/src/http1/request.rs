@@ -172,21 +172,23 @@ fn refusal(error: httparse::Error, input: &[u8]) -> Reject {
     match error {
         httparse::Error::HeaderValue => BAD_CHARACTERS,
         httparse::Error::TooManyHeaders => TOO_MANY,
-        httparse::Error::Version => LOW_VERSION,
-        // `GET /` and nothing else is HTTP/0.9; a lone LF or CR ends it.
-        httparse::Error::Token if is_http_09(input) => LOW_VERSION,
+        httparse::Error::Version | httparse::Error::Token if is_old(input) => LOW_VERSION,
         _ => BAD,
     }
 }
 
-fn is_http_09(input: &[u8]) -> bool {
+/// Whether the request line is of another version of HTTP: `GET /` and nothing
+/// else is HTTP/0.9.
+fn is_old(input: &[u8]) -> bool {
     let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
-    let line = line.trim_ascii_end();
-    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
-    let (Some(method), Some(path), None) = (words.next(), words.next(), words.next()) else {
+    let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
+    let (method, path) = (words.next(), words.next());
+    let (Some(method), Some(path)) = (method, path) else {
         return false;
     };
-    is_method(method) && path.starts_with(b"/")
+    let version = words.next();
+    let known = version.is_none_or(|v| v.starts_with(b"HTTP/"));
+    is_method(method) && path.starts_with(b"/") && known && words.next().is_none()
 }
 
 /// Envoy's fixed list (`allow_custom_methods` off).

@@ -21,6 +21,7 @@ use crate::conn::{Connection, PeerCertificate};
 use crate::http::record::now_ns;
 use crate::http::{server1, server2};
 use crate::io::{Buf, Io, Timer, timer};
+use crate::stats::{HttpStats, ListenerCells};
 use crate::tcp;
 use crate::worker::Worker;
 
@@ -63,14 +64,21 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
     let accepted_ns = now_ns();
     let io = Io::tcp(stream);
     let (listener, local) = hand_off(&worker, listener, &io);
+    let cells = worker.stats.listener(&listener.config.stat_prefix);
+    let _open = OpenConnection::new(cells.clone());
     let inspected = match inspect::run(&io, &listener.config, local).await {
         Ok(inspected) => inspected,
         Err(stopped) => {
             tracing::debug!(listener = %listener.config.name, ?stopped, "listener filters");
+            match stopped {
+                inspect::Stopped::Timeout => cells.downstream_pre_cx_timeout.inc(),
+                inspect::Stopped::Closed => cells.downstream_listener_filter_error.inc(),
+            }
             return;
         }
     };
     let Some(chain) = choose_chain(&listener, &io, &inspected) else {
+        cells.no_filter_chain_match.inc();
         return no_chain(&worker, &listener, io, inspected, accepted_ns);
     };
     let Some(conn) = secure(&worker, &listener, chain, io, inspected, accepted_ns).await else {
@@ -80,6 +88,46 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
     worker.remember(&conn);
     let _forget = Forget(&conn);
     run_filters(&conn, &listener).await;
+}
+
+/// Counts an open connection of a listener.
+struct OpenConnection(Rc<ListenerCells>);
+
+impl OpenConnection {
+    fn new(cells: Rc<ListenerCells>) -> Self {
+        cells.downstream_cx_total.inc();
+        cells.downstream_cx_active.add(1);
+        Self(cells)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.downstream_cx_active.sub(1);
+        self.0.downstream_cx_destroy.inc();
+    }
+}
+
+/// Counts an open connection of a connection manager, and its bytes at the end.
+struct OpenHttp<'c>(Rc<HttpStats>, &'c Connection);
+
+impl<'c> OpenHttp<'c> {
+    fn new(stats: &Rc<HttpStats>, conn: &'c Connection) -> Self {
+        stats.cells.downstream_cx_total.inc();
+        stats.cells.downstream_cx_active.add(1);
+        Self(stats.clone(), conn)
+    }
+}
+
+impl Drop for OpenHttp<'_> {
+    fn drop(&mut self) {
+        let (received, sent) = self.1.io.counts();
+        let cells = &self.0.cells;
+        cells.downstream_cx_active.sub(1);
+        cells.downstream_cx_destroy.inc();
+        cells.downstream_cx_rx_bytes_total.add(received);
+        cells.downstream_cx_tx_bytes_total.add(sent);
+    }
 }
 
 /// Takes the connection out of the worker's book however it ends.
@@ -262,7 +310,8 @@ async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
     for filter in &conn.chain.filters {
         match filter {
             NetworkFilter::HttpConnectionManager(config) => {
-                let http = listener.context(config);
+                let http = listener.context(config, &conn.worker.stats);
+                let _open = OpenHttp::new(&http.stats, conn);
                 let by_alpn = conn.alpn.as_deref() == Some(b"h2");
                 return match config.codec {
                     Codec::Http1 => server1::serve(conn.clone(), http, Buf::new()).await,

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::conn::Drain;
 use crate::http::stream::HttpContext;
 use crate::io::Timer;
+use crate::stats::Stats;
 use crate::worker::Worker;
 
 /// A listener in one worker.
@@ -51,12 +52,16 @@ impl ListenerState {
     }
 
     /// The context of a connection manager of this listener.
-    pub fn context(&self, config: &Arc<HttpConnectionManager>) -> Rc<HttpContext> {
+    pub fn context(
+        &self,
+        config: &Arc<HttpConnectionManager>,
+        stats: &Stats,
+    ) -> Rc<HttpContext> {
         let mut contexts = self.contexts.borrow_mut();
         if let Some((_, context)) = contexts.iter().find(|(c, _)| Arc::ptr_eq(c, config)) {
             return context.clone();
         }
-        let context = Rc::new(HttpContext::new(config.clone()));
+        let context = Rc::new(HttpContext::new(config.clone(), stats));
         contexts.push((config.clone(), context.clone()));
         context
     }

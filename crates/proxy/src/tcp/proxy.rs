@@ -11,13 +11,21 @@ use super::record::TcpRecord;
 use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
+use crate::upstream::host::Connected;
 use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited, connect};
 
 /// Serves a connection whose chain ends in a TCP proxy.
 pub async fn serve(conn: Rc<Connection>, config: Arc<TcpProxy>) {
+    let cells = conn.worker.stats.tcp(&config.stat_prefix);
+    cells.downstream_cx_total.inc();
     let mut record = TcpRecord::new(conn.clone());
     proxy(&conn, &config, &mut record).await;
     record.end_ns = now_ns();
+    cells.downstream_cx_rx_bytes_total.add(record.received);
+    cells.downstream_cx_tx_bytes_total.add(record.sent);
+    if record.cluster.is_none() {
+        cells.downstream_cx_no_route.inc();
+    }
     conn.worker.close_tcp(&record, &config.access_logs);
 }
 
@@ -32,7 +40,7 @@ async fn proxy(conn: &Rc<Connection>, config: &TcpProxy, record: &mut TcpRecord)
     };
     record.cluster = Some(cluster.clone());
     let timer = Timer::new();
-    let Some((host, upstream)) = open(conn, config, &cluster, record).await else {
+    let Some((host, upstream, _connected)) = open(conn, config, &cluster, record).await else {
         conn.io.reset_on_close();
         return;
     };
@@ -59,7 +67,6 @@ async fn proxy(conn: &Rc<Connection>, config: &TcpProxy, record: &mut TcpRecord)
         Ended::Downstream => upstream.reset_on_close(),
         Ended::Upstream => conn.io.reset_on_close(),
     }
-    host.connections.set(host.connections.get() - 1);
 }
 
 /// Connects, over to other hosts as often as configured.
@@ -68,10 +75,13 @@ async fn open(
     config: &TcpProxy,
     cluster: &Rc<ClusterState>,
     record: &mut TcpRecord,
-) -> Option<(Rc<Host>, Io)> {
+) -> Option<(Rc<Host>, Io, Connected)> {
     let options = ConnectOptions::default();
     let mut tried: Vec<Rc<Host>> = Vec::new();
-    let Some(_permit) = cluster.permit(0, Limited::Pending) else {
+    let (Some(permit), Some(_pending)) =
+        (cluster.permit(0, Limited::Connections), cluster.permit(0, Limited::Pending))
+    else {
+        cluster.stats.cells.upstream_cx_overflow.inc();
         record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
         return None;
     };
@@ -85,8 +95,8 @@ async fn open(
         record.host = Some(host.clone());
         match connect::open(cluster, &host, &options).await {
             Ok(io) => {
-                host.connections.set(host.connections.get() + 1);
-                return Some((host, io));
+                let connected = Connected::new(&host, &cluster.stats, permit);
+                return Some((host, io, connected));
             }
             Err(error) => {
                 host.note_failure(cluster);

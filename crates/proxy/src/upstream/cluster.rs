@@ -18,6 +18,7 @@ use super::breaker::{InFlight, Limited, Permit};
 use super::connect::{ClientTls, ConnectOptions};
 use super::host::Host;
 use crate::io::timer::now_ms;
+use crate::stats::ClusterStats;
 use crate::tls::TlsContexts;
 
 /// The hosts of a cluster at one moment.
@@ -54,11 +55,14 @@ impl IdleWatch {
 pub struct ClusterState {
     /// As configured.
     pub config: Arc<Cluster>,
+    /// Statistics.
+    pub stats: Rc<ClusterStats>,
     /// Counts of both priorities, shared by the workers.
     pub in_flight: [Arc<InFlight>; 2],
     hosts: RefCell<Rc<HostSet>>,
     balancer: Balancer,
     next_sweep: Cell<u64>,
+    counts_members: bool,
     /// Hosts made on the way (original destination).
     passing: RefCell<HashMap<SocketAddr, Rc<Host>>>,
     tls: Rc<TlsContexts>,
@@ -72,14 +76,18 @@ impl ClusterState {
     /// A cluster without hosts.
     pub fn new(
         config: Arc<Cluster>,
+        stats: Rc<ClusterStats>,
         in_flight: [Arc<InFlight>; 2],
         tls: Rc<TlsContexts>,
         idle: Rc<IdleWatch>,
+        counts_members: bool,
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             balancer: Balancer::default(),
             next_sweep: Cell::new(0),
+            counts_members,
             config,
+            stats,
             in_flight,
             hosts: RefCell::default(),
             passing: RefCell::default(),
@@ -131,7 +139,21 @@ impl ClusterState {
             host.remove();
         }
         self.balancer.update(&self.config, &hosts, assignment.as_deref());
+        self.stats.cells.membership_change.inc();
+        self.stats.cells.update_success.inc();
+        self.count_members(&hosts);
         *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
+    }
+
+    /// The gauges of members; every worker sees the same hosts, so only the
+    /// first one's count is kept.
+    fn count_members(&self, hosts: &[Rc<Host>]) {
+        if !self.counts_members {
+            return;
+        }
+        let healthy = hosts.iter().filter(|h| h.is_healthy()).count();
+        self.stats.cells.membership_total.set(hosts.len() as i64);
+        self.stats.cells.membership_healthy.set(healthy as i64);
     }
 
     /// Chooses a host; `avoid` names hosts tried before, for which up to
@@ -155,6 +177,7 @@ impl ClusterState {
         if balance::note(config, host, &hosts.hosts, result) {
             tracing::debug!(cluster = %self.config.name, host = %host.text, "ejected");
             self.balancer.refresh(&hosts.hosts);
+            self.count_members(&hosts.hosts);
         }
     }
 
@@ -171,6 +194,7 @@ impl ClusterState {
         let hosts = self.hosts();
         if balance::sweep(config, &hosts.hosts) {
             self.balancer.refresh(&hosts.hosts);
+            self.count_members(&hosts.hosts);
         }
     }
 

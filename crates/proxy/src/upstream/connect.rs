@@ -92,7 +92,7 @@ async fn h1(
     let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
         return Err(ConnectError::Overflow);
     };
-    let connected = Connected::new(host, permit);
+    let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
     let client = Box::new(H1Client::new(io, connected));
     if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
@@ -100,6 +100,7 @@ async fn h1(
         let client = h2_over(cluster, host, io, connected).await?;
         return Ok((HttpConnection::H2(client.begin()), false));
     }
+    cluster.stats.cells.upstream_cx_http1_total.inc();
     Ok((HttpConnection::H1(client), false))
 }
 
@@ -112,7 +113,10 @@ fn connection_permit(cluster: &ClusterState, host: &Host, priority: usize) -> Op
             &cluster.config.circuit_breakers[priority],
             Limited::Connections,
         )),
-        None => None,
+        None => {
+            cluster.stats.cells.upstream_cx_overflow.inc();
+            None
+        }
     }
 }
 
@@ -168,7 +172,7 @@ async fn h2(
         return Err(ConnectError::Overflow);
     };
     let opening = Opening::begin(host);
-    let connected = Connected::new(host, permit);
+    let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
     let client = h2_over(cluster, host, io, connected).await?;
     drop(opening);
@@ -220,6 +224,7 @@ async fn h2_over(
             *client.reason.borrow_mut() = outcome;
         }
     });
+    cluster.stats.cells.upstream_cx_http2_total.inc();
     host.put_stream(client.clone());
     cluster.watch_idle(host);
     Ok(client)
@@ -283,7 +288,19 @@ pub async fn open(
     let now = timer::now_ms();
     timer.set(timer::deadline(now, Some(cluster.config.connect_timeout)));
     let outcome = timer.race(open_now(cluster, host, options)).await;
-    outcome.unwrap_or(Err(ConnectError::Timeout))
+    let cells = &cluster.stats.cells;
+    match outcome {
+        Some(Ok(io)) => Ok(io),
+        Some(Err(error)) => {
+            cells.upstream_cx_connect_fail.inc();
+            Err(error)
+        }
+        None => {
+            cells.upstream_cx_connect_fail.inc();
+            cells.upstream_cx_connect_timeout.inc();
+            Err(ConnectError::Timeout)
+        }
+    }
 }
 
 async fn open_now(

@@ -17,6 +17,7 @@ use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
 use crate::io::Io;
 use crate::io::timer::now_ms;
+use crate::stats::ClusterStats;
 
 /// An endpoint of a cluster in one worker.
 #[derive(Debug)]
@@ -138,6 +139,11 @@ impl Host {
         self.streams.borrow_mut().clear();
     }
 
+    /// Whether it takes traffic as a healthy host.
+    pub fn is_healthy(&self) -> bool {
+        self.endpoint.health.is_healthy() && self.monitor.borrow().ejected_at.is_none()
+    }
+
     /// An answer came from this host.
     pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
         cluster.note(self, HostResult::Status(status));
@@ -175,14 +181,18 @@ impl Host {
 #[derive(Debug)]
 pub struct Connected {
     count: Rc<Cell<u32>>,
+    stats: Rc<ClusterStats>,
     _permit: Permit,
 }
 
 impl Connected {
-    pub(super) fn new(host: &Host, permit: Permit) -> Self {
+    pub(crate) fn new(host: &Host, stats: &Rc<ClusterStats>, permit: Permit) -> Self {
         host.connections.set(host.connections.get() + 1);
+        stats.cells.upstream_cx_total.inc();
+        stats.cells.upstream_cx_active.add(1);
         Self {
             count: host.connections.clone(),
+            stats: stats.clone(),
             _permit: permit,
         }
     }
@@ -191,6 +201,7 @@ impl Connected {
 impl Drop for Connected {
     fn drop(&mut self) {
         self.count.set(self.count.get() - 1);
+        self.stats.cells.upstream_cx_active.sub(1);
     }
 }
 
@@ -260,7 +271,8 @@ pub struct H2Client {
     most: u32,
     most_requests: u32,
     idle_since: Cell<u64>,
-    connected: Connected,
+    /// Held for its drop: the connection counts until this goes.
+    _connected: Connected,
 }
 
 impl H2Client {
@@ -281,7 +293,7 @@ impl H2Client {
             most,
             most_requests: most_requests.unwrap_or(u32::MAX),
             idle_since: Cell::new(now_ms()),
-            connected,
+            _connected: connected,
         }
     }
 

@@ -11,6 +11,7 @@ use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
 use super::breaker::InFlight;
 use super::cluster::{ClusterState, IdleWatch};
 use super::dns;
+use crate::stats::Stats;
 use crate::tls::TlsContexts;
 
 /// What the workers of one process share: breaker counts by cluster name.
@@ -34,6 +35,8 @@ impl SharedClusters {
 #[derive(Debug)]
 pub struct ClusterTable {
     shared: Arc<SharedClusters>,
+    stats: Rc<Stats>,
+    first_worker: bool,
     snapshot: RefCell<Arc<Snapshot>>,
     states: RefCell<HashMap<Name, Rc<ClusterState>, foldhash::fast::RandomState>>,
     /// TLS configurations.
@@ -44,9 +47,11 @@ pub struct ClusterTable {
 
 impl ClusterTable {
     /// A table without clusters.
-    pub fn new(shared: Arc<SharedClusters>) -> Self {
+    pub fn new(shared: Arc<SharedClusters>, stats: Rc<Stats>, first_worker: bool) -> Self {
         Self {
             shared,
+            stats,
+            first_worker,
             snapshot: RefCell::default(),
             states: RefCell::default(),
             tls: Rc::default(),
@@ -84,9 +89,11 @@ impl ClusterTable {
         let (name, config) = snapshot.clusters.get_key_value(name)?;
         let state = ClusterState::new(
             config.clone(),
+            self.stats.cluster(&config.stat_name),
             self.shared.get(name),
             self.tls.clone(),
             self.idle.clone(),
+            self.first_worker,
         );
         if let Some(assignment) = endpoints(&snapshot, config) {
             state.set_assignment(assignment);

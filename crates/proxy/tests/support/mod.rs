@@ -358,7 +358,7 @@ pub fn read_message(stream: &mut TcpStream) -> Option<String> {
     loop {
         if let Some(end) = find(&bytes, b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
+            let length: Option<usize> = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
             let whole = match length {
                 Some(length) => bytes.len() >= end + 4 + length,
                 None if head.contains("transfer-encoding: chunked") => {

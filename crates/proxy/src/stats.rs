@@ -1,0 +1,291 @@
+//! The counters Envoy's users look at, one set of cells per worker: listeners,
+//! connection managers, clusters, TCP proxies. Handles are made at first use.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use lateen_proxy_core::config::Name;
+use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::stats::{Counter, Gauge, Histogram, Registry, Scope};
+
+/// Counters by class of status, 1xx to 5xx, and by status.
+#[derive(Debug)]
+struct Codes {
+    scope: Scope,
+    prefix: &'static str,
+    classes: [Counter; 5],
+    codes: RefCell<HashMap<u16, Counter>>,
+    by_code: bool,
+}
+
+impl Codes {
+    fn new(registry: &Registry, scope: &Scope, prefix: &'static str, by_code: bool) -> Self {
+        Self {
+            classes: std::array::from_fn(|i| {
+                registry.counter(&scope.code_class(prefix, i as u16 + 1))
+            }),
+            scope: scope.clone(),
+            prefix,
+            codes: RefCell::default(),
+            by_code,
+        }
+    }
+
+    fn count(&self, registry: &Registry, status: u16) {
+        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.inc();
+        }
+        if self.by_code {
+            let mut codes = self.codes.borrow_mut();
+            let code = codes
+                .entry(status)
+                .or_insert_with(|| registry.counter(&self.scope.code(self.prefix, status)));
+            code.inc();
+        }
+    }
+}
+
+macro_rules! cells {
+    ($(#[$doc:meta])* $name:ident { $($kind:ident $field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        #[expect(missing_docs, reason = "each field is Envoy's statistic of the same name")]
+        pub struct $name { $(pub $field: cells!(@type $kind),)* }
+
+        impl $name {
+            fn make(registry: &Registry, scope: &Scope) -> Self {
+                Self { $($field: cells!(@make $kind, registry, scope, $field),)* }
+            }
+        }
+    };
+    (@type counter) => { Counter };
+    (@type gauge) => { Gauge };
+    (@type histogram) => { Histogram };
+    (@make counter, $r:ident, $s:ident, $f:ident) => { $r.counter(&$s.stat(stringify!($f))) };
+    (@make gauge, $r:ident, $s:ident, $f:ident) => { $r.gauge(&$s.stat(stringify!($f))) };
+    (@make histogram, $r:ident, $s:ident, $f:ident) => { $r.histogram(&$s.stat(stringify!($f))) };
+}
+
+cells! {
+    /// A listener's statistics.
+    ListenerCells {
+        counter downstream_cx_total,
+        gauge downstream_cx_active,
+        counter downstream_cx_destroy,
+        counter no_filter_chain_match,
+        counter downstream_pre_cx_timeout,
+        counter downstream_listener_filter_error,
+        counter downstream_cx_overflow,
+    }
+}
+
+cells! {
+    /// A connection manager's statistics.
+    HttpCells {
+        counter downstream_cx_total,
+        gauge downstream_cx_active,
+        counter downstream_cx_destroy,
+        counter downstream_cx_http1_total,
+        counter downstream_cx_http2_total,
+        counter downstream_cx_rx_bytes_total,
+        counter downstream_cx_tx_bytes_total,
+        counter downstream_cx_upgrades_total,
+        counter downstream_rq_total,
+        counter downstream_rq_http1_total,
+        counter downstream_rq_http2_total,
+        counter downstream_rq_completed,
+        gauge downstream_rq_active,
+        counter downstream_rq_rx_reset,
+        counter downstream_rq_idle_timeout,
+        counter downstream_rq_timeout,
+        counter no_route,
+        counter no_cluster,
+        counter rq_redirect,
+        counter rq_direct_response,
+        counter rq_total,
+        histogram downstream_rq_time,
+    }
+}
+
+cells! {
+    /// A cluster's statistics.
+    ClusterCells {
+        counter upstream_cx_total,
+        gauge upstream_cx_active,
+        counter upstream_cx_connect_fail,
+        counter upstream_cx_connect_timeout,
+        counter upstream_cx_overflow,
+        counter upstream_cx_http1_total,
+        counter upstream_cx_http2_total,
+        counter upstream_cx_none_healthy,
+        counter upstream_rq_total,
+        gauge upstream_rq_active,
+        counter upstream_rq_completed,
+        counter upstream_rq_pending_overflow,
+        counter upstream_rq_retry,
+        counter upstream_rq_retry_limit_exceeded,
+        counter upstream_rq_retry_overflow,
+        counter upstream_rq_timeout,
+        counter upstream_rq_per_try_timeout,
+        counter upstream_rq_rx_reset,
+        gauge membership_total,
+        gauge membership_healthy,
+        counter membership_change,
+        counter update_success,
+        histogram upstream_rq_time,
+    }
+}
+
+cells! {
+    /// A TCP proxy's statistics.
+    TcpCells {
+        counter downstream_cx_total,
+        counter downstream_cx_no_route,
+        counter downstream_cx_rx_bytes_total,
+        counter downstream_cx_tx_bytes_total,
+        counter idle_timeout,
+        counter max_downstream_connection_duration,
+    }
+}
+
+/// A connection manager's statistics with those by status.
+#[derive(Debug)]
+pub struct HttpStats {
+    /// Plain cells.
+    pub cells: HttpCells,
+    codes: Codes,
+    registry: Registry,
+}
+
+impl HttpStats {
+    /// Counts a finished stream.
+    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags) {
+        let cells = &self.cells;
+        cells.downstream_rq_completed.inc();
+        cells.downstream_rq_time.record(ms);
+        self.codes.count(&self.registry, status);
+        let has = |flag: ResponseFlags| flags.0 & flag.0 != 0;
+        if has(ResponseFlags::NO_ROUTE_FOUND) {
+            cells.no_route.inc();
+        }
+        if has(ResponseFlags::NO_CLUSTER_FOUND) {
+            cells.no_cluster.inc();
+        }
+        if has(ResponseFlags::STREAM_IDLE_TIMEOUT) {
+            cells.downstream_rq_idle_timeout.inc();
+        }
+        if has(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION) {
+            cells.downstream_rq_rx_reset.inc();
+        }
+    }
+}
+
+/// A cluster's statistics with those by status.
+#[derive(Debug)]
+pub struct ClusterStats {
+    /// Plain cells.
+    pub cells: ClusterCells,
+    codes: Codes,
+    registry: Registry,
+}
+
+impl ClusterStats {
+    /// Counts a finished request.
+    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags) {
+        let cells = &self.cells;
+        cells.upstream_rq_completed.inc();
+        cells.upstream_rq_time.record(ms);
+        self.codes.count(&self.registry, status);
+        let has = |flag: ResponseFlags| flags.0 & flag.0 != 0;
+        if has(ResponseFlags::NO_HEALTHY_UPSTREAM) {
+            cells.upstream_cx_none_healthy.inc();
+        }
+        if has(ResponseFlags::UPSTREAM_OVERFLOW) {
+            cells.upstream_rq_pending_overflow.inc();
+        }
+        if has(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT) {
+            cells.upstream_rq_timeout.inc();
+        }
+        if has(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED) {
+            cells.upstream_rq_retry_limit_exceeded.inc();
+        }
+        if has(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION)
+            || has(ResponseFlags::UPSTREAM_REMOTE_RESET)
+        {
+            cells.upstream_rq_rx_reset.inc();
+        }
+    }
+}
+
+/// The statistics of a worker.
+#[derive(Debug)]
+pub struct Stats {
+    registry: Registry,
+    listeners: RefCell<HashMap<Name, Rc<ListenerCells>>>,
+    http: RefCell<HashMap<Name, Rc<HttpStats>>>,
+    clusters: RefCell<HashMap<Name, Rc<ClusterStats>>>,
+    tcp: RefCell<HashMap<Name, Rc<TcpCells>>>,
+}
+
+fn cached<T>(map: &RefCell<HashMap<Name, Rc<T>>>, name: &Name, make: impl FnOnce() -> T) -> Rc<T> {
+    map.borrow_mut().entry(name.clone()).or_insert_with(|| Rc::new(make())).clone()
+}
+
+impl Stats {
+    /// The cells of one worker in a registry.
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            listeners: RefCell::default(),
+            http: RefCell::default(),
+            clusters: RefCell::default(),
+            tcp: RefCell::default(),
+        }
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A listener's.
+    pub fn listener(&self, prefix: &Name) -> Rc<ListenerCells> {
+        let registry = &self.registry;
+        cached(&self.listeners, prefix, || {
+            ListenerCells::make(registry, &Scope::listener(prefix))
+        })
+    }
+
+    /// A connection manager's.
+    pub fn http(&self, prefix: &Name) -> Rc<HttpStats> {
+        let registry = &self.registry;
+        cached(&self.http, prefix, || {
+            let scope = Scope::http(prefix);
+            HttpStats {
+                cells: HttpCells::make(registry, &scope),
+                codes: Codes::new(registry, &scope, "downstream_rq", false),
+                registry: registry.clone(),
+            }
+        })
+    }
+
+    /// A cluster's.
+    pub fn cluster(&self, name: &Name) -> Rc<ClusterStats> {
+        let registry = &self.registry;
+        cached(&self.clusters, name, || {
+            let scope = Scope::cluster(name);
+            ClusterStats {
+                cells: ClusterCells::make(registry, &scope),
+                codes: Codes::new(registry, &scope, "upstream_rq", true),
+                registry: registry.clone(),
+            }
+        })
+    }
+
+    /// A TCP proxy's.
+    pub fn tcp(&self, prefix: &Name) -> Rc<TcpCells> {
+        let registry = &self.registry;
+        cached(&self.tcp, prefix, || TcpCells::make(registry, &Scope::tcp(prefix)))
+    }
+}
