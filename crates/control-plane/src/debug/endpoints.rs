@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use lateen_model::{EndpointAddress, ProxyKey, Resolution};
 use lateen_xds::{Context, ResourceType, endpoint, names};
-use lateen_xds_proto::json::from_message;
+use lateen_xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use lateen_xds_proto::json::{PrintOptions, from_wire_with};
+use lateen_xds_proto::{Message as _, Name as _};
 use serde_json::{Map, Value, json};
 
 use super::{DebugState, dump};
@@ -51,14 +53,20 @@ pub fn all(s: &DebugState) -> Value {
                 let name =
                     names::outbound(port.number, subset.unwrap_or_default(), &service.hostname);
                 let a = endpoint::assignment(cx, &name, service, port, subset);
-                out.push(
-                    from_message(&a)
-                        .unwrap_or_else(|e| json!({"clusterName": name, "error": e.to_string()})),
-                );
+                out.push(print(&a));
             }
         }
     }
     Value::Array(out)
+}
+
+fn print(a: &ClusterLoadAssignment) -> Value {
+    let printed = from_wire_with(
+        &ClusterLoadAssignment::full_name(),
+        &a.encode_to_vec(),
+        &PrintOptions::camel(),
+    );
+    printed.unwrap_or_else(|e| json!({"clusterName": a.cluster_name, "error": e.to_string()}))
 }
 
 /// Load assignments of one proxy.
