@@ -1,1 +1,13 @@
-//! The proxy's protobuf door: bootstrap, ADS client, decode, ACK and NACK.
+//! The proxy's protobuf door: bootstrap, ADS client, decoding into `proxy-core` values, ACK and
+//! NACK with the field path, raw resources for the config dump.
+pub mod ads;
+pub mod bootstrap;
+pub mod decode;
+pub mod error;
+pub mod kind;
+pub mod sidecar;
+pub mod world;
+
+pub use error::DecodeError;
+pub use kind::Kind;
+pub use world::World;

@@ -1,7 +1,7 @@
 //! Configuration of Istio's own filters: metrics, ALPN, metadata exchange.
 use std::time::Duration;
 
-use super::{Name, Value};
+use super::Name;
 
 /// Which side of a call a proxy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -73,8 +73,6 @@ pub struct PeerMetadata {
     pub shared_with_upstream: bool,
     /// Further labels to send.
     pub additional_labels: Vec<Name>,
-    /// The configuration as it came, for dumps.
-    pub raw: Value,
 }
 
 /// TCP metadata exchange filter.

@@ -52,6 +52,9 @@ pub type ResourceMap<T> = Arc<HashMap<Name, Arc<T>>>;
 pub struct Snapshot {
     /// Grows by one with every published snapshot of this process.
     pub generation: u64,
+    /// All initial resources arrived (or their time is over): ports may open, `/ready` may say LIVE.
+    /// Once true it stays true.
+    pub initialized: bool,
     /// Listeners by name, static and dynamic.
     pub listeners: ResourceMap<Listener>,
     /// Clusters by name, static and dynamic.

@@ -1,0 +1,10 @@
+//! The ADS client: one state machine for both forms of the protocol, a socket loop that carries it,
+//! gRPC framing over HTTP/2, and connections to the management server.
+mod client;
+mod connect;
+mod grpc;
+mod state;
+
+pub use client::{AdsClient, Handle, Options, start};
+pub use connect::{ClusterConnector, Connect, Stream};
+pub use state::{Request, Response, State};

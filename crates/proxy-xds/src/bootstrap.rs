@@ -1,0 +1,311 @@
+//! Envoy's bootstrap: YAML or JSON text to checked settings and raw static resources.
+#![expect(deprecated, reason = "an old field must be refused, not passed over")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::bootstrap::{Admin, Ads, Bootstrap, Node, StatsMatcher, XdsMode};
+use lateen_proxy_core::config::{Name, Value};
+use lateen_xds_proto::envoy::config::bootstrap::v3 as pb;
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::config::metrics::v3 as metrics;
+use lateen_xds_proto::{Message, json};
+
+use crate::decode;
+use crate::error::{At, DecodeError, Result, refuse};
+
+const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// Raw static resources: (name, wire bytes).
+#[derive(Clone, Debug, Default)]
+pub struct StaticResources {
+    /// Listeners.
+    pub listeners: Vec<(Name, Arc<[u8]>)>,
+    /// Clusters.
+    pub clusters: Vec<(Name, Arc<[u8]>)>,
+    /// Secrets.
+    pub secrets: Vec<(Name, Arc<[u8]>)>,
+}
+
+/// A loaded bootstrap.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Settings of the process.
+    pub bootstrap: Bootstrap,
+    /// The node as it is sent to the management server.
+    pub node: core::Node,
+    /// Static resources, not decoded yet.
+    pub fixed: StaticResources,
+    /// The bootstrap's wire bytes, for the config dump.
+    pub raw: Arc<[u8]>,
+    /// Fields that were passed over (only with `allow_unknown`).
+    pub unknown: Vec<String>,
+}
+
+/// Why a bootstrap is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct BootstrapError {
+    /// Which text: a file name or a flag.
+    pub file: String,
+    /// Line and column where the text itself is wrong, or the field path.
+    pub problem: String,
+}
+
+impl fmt::Display for BootstrapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.problem)
+    }
+}
+
+/// A piece of bootstrap text and where it is from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// File name, or `--config-yaml`.
+    pub name: &'a str,
+    /// YAML or JSON.
+    pub text: &'a str,
+}
+
+/// Flags that change a bootstrap.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--service-node`.
+    pub service_node: Option<String>,
+    /// `--service-cluster`.
+    pub service_cluster: Option<String>,
+    /// `--service-zone`.
+    pub service_zone: Option<String>,
+    /// `--allow-unknown-static-fields`.
+    pub allow_unknown: bool,
+}
+
+/// Loads a bootstrap from one or more texts; later ones are merged over earlier ones as protobuf
+/// merges: scalars replace, lists are joined.
+///
+/// # Errors
+/// When a text is no YAML or JSON, has fields that are not known, or asks for what is not done.
+pub fn load(sources: &[Source<'_>], overrides: &Overrides) -> std::result::Result<Loaded, BootstrapError> {
+    let mut wire = Vec::new();
+    let mut unknown = Vec::new();
+    for source in sources {
+        let fail = |problem: String| BootstrapError { file: source.name.to_owned(), problem };
+        let value: serde_json::Value = serde_saphyr::from_str(source.text).map_err(|e| fail(e.to_string()))?;
+        if !value.is_object() {
+            return Err(fail("a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into()));
+        }
+        let options = json::ParseOptions { allow_unknown: overrides.allow_unknown, ..json::ParseOptions::default() };
+        let parsed = json::to_wire_with(MESSAGE, &value, &options).map_err(|e| fail(e.to_string()))?;
+        // Wire bytes one after the other are a merge.
+        wire.extend_from_slice(&parsed.wire);
+        unknown.extend(parsed.unknown);
+    }
+    let file = sources.first().map_or("bootstrap", |s| s.name).to_owned();
+    let fail = |e: DecodeError| BootstrapError { file: file.clone(), problem: e.to_string() };
+    let mut message = pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;
+    apply(&mut message, overrides);
+    let mut loaded = from_message(&message).map_err(fail)?;
+    loaded.unknown = unknown;
+    Ok(loaded)
+}
+
+fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {
+    let node = message.node.get_or_insert_with(core::Node::default);
+    if let Some(id) = &overrides.service_node {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = &overrides.service_cluster {
+        node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = &overrides.service_zone {
+        node.locality.get_or_insert_with(core::Locality::default).zone.clone_from(zone);
+    }
+}
+
+/// Takes a bootstrap message apart.
+///
+/// # Errors
+/// When it asks for what is not done.
+pub fn from_message(m: &pb::Bootstrap) -> Result<Loaded> {
+    let mut node = m.node.clone().unwrap_or_default();
+    node.user_agent_name = "envoy".to_owned();
+    node.user_agent_version_type = Some(core::node::UserAgentVersionType::UserAgentBuildVersion(build_version()));
+    let fixed = m.static_resources.clone().unwrap_or_default();
+    Ok(Loaded {
+        bootstrap: settings(m, &node)?,
+        node,
+        fixed: StaticResources {
+            listeners: fixed.listeners.iter().map(|l| (l.name.as_str().into(), l.encode_to_vec().into())).collect(),
+            clusters: fixed.clusters.iter().map(|c| (c.name.as_str().into(), c.encode_to_vec().into())).collect(),
+            secrets: fixed.secrets.iter().map(|s| (s.name.as_str().into(), s.encode_to_vec().into())).collect(),
+        },
+        raw: m.encode_to_vec().into(),
+        unknown: vec![],
+    })
+}
+
+/// The Envoy version whose behaviour this proxy reproduces.
+fn build_version() -> core::BuildVersion {
+    core::BuildVersion {
+        version: Some(lateen_xds_proto::envoy::r#type::v3::SemanticVersion {
+            major_number: 1,
+            minor_number: 40,
+            patch: 0,
+        }),
+        metadata: Some(decode::json_to_struct(&serde_json::json!({ "build.type": "RELEASE", "ssl.version": "rustls" }))),
+    }
+}
+
+fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
+    refuse_unknown(m)?;
+    let dynamic = m.dynamic_resources.clone().unwrap_or_default();
+    for (set, field) in [
+        (!dynamic.lds_resources_locator.is_empty(), "lds_resources_locator"),
+        (!dynamic.cds_resources_locator.is_empty(), "cds_resources_locator"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field).at("dynamic_resources");
+        }
+    }
+    let ads = dynamic.ads_config.as_ref().map(ads).transpose().at("ads_config").at("dynamic_resources")?;
+    let fetch = |source: Option<&core::ConfigSource>, field: &str| -> Result<Option<Duration>> {
+        source.map(|s| ads_source(s, ads.is_some())).transpose().at(field).at("dynamic_resources")
+    };
+    let (lds, cds) = (fetch(dynamic.lds_config.as_ref(), "lds_config")?, fetch(dynamic.cds_config.as_ref(), "cds_config")?);
+    if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+        return refuse("`id` and `cluster` are required with xDS; set them here or by --service-node and --service-cluster")
+            .at("node");
+    }
+    let flush = m.stats_flush_interval.as_ref().map(decode::duration).transpose().at("stats_flush_interval")?;
+    Ok(Bootstrap {
+        node: node_value(node),
+        admin: admin(m)?,
+        ads,
+        lds,
+        cds,
+        stats_flush_interval: flush.unwrap_or(Duration::from_secs(5)),
+        stats_matcher: stats_matcher(m).at("stats_config.stats_matcher")?,
+        runtime: runtime(m),
+    })
+}
+
+fn refuse_unknown(m: &pb::Bootstrap) -> Result<()> {
+    for (set, field) in [
+        (m.hds_config.is_some(), "hds_config"),
+        (!m.stats_sinks.is_empty(), "stats_sinks"),
+        (m.tracing.is_some(), "tracing"),
+        (m.xds_delegate_extension.is_some(), "xds_delegate_extension"),
+        (!m.certificate_provider_instances.is_empty(), "certificate_provider_instances"),
+        (!m.config_sources.is_empty(), "config_sources"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    // Istio writes these two; the first is about listeners inside the process, which are refused one
+    // by one where they are asked for, the second about ambient workloads.
+    let known = ["envoy.bootstrap.internal_listener", "metadata_discovery", "envoy.bootstrap.metadata_discovery"];
+    for (i, extension) in m.bootstrap_extensions.iter().enumerate() {
+        if !known.contains(&extension.name.as_str()) {
+            return refuse(format!("bootstrap extension {} is not implemented", extension.name))
+                .item("bootstrap_extensions", i);
+        }
+    }
+    Ok(())
+}
+
+fn node_value(node: &core::Node) -> Node {
+    let metadata = node.metadata.as_ref().map(decode::struct_to_value);
+    Node {
+        id: node.id.as_str().into(),
+        cluster: node.cluster.as_str().into(),
+        metadata: match metadata {
+            Some(Value::Struct(map)) => map,
+            _ => BTreeMap::new(),
+        },
+        locality: decode::locality_value(node.locality.as_ref()),
+    }
+}
+
+fn admin(m: &pb::Bootstrap) -> Result<Admin> {
+    let Some(a) = &m.admin else { return Ok(Admin { address: None, ignore_global_conn_limit: false }) };
+    Ok(Admin {
+        address: a.address.as_ref().map(decode::address).transpose().at("address").at("admin")?,
+        ignore_global_conn_limit: a.ignore_global_conn_limit,
+    })
+}
+
+fn ads(m: &core::ApiConfigSource) -> Result<Ads> {
+    use core::api_config_source::ApiType as T;
+    use core::grpc_service::TargetSpecifier as G;
+    let mode = match T::try_from(m.api_type) {
+        Ok(T::Grpc | T::AggregatedGrpc) => XdsMode::StateOfTheWorld,
+        Ok(T::DeltaGrpc | T::AggregatedDeltaGrpc) => XdsMode::Delta,
+        _ => return refuse("must be GRPC or DELTA_GRPC").at("api_type"),
+    };
+    let Some(service) = m.grpc_services.first() else { return refuse("is required").at("grpc_services") };
+    let cluster = match service.target_specifier.as_ref() {
+        Some(G::EnvoyGrpc(g)) if !g.cluster_name.is_empty() => g.cluster_name.as_str().into(),
+        Some(G::EnvoyGrpc(_)) => return refuse("is required").at("cluster_name").at("envoy_grpc").item("grpc_services", 0),
+        Some(G::GoogleGrpc(_)) => return refuse("is not implemented; use envoy_grpc").at("google_grpc").item("grpc_services", 0),
+        None => return refuse("envoy_grpc is required").item("grpc_services", 0),
+    };
+    Ok(Ads {
+        mode,
+        cluster,
+        initial_metadata: service
+            .initial_metadata
+            .iter()
+            .map(|h| (h.key.to_ascii_lowercase().into(), h.value.as_str().into()))
+            .collect(),
+        set_node_on_first_message_only: m.set_node_on_first_message_only,
+    })
+}
+
+/// The initial fetch timeout of a subscription over ADS; zero = for ever.
+fn ads_source(m: &core::ConfigSource, has_ads: bool) -> Result<Duration> {
+    use core::config_source::ConfigSourceSpecifier as S;
+    match &m.config_source_specifier {
+        Some(S::Ads(_)) if has_ads => Ok(Duration::from_millis(decode::fetch_timeout(m)?)),
+        Some(S::Ads(_)) => refuse("`ads` needs dynamic_resources.ads_config"),
+        _ => refuse("only `ads` is implemented"),
+    }
+}
+
+fn stats_matcher(m: &pb::Bootstrap) -> Result<StatsMatcher> {
+    use metrics::stats_matcher::StatsMatcher as S;
+    let mut out = StatsMatcher::default();
+    match m.stats_config.as_ref().and_then(|c| c.stats_matcher.as_ref()).and_then(|m| m.stats_matcher.as_ref()) {
+        None | Some(S::RejectAll(false)) => {}
+        Some(S::RejectAll(true)) => out.reject_all = true,
+        Some(S::InclusionList(l)) => out.inclusion = decode::string_matcher_list(&l.patterns).at("inclusion_list")?,
+        Some(S::ExclusionList(l)) => out.exclusion = decode::string_matcher_list(&l.patterns).at("exclusion_list")?,
+    }
+    Ok(out)
+}
+
+/// Static runtime layers, later ones over earlier ones, nested keys joined by dots.
+fn runtime(m: &pb::Bootstrap) -> BTreeMap<Name, Value> {
+    let mut out = BTreeMap::new();
+    for layer in m.layered_runtime.iter().flat_map(|r| &r.layers) {
+        if let Some(pb::runtime_layer::LayerSpecifier::StaticLayer(s)) = &layer.layer_specifier {
+            flatten("", &decode::struct_to_value(s), &mut out);
+        }
+    }
+    out
+}
+
+fn flatten(prefix: &str, value: &Value, out: &mut BTreeMap<Name, Value>) {
+    match value {
+        Value::Struct(map) => {
+            for (key, value) in map {
+                let key = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, out);
+            }
+        }
+        other => {
+            out.insert(prefix.into(), other.clone());
+        }
+    }
+}

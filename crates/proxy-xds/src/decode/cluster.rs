@@ -1,0 +1,551 @@
+//! Clusters.
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::cluster::{
+    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, LbCommon, LbPolicy, LocalityLb, OriginalDst,
+    OutlierDetection, SlowStart, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamProtocol,
+};
+use lateen_proxy_core::config::istio::TcpMetadataExchange;
+use lateen_proxy_core::config::{BindConfig, Name, Value};
+use lateen_xds_proto::Any;
+use lateen_xds_proto::envoy::config::cluster::v3 as pb;
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::extensions::load_balancing_policies as lb;
+use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream_http;
+
+use super::common::{
+    bool_or, config_source, ip_socket_address, metadata, need, opt_duration, percent, port, socket_option,
+    struct_to_value, timeout, u32_of,
+};
+use super::http_connection_manager::{http1, http2};
+use super::{Collected, Needs, endpoint, istio, tls, type_name, typed};
+use crate::error::{At, Result, list, refuse};
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const MIB: u32 = 1 << 20;
+
+pub(super) fn cluster(m: &pb::Cluster, c: &Collected<'_>, added_via_api: bool) -> Result<(Cluster, Option<Needs>)> {
+    if m.name.is_empty() {
+        return refuse("is required").at("name");
+    }
+    refuse_unknown(m)?;
+    let (discovery, needs) = discovery(m)?;
+    let load_assignment =
+        m.load_assignment.as_ref().map(|a| endpoint::assignment(a).map(Arc::new)).transpose().at("load_assignment")?;
+    if let ClusterDiscovery::LogicalDns(_) = discovery {
+        let count = load_assignment.as_ref().map_or(0, |a| a.endpoints().count());
+        if count != 1 {
+            return refuse("LOGICAL_DNS clusters must have exactly one endpoint").at("load_assignment");
+        }
+    }
+    let lb_policy = lb_policy(m, &discovery)?;
+    let http = upstream_http(m)?;
+    let stat = m.alt_stat_name.trim_end_matches(';');
+    let cluster = Cluster {
+        name: m.name.as_str().into(),
+        stat_name: if stat.is_empty() { m.name.as_str().into() } else { stat.into() },
+        discovery,
+        load_assignment,
+        lb_common: lb_common(m)?,
+        lb_policy,
+        subsets: None,
+        connect_timeout: opt_duration(m.connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(Duration::from_secs(5)),
+        per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref()).unwrap_or(MIB),
+        circuit_breakers: circuit_breakers(m)?,
+        outlier_detection: m
+            .outlier_detection
+            .as_ref()
+            .map(|o| outlier(o).map(Arc::new))
+            .transpose()
+            .at("outlier_detection")?,
+        health_checks: vec![],
+        http,
+        transport_socket: transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
+        transport_socket_matches: list(&m.transport_socket_matches, "transport_socket_matches", |t| {
+            Ok(TransportSocketMatch {
+                name: t.name.as_str().into(),
+                criteria: t.r#match.as_ref().map_or_else(|| Value::Struct(Default::default()), struct_to_value),
+                transport_socket: transport(t.transport_socket.as_ref(), c).at("transport_socket")?,
+            })
+        })?,
+        bind: m.upstream_bind_config.as_ref().map(bind).transpose().at("upstream_bind_config")?,
+        tcp_keepalive: m.upstream_connection_options.as_ref().and_then(|o| o.tcp_keepalive.as_ref()).map(|k| {
+            TcpKeepalive {
+                probes: u32_of(k.keepalive_probes.as_ref()),
+                time: u32_of(k.keepalive_time.as_ref()),
+                interval: u32_of(k.keepalive_interval.as_ref()),
+            }
+        }),
+        metadata: metadata(m.metadata.as_ref()),
+        proxy_protocol: None,
+        ignore_health_on_host_removal: m.ignore_health_on_host_removal,
+        close_connections_on_host_health_failure: m.close_connections_on_host_health_failure,
+        metadata_exchange: filters(m)?,
+        connection_pool_per_downstream_connection: m.connection_pool_per_downstream_connection,
+        added_via_api,
+    };
+    Ok((cluster, needs))
+}
+
+fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
+    for (set, field) in [
+        (m.transport_socket_matcher.is_some(), "transport_socket_matcher"),
+        (!m.health_checks.is_empty(), "health_checks"),
+        (m.lb_subset_config.is_some(), "lb_subset_config"),
+        (m.lrs_server.is_some(), "lrs_server"),
+        (m.upstream_config.is_some(), "upstream_config"),
+        (m.preconnect_policy.is_some(), "preconnect_policy"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    Ok(())
+}
+
+fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
+    use pb::cluster::{ClusterDiscoveryType as T, DiscoveryType as D};
+    let kind = match m.cluster_discovery_type.as_ref() {
+        None => D::Static,
+        Some(T::Type(t)) => match D::try_from(*t) {
+            Ok(kind) => kind,
+            Err(_) => return refuse(format!("{t} is no known discovery type")).at("type"),
+        },
+        Some(T::ClusterType(t)) => return refuse(format!("cluster type {} is not implemented", t.name)).at("cluster_type"),
+    };
+    let plain = |d| Ok((d, None));
+    match kind {
+        D::Static => plain(ClusterDiscovery::Static),
+        D::StrictDns => plain(ClusterDiscovery::StrictDns(dns(m)?)),
+        D::LogicalDns => plain(ClusterDiscovery::LogicalDns(dns(m)?)),
+        D::OriginalDst => plain(ClusterDiscovery::OriginalDst(original_dst(m)?)),
+        D::Eds => {
+            let eds = need(m.eds_cluster_config.as_ref(), "eds_cluster_config")?;
+            let fetch_timeout_ms = config_source(eds.eds_config.as_ref()).at("eds_config").at("eds_cluster_config")?;
+            let name: Name = if eds.service_name.is_empty() { &m.name } else { &eds.service_name }.as_str().into();
+            let needs = Needs { name: name.clone(), fetch_timeout_ms };
+            Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
+        }
+    }
+}
+
+fn dns(m: &pb::Cluster) -> Result<Dns> {
+    use pb::cluster::DnsLookupFamily as F;
+    let failure = match &m.dns_failure_refresh_rate {
+        None => None,
+        Some(r) => {
+            let base = opt_duration(r.base_interval.as_ref(), "dns_failure_refresh_rate.base_interval")?
+                .unwrap_or(Duration::from_secs(5));
+            let max = opt_duration(r.max_interval.as_ref(), "dns_failure_refresh_rate.max_interval")?;
+            Some((base, max.unwrap_or(base * 10)))
+        }
+    };
+    Ok(Dns {
+        refresh_rate: opt_duration(m.dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(5)),
+        respect_ttl: m.respect_dns_ttl,
+        failure_refresh_rate: failure,
+        jitter: opt_duration(m.dns_jitter.as_ref(), "dns_jitter")?.unwrap_or_default(),
+        family: match F::try_from(m.dns_lookup_family) {
+            Ok(F::V4Only) => DnsFamily::V4Only,
+            Ok(F::V6Only) => DnsFamily::V6Only,
+            Ok(F::V4Preferred) => DnsFamily::V4Preferred,
+            Ok(F::All) => DnsFamily::All,
+            _ => DnsFamily::Auto,
+        },
+    })
+}
+
+fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {
+    let config = match &m.lb_config {
+        Some(pb::cluster::LbConfig::OriginalDstLbConfig(o)) => o.clone(),
+        _ => pb::cluster::OriginalDstLbConfig::default(),
+    };
+    if config.metadata_key.is_some() {
+        return refuse("is not implemented").at("original_dst_lb_config.metadata_key");
+    }
+    let header = if config.http_header_name.is_empty() {
+        "x-envoy-original-dst-host".to_owned()
+    } else {
+        config.http_header_name.to_ascii_lowercase()
+    };
+    Ok(OriginalDst {
+        use_http_header: config.use_http_header,
+        http_header_name: header.into(),
+        upstream_port_override: config
+            .upstream_port_override
+            .as_ref()
+            .map(|p| port(p.value))
+            .transpose()
+            .at("original_dst_lb_config.upstream_port_override")?,
+        cleanup_interval: opt_duration(m.cleanup_interval.as_ref(), "cleanup_interval")?
+            .unwrap_or(Duration::from_secs(5)),
+    })
+}
+
+fn slow_start(m: Option<&pb::cluster::SlowStartConfig>) -> Result<SlowStart> {
+    let Some(m) = m else { return Ok(SlowStart::default()) };
+    Ok(SlowStart {
+        window: opt_duration(m.slow_start_window.as_ref(), "slow_start_window")?.unwrap_or_default(),
+        aggression: m.aggression.as_ref().map_or(1.0, |a| a.default_value),
+        min_weight_percent: percent(m.min_weight_percent.as_ref(), 10.0),
+    })
+}
+
+fn lb_policy(m: &pb::Cluster, discovery: &ClusterDiscovery) -> Result<LbPolicy> {
+    use pb::cluster::{LbConfig as C, LbPolicy as P};
+    let policy = match P::try_from(m.lb_policy) {
+        Ok(policy) => policy,
+        Err(_) => return refuse(format!("{} is no known policy", m.lb_policy)).at("lb_policy"),
+    };
+    let original = matches!(discovery, ClusterDiscovery::OriginalDst(_));
+    if original != (policy == P::ClusterProvided) && m.load_balancing_policy.is_none() {
+        let problem = if original { "ORIGINAL_DST clusters need CLUSTER_PROVIDED" } else { "CLUSTER_PROVIDED needs an ORIGINAL_DST cluster" };
+        return refuse(problem).at("lb_policy");
+    }
+    if let Some(list) = m.load_balancing_policy.as_ref().filter(|_| !original) {
+        return extension_policy(list).at("load_balancing_policy");
+    }
+    Ok(match policy {
+        P::RoundRobin => LbPolicy::RoundRobin(match &m.lb_config {
+            Some(C::RoundRobinLbConfig(r)) => slow_start(r.slow_start_config.as_ref()).at("round_robin_lb_config")?,
+            _ => SlowStart::default(),
+        }),
+        P::LeastRequest => match &m.lb_config {
+            Some(C::LeastRequestLbConfig(l)) => LbPolicy::LeastRequest {
+                choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
+                active_request_bias: l.active_request_bias.as_ref().map_or(1.0, |b| b.default_value),
+                slow_start: slow_start(l.slow_start_config.as_ref()).at("least_request_lb_config")?,
+            },
+            _ => LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, slow_start: SlowStart::default() },
+        },
+        P::Random => LbPolicy::Random,
+        P::RingHash => ring_hash(m)?,
+        P::Maglev => {
+            let size = match &m.lb_config {
+                Some(C::MaglevLbConfig(g)) => g.table_size.as_ref().map_or(65_537, |v| v.value),
+                _ => 65_537,
+            };
+            if size > 5_000_011 || !is_prime(size) {
+                return refuse("must be a prime of at most 5000011").at("maglev_lb_config.table_size");
+            }
+            LbPolicy::Maglev { table_size: size }
+        }
+        P::ClusterProvided => LbPolicy::ClusterProvided,
+        P::LoadBalancingPolicyConfig => return refuse("is required").at("load_balancing_policy"),
+    })
+}
+
+fn ring_hash(m: &pb::Cluster) -> Result<LbPolicy> {
+    const MOST: u64 = 8 << 20;
+    let config = match &m.lb_config {
+        Some(pb::cluster::LbConfig::RingHashLbConfig(r)) => *r,
+        _ => pb::cluster::RingHashLbConfig::default(),
+    };
+    let least = config.minimum_ring_size.as_ref().map_or(1024, |v| v.value);
+    let most = config.maximum_ring_size.as_ref().map_or(MOST, |v| v.value);
+    if least > most || most > MOST {
+        return refuse("minimum_ring_size must not be over maximum_ring_size, nor that over 8388608").at("ring_hash_lb_config");
+    }
+    let murmur = config.hash_function == pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
+    Ok(LbPolicy::RingHash { minimum_ring_size: least, maximum_ring_size: most, murmur })
+}
+
+fn is_prime(n: u64) -> bool {
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+}
+
+/// The policies of the extension form, with their default settings; first known one is used.
+fn extension_policy(m: &pb::LoadBalancingPolicy) -> Result<LbPolicy> {
+    let mut unknown = Vec::new();
+    for policy in &m.policies {
+        let Some(any) = policy.typed_extension_config.as_ref().and_then(|e| e.typed_config.as_ref()) else { continue };
+        match type_name(any)?.as_str() {
+            "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
+                let r: lb::round_robin::v3::RoundRobin = typed(any)?;
+                if r.slow_start_config.is_some() || r.locality_lb_config.is_some() {
+                    return refuse("slow start and locality settings are known in the cluster's own fields only");
+                }
+                return Ok(LbPolicy::RoundRobin(SlowStart::default()));
+            }
+            "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
+                let l: lb::least_request::v3::LeastRequest = typed(any)?;
+                if l.slow_start_config.is_some() || l.locality_lb_config.is_some() {
+                    return refuse("slow start and locality settings are known in the cluster's own fields only");
+                }
+                return Ok(LbPolicy::LeastRequest {
+                    choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
+                    active_request_bias: l.active_request_bias.as_ref().map_or(1.0, |b| b.default_value),
+                    slow_start: SlowStart::default(),
+                });
+            }
+            "envoy.extensions.load_balancing_policies.random.v3.Random" => return Ok(LbPolicy::Random),
+            other => unknown.push(other.to_owned()),
+        }
+    }
+    refuse(format!("no known policy among [{}]", unknown.join(", ")))
+}
+
+fn lb_common(m: &pb::Cluster) -> Result<LbCommon> {
+    use pb::cluster::common_lb_config::LocalityConfigSpecifier as L;
+    let d = LbCommon::default();
+    let Some(c) = &m.common_lb_config else { return Ok(d) };
+    let hashing = c.consistent_hashing_lb_config.as_ref();
+    let mut fail = false;
+    let locality = match c.locality_config_specifier.as_ref() {
+        Some(L::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
+        Some(L::ZoneAwareLbConfig(z)) => {
+            fail = z.fail_traffic_on_panic;
+            LocalityLb::ZoneAware {
+                routing_enabled: percent(z.routing_enabled.as_ref(), 100.0),
+                min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
+                fail_traffic_on_panic: z.fail_traffic_on_panic,
+            }
+        }
+        None => LocalityLb::None,
+    };
+    let balance = hashing.and_then(|h| u32_of(h.hash_balance_factor.as_ref())).unwrap_or(0);
+    if balance > 0 {
+        return refuse("is not implemented").at("common_lb_config.consistent_hashing_lb_config.hash_balance_factor");
+    }
+    Ok(LbCommon {
+        healthy_panic_threshold: percent(c.healthy_panic_threshold.as_ref(), d.healthy_panic_threshold),
+        fail_traffic_on_panic: fail,
+        locality,
+        close_connections_on_host_set_change: c.close_connections_on_host_set_change,
+        use_hostname_for_hashing: hashing.is_some_and(|h| h.use_hostname_for_hashing),
+        hash_balance_factor: 0,
+    })
+}
+
+fn circuit_breakers(m: &pb::Cluster) -> Result<[CircuitBreaker; 2]> {
+    let mut out = [CircuitBreaker::default(), CircuitBreaker::default()];
+    let Some(all) = &m.circuit_breakers else { return Ok(out) };
+    if !all.per_host_thresholds.is_empty() {
+        return refuse("is not implemented").at("circuit_breakers.per_host_thresholds");
+    }
+    for (i, t) in all.thresholds.iter().enumerate() {
+        let Some(slot) = usize::try_from(t.priority).ok().and_then(|p| out.get_mut(p)) else {
+            return refuse("is no known priority").item("circuit_breakers.thresholds", i);
+        };
+        let d = CircuitBreaker::default();
+        *slot = CircuitBreaker {
+            max_connections: u32_of(t.max_connections.as_ref()).unwrap_or(d.max_connections),
+            max_pending_requests: u32_of(t.max_pending_requests.as_ref()).unwrap_or(d.max_pending_requests),
+            max_requests: u32_of(t.max_requests.as_ref()).unwrap_or(d.max_requests),
+            max_retries: u32_of(t.max_retries.as_ref()).unwrap_or(d.max_retries),
+            retry_budget: t.retry_budget.as_ref().map(|b| {
+                (percent(b.budget_percent.as_ref(), 20.0), u32_of(b.min_retry_concurrency.as_ref()).unwrap_or(3))
+            }),
+            max_connection_pools: u32_of(t.max_connection_pools.as_ref()),
+            track_remaining: t.track_remaining,
+        };
+    }
+    Ok(out)
+}
+
+fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
+    let d = OutlierDetection::default();
+    if !m.monitors.is_empty() {
+        return refuse("is not implemented").at("monitors");
+    }
+    let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
+    let time = |v: Option<&_>, field, default| -> Result<Duration> { Ok(opt_duration(v, field)?.unwrap_or(default)) };
+    let base = time(m.base_ejection_time.as_ref(), "base_ejection_time", d.base_ejection_time)?;
+    Ok(OutlierDetection {
+        consecutive_5xx: or(m.consecutive_5xx.as_ref(), d.consecutive_5xx),
+        enforcing_consecutive_5xx: or(m.enforcing_consecutive_5xx.as_ref(), d.enforcing_consecutive_5xx),
+        consecutive_gateway_failure: or(m.consecutive_gateway_failure.as_ref(), d.consecutive_gateway_failure),
+        enforcing_consecutive_gateway_failure: or(
+            m.enforcing_consecutive_gateway_failure.as_ref(),
+            d.enforcing_consecutive_gateway_failure,
+        ),
+        split_external_local_origin_errors: m.split_external_local_origin_errors,
+        consecutive_local_origin_failure: or(
+            m.consecutive_local_origin_failure.as_ref(),
+            d.consecutive_local_origin_failure,
+        ),
+        enforcing_consecutive_local_origin_failure: or(
+            m.enforcing_consecutive_local_origin_failure.as_ref(),
+            d.enforcing_consecutive_local_origin_failure,
+        ),
+        interval: time(m.interval.as_ref(), "interval", d.interval)?,
+        base_ejection_time: base,
+        max_ejection_time: time(m.max_ejection_time.as_ref(), "max_ejection_time", d.max_ejection_time.max(base))?,
+        max_ejection_time_jitter: time(
+            m.max_ejection_time_jitter.as_ref(),
+            "max_ejection_time_jitter",
+            d.max_ejection_time_jitter,
+        )?,
+        max_ejection_percent: or(m.max_ejection_percent.as_ref(), d.max_ejection_percent),
+        enforcing_success_rate: or(m.enforcing_success_rate.as_ref(), d.enforcing_success_rate),
+        success_rate_minimum_hosts: or(m.success_rate_minimum_hosts.as_ref(), d.success_rate_minimum_hosts),
+        success_rate_request_volume: or(m.success_rate_request_volume.as_ref(), d.success_rate_request_volume),
+        success_rate_stdev_factor: or(m.success_rate_stdev_factor.as_ref(), d.success_rate_stdev_factor),
+        failure_percentage_threshold: or(m.failure_percentage_threshold.as_ref(), d.failure_percentage_threshold),
+        enforcing_failure_percentage: or(m.enforcing_failure_percentage.as_ref(), d.enforcing_failure_percentage),
+        failure_percentage_minimum_hosts: or(
+            m.failure_percentage_minimum_hosts.as_ref(),
+            d.failure_percentage_minimum_hosts,
+        ),
+        failure_percentage_request_volume: or(
+            m.failure_percentage_request_volume.as_ref(),
+            d.failure_percentage_request_volume,
+        ),
+        always_eject_one_host: bool_or(m.always_eject_one_host.as_ref(), d.always_eject_one_host),
+        successful_active_health_check_uneject_host: bool_or(
+            m.successful_active_health_check_uneject_host.as_ref(),
+            d.successful_active_health_check_uneject_host,
+        ),
+    })
+}
+
+/// HTTP options: the typed extension, else the older fields of the cluster.
+fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
+    if let Some((key, any)) = m.typed_extension_protocol_options.iter().next() {
+        let place = format!("typed_extension_protocol_options[{key:?}]");
+        if m.typed_extension_protocol_options.len() > 1 || type_name(any).at(&place)? != HTTP_OPTIONS {
+            return refuse("only HttpProtocolOptions are implemented").at(&place);
+        }
+        let options = typed(any).at(&place)?;
+        return http_options(&options).at(&place);
+    }
+    let mut http = UpstreamHttp::default();
+    if let Some(common) = &m.common_http_protocol_options {
+        common_http(common, &mut http).at("common_http_protocol_options")?;
+    }
+    http.http1 = http1(m.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
+    http.http2 = http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+    let use_downstream = m.protocol_selection == pb::cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32;
+    http.protocol = match (use_downstream, m.http2_protocol_options.is_some()) {
+        (true, _) => UpstreamProtocol::UseDownstream,
+        (false, true) => UpstreamProtocol::Http2,
+        (false, false) => UpstreamProtocol::Http1,
+    };
+    if let Some(max) = u32_of(m.max_requests_per_connection.as_ref()) {
+        http.max_requests_per_connection = (max > 0).then_some(max);
+    }
+    if let Some(u) = &m.upstream_http_protocol_options {
+        upstream_options(u, &mut http);
+    }
+    Ok(http)
+}
+
+fn upstream_options(m: &core::UpstreamHttpProtocolOptions, http: &mut UpstreamHttp) {
+    http.auto_sni = m.auto_sni;
+    http.auto_san_validation = m.auto_san_validation;
+    http.override_auto_sni_header = m.override_auto_sni_header.to_ascii_lowercase().into();
+}
+
+fn common_http(m: &core::HttpProtocolOptions, http: &mut UpstreamHttp) -> Result<()> {
+    http.idle_timeout = timeout(m.idle_timeout.as_ref(), "idle_timeout", http.idle_timeout)?;
+    http.max_connection_duration = timeout(m.max_connection_duration.as_ref(), "max_connection_duration", None)?;
+    http.max_stream_duration = timeout(m.max_stream_duration.as_ref(), "max_stream_duration", None)?;
+    http.max_headers_count = u32_of(m.max_headers_count.as_ref()).unwrap_or(http.max_headers_count);
+    http.max_requests_per_connection = u32_of(m.max_requests_per_connection.as_ref()).filter(|n| *n > 0);
+    Ok(())
+}
+
+fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> {
+    use upstream_http::http_protocol_options::UpstreamProtocolOptions as U;
+    use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig as P;
+    let codec_filter = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+    for (i, filter) in m.http_filters.iter().enumerate() {
+        use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+        match &filter.config_type {
+            Some(ConfigType::TypedConfig(any)) if type_name(any)? == codec_filter => {}
+            _ => return refuse(format!("upstream HTTP filter {} is not implemented", filter.name)).item("http_filters", i),
+        }
+    }
+    for (set, field) in [
+        (m.outlier_detection.is_some(), "outlier_detection"),
+        (!m.request_mirror_policies.is_empty(), "request_mirror_policies"),
+        (!m.hash_policy.is_empty(), "hash_policy"),
+        (m.retry_policy.is_some(), "retry_policy"),
+        (m.header_validation_config.is_some(), "header_validation_config"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    let mut http = UpstreamHttp::default();
+    if let Some(common) = &m.common_http_protocol_options {
+        common_http(common, &mut http).at("common_http_protocol_options")?;
+    }
+    if let Some(u) = &m.upstream_http_protocol_options {
+        upstream_options(u, &mut http);
+    }
+    match m.upstream_protocol_options.as_ref() {
+        Some(U::ExplicitHttpConfig(e)) => match e.protocol_config.as_ref() {
+            Some(P::HttpProtocolOptions(o)) => http.http1 = http1(Some(o), false).at("http_protocol_options")?,
+            Some(P::Http2ProtocolOptions(o)) => {
+                http.protocol = UpstreamProtocol::Http2;
+                http.http2 = http2(Some(o)).at("http2_protocol_options")?;
+            }
+            Some(P::Http3ProtocolOptions(_)) => return refuse("HTTP/3 is not implemented").at("explicit_http_config"),
+            None => return refuse("a protocol is required").at("explicit_http_config"),
+        },
+        Some(U::UseDownstreamProtocolConfig(u)) => {
+            http.protocol = UpstreamProtocol::UseDownstream;
+            http.http1 = http1(u.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
+            http.http2 = http2(u.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+        }
+        Some(U::AutoConfig(a)) => {
+            http.protocol = UpstreamProtocol::Auto;
+            http.http1 = http1(a.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
+            http.http2 = http2(a.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+        }
+        None => return refuse("a protocol is required: explicit_http_config, use_downstream_protocol_config or auto_config"),
+    }
+    Ok(http)
+}
+
+fn transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) -> Result<TransportSocket> {
+    let Some(m) = m else { return Ok(TransportSocket::RawBuffer) };
+    let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &m.config_type else {
+        return match m.name.as_str() {
+            "envoy.transport_sockets.raw_buffer" | "raw_buffer" => Ok(TransportSocket::RawBuffer),
+            name => refuse(format!("transport socket {name} needs a typed_config")),
+        };
+    };
+    match type_name(any)?.as_str() {
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(TransportSocket::RawBuffer),
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
+            let tls = typed(any).and_then(|t| tls::upstream(&t, c)).at("typed_config")?;
+            Ok(TransportSocket::Tls(Arc::new(tls)))
+        }
+        other => refuse(format!("transport socket {other} ({}) is not implemented", m.name)).at("typed_config"),
+    }
+}
+
+fn bind(m: &core::BindConfig) -> Result<BindConfig> {
+    if m.local_address_selector.is_some() {
+        return refuse("is not implemented").at("local_address_selector");
+    }
+    let mut source_addresses = Vec::new();
+    if let Some(address) = &m.source_address {
+        source_addresses.push(ip_socket_address(address).at("source_address")?);
+    }
+    source_addresses.extend(list(&m.extra_source_addresses, "extra_source_addresses", |e| {
+        ip_socket_address(need(e.address.as_ref(), "address")?).at("address")
+    })?);
+    Ok(BindConfig {
+        source_addresses,
+        freebind: bool_or(m.freebind.as_ref(), false),
+        socket_options: list(&m.socket_options, "socket_options", socket_option)?,
+    })
+}
+
+/// Cluster filters: only Istio's metadata exchange is known.
+fn filters(m: &pb::Cluster) -> Result<Option<Arc<TcpMetadataExchange>>> {
+    let mut found = None;
+    for (i, f) in m.filters.iter().enumerate() {
+        let any: &Any = need(f.typed_config.as_ref(), "typed_config").item("filters", i)?;
+        let name = type_name(any).item("filters", i)?;
+        if name != istio::METADATA_EXCHANGE {
+            return refuse(format!("cluster filter {name} ({}) is not implemented", f.name)).item("filters", i);
+        }
+        found = Some(Arc::new(istio::tcp_metadata_exchange(any).item("filters", i)?));
+    }
+    Ok(found)
+}

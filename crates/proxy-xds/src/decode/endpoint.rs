@@ -1,0 +1,101 @@
+//! ClusterLoadAssignment.
+use lateen_proxy_core::config::{ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints};
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
+
+use super::common::{self, fractional, metadata, need, opt_duration};
+use crate::error::{At, Result, list, refuse};
+
+/// Most priorities a cluster may have.
+const MAX_PRIORITY: u32 = 128;
+
+pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAssignment> {
+    if m.cluster_name.is_empty() {
+        return refuse("is required").at("cluster_name");
+    }
+    let policy = m.policy.clone().unwrap_or_default();
+    let drop_overloads = list(&policy.drop_overloads, "drop_overloads", |d| {
+        let share = fractional(need(d.drop_percentage.as_ref(), "drop_percentage")?)?;
+        Ok((d.category.as_str().into(), share))
+    })
+    .at("policy")?;
+    let stale = opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
+    let localities = list(&m.endpoints, "endpoints", locality)?;
+    let mut priorities: Vec<u32> = localities.iter().map(|l| l.priority).collect();
+    priorities.sort_unstable();
+    priorities.dedup();
+    if priorities.iter().zip(0..).any(|(have, want)| *have != want) {
+        return refuse("priorities must start at 0 and leave none out").at("endpoints");
+    }
+    Ok(ClusterLoadAssignment {
+        cluster_name: m.cluster_name.as_str().into(),
+        localities,
+        overprovisioning_factor: policy.overprovisioning_factor.as_ref().map_or(140, |v| v.value),
+        weighted_priority_health: policy.weighted_priority_health,
+        drop_overloads,
+        stale_after_ms: stale.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+    })
+}
+
+pub(crate) fn locality_value(m: Option<&core::Locality>) -> Locality {
+    m.map_or_else(Locality::default, |l| Locality {
+        region: l.region.as_str().into(),
+        zone: l.zone.as_str().into(),
+        sub_zone: l.sub_zone.as_str().into(),
+    })
+}
+
+fn locality(m: &pb::LocalityLbEndpoints) -> Result<LocalityEndpoints> {
+    if m.priority > MAX_PRIORITY {
+        return refuse(format!("must be at most {MAX_PRIORITY}")).at("priority");
+    }
+    if m.lb_config.is_some() {
+        return refuse("endpoint lists by LEDS or load_balancer_endpoints are not implemented").at("lb_config");
+    }
+    Ok(LocalityEndpoints {
+        locality: locality_value(m.locality.as_ref()),
+        priority: m.priority,
+        weight: m.load_balancing_weight.as_ref().map(|w| w.value),
+        endpoints: list(&m.lb_endpoints, "lb_endpoints", endpoint)?,
+        metadata: metadata(m.metadata.as_ref()),
+    })
+}
+
+fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
+    let e = match m.host_identifier.as_ref() {
+        Some(pb::lb_endpoint::HostIdentifier::Endpoint(e)) => e,
+        Some(pb::lb_endpoint::HostIdentifier::EndpointName(_)) => {
+            return refuse("is not implemented").at("endpoint_name");
+        }
+        None => return refuse("is required").at("endpoint"),
+    };
+    let weight = m.load_balancing_weight.as_ref().map_or(1, |w| w.value);
+    if weight == 0 {
+        return refuse("must be at least 1").at("load_balancing_weight");
+    }
+    let check = e.health_check_config.clone().unwrap_or_default();
+    Ok(Endpoint {
+        address: common::address(need(e.address.as_ref(), "address").at("endpoint")?).at("address").at("endpoint")?,
+        additional_addresses: list(&e.additional_addresses, "additional_addresses", |a| {
+            common::address(need(a.address.as_ref(), "address")?)
+        })
+        .at("endpoint")?,
+        hostname: e.hostname.as_str().into(),
+        health: health(m.health_status),
+        weight,
+        metadata: metadata(m.metadata.as_ref()),
+        health_check_port: common::port(check.port_value).at("health_check_config.port_value")?,
+        health_check_hostname: check.hostname.as_str().into(),
+    })
+}
+
+fn health(status: i32) -> HealthStatus {
+    match core::HealthStatus::try_from(status) {
+        Ok(core::HealthStatus::Healthy) => HealthStatus::Healthy,
+        Ok(core::HealthStatus::Unhealthy) => HealthStatus::Unhealthy,
+        Ok(core::HealthStatus::Draining) => HealthStatus::Draining,
+        Ok(core::HealthStatus::Timeout) => HealthStatus::Timeout,
+        Ok(core::HealthStatus::Degraded) => HealthStatus::Degraded,
+        Ok(core::HealthStatus::Unknown) | Err(_) => HealthStatus::Unknown,
+    }
+}

@@ -1,0 +1,346 @@
+//! The HTTP connection manager.
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::cluster::{HeaderCase, Http1Options, Http2Options};
+use lateen_proxy_core::config::http_connection_manager::{
+    ClientCertDetails, Codec, CustomTag, EscapedSlashes, ForwardClientCert, PathNormalization, ServerHeader, StripPort,
+    Tracing, Underscores, Upgrade,
+};
+use lateen_proxy_core::config::{HttpConnectionManager, Name, RouteSource};
+use lateen_proxy_core::local_reply::{LocalReplyConfig, ResponseMapper};
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use lateen_xds_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use lateen_xds_proto::envoy::r#type::tracing::v3 as tracing_pb;
+use pb::http_connection_manager as inner;
+
+use super::common::{
+    bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, percent, timeout, u32_of,
+};
+use super::{Collected, Needs, access_log, add_need, http_filter, route, typed};
+use crate::error::{At, Result, list, refuse};
+
+fn seconds(n: u64) -> Option<Duration> {
+    Some(Duration::from_secs(n))
+}
+
+pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<HttpConnectionManager> {
+    refuse_unknown(m)?;
+    let common = m.common_http_protocol_options.clone().unwrap_or_default();
+    let log = m.access_log_options.unwrap_or_default();
+    let flush = log.access_log_flush_interval.as_ref().or(m.access_log_flush_interval.as_ref());
+    let internal = m.internal_address_config.clone().unwrap_or_default();
+    Ok(HttpConnectionManager {
+        stat_prefix: if m.stat_prefix.is_empty() {
+            return refuse("is required").at("stat_prefix");
+        } else {
+            m.stat_prefix.as_str().into()
+        },
+        codec: match inner::CodecType::try_from(m.codec_type) {
+            Ok(inner::CodecType::Auto) => Codec::Auto,
+            Ok(inner::CodecType::Http1) => Codec::Http1,
+            Ok(inner::CodecType::Http2) => Codec::Http2,
+            _ => return refuse("HTTP/3 is not implemented").at("codec_type"),
+        },
+        routes: routes(m, c)?,
+        http_filters: http_filter::required(&m.http_filters, c)?,
+        access_logs: access_log::loggers(&m.access_log, c.context)?,
+        access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
+        access_log_on_new_request: log.flush_access_log_on_new_request || m.flush_access_log_on_new_request,
+        tracing: m.tracing.as_ref().map(tracing).transpose().at("tracing")?,
+        http1: http1(m.http_protocol_options.as_ref(), true).at("http_protocol_options")?,
+        http2: http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?,
+        idle_timeout: timeout(common.idle_timeout.as_ref(), "common_http_protocol_options.idle_timeout", seconds(3600))?,
+        max_connection_duration: timeout(common.max_connection_duration.as_ref(), "max_connection_duration", None)?,
+        max_stream_duration: timeout(common.max_stream_duration.as_ref(), "max_stream_duration", None)?,
+        max_requests_per_connection: u32_of(common.max_requests_per_connection.as_ref()).filter(|n| *n > 0),
+        max_headers_count: u32_of(common.max_headers_count.as_ref()).unwrap_or(100),
+        max_request_headers_kb: match u32_of(m.max_request_headers_kb.as_ref()) {
+            Some(n @ 1..=8192) => n,
+            Some(_) => return refuse("must be 1 to 8192").at("max_request_headers_kb"),
+            None => 60,
+        },
+        underscores: underscores(&common),
+        server_name: if m.server_name.is_empty() { "envoy".into() } else { m.server_name.as_str().into() },
+        server_header: match inner::ServerHeaderTransformation::try_from(m.server_header_transformation) {
+            Ok(inner::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
+            Ok(inner::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
+            _ => ServerHeader::Overwrite,
+        },
+        scheme_overwrite: scheme(m),
+        stream_idle_timeout: timeout(m.stream_idle_timeout.as_ref(), "stream_idle_timeout", seconds(300))?,
+        request_timeout: timeout(m.request_timeout.as_ref(), "request_timeout", None)?,
+        request_headers_timeout: timeout(m.request_headers_timeout.as_ref(), "request_headers_timeout", None)?,
+        drain_timeout: opt_duration(m.drain_timeout.as_ref(), "drain_timeout")?.unwrap_or(Duration::from_secs(5)),
+        delayed_close_timeout: timeout(m.delayed_close_timeout.as_ref(), "delayed_close_timeout", seconds(1))?,
+        use_remote_address: bool_or(m.use_remote_address.as_ref(), false),
+        xff_num_trusted_hops: m.xff_num_trusted_hops,
+        skip_xff_append: m.skip_xff_append,
+        via: m.via.as_str().into(),
+        internal_addresses: list(&internal.cidr_ranges, "internal_address_config.cidr_ranges", cidr)?,
+        internal_unix_sockets: internal.unix_sockets,
+        generate_request_id: bool_or(m.generate_request_id.as_ref(), true),
+        preserve_external_request_id: m.preserve_external_request_id,
+        always_set_request_id_in_response: m.always_set_request_id_in_response,
+        pack_trace_reason: pack_trace_reason(m).at("request_id_extension")?,
+        forward_client_cert: forward_client_cert(m),
+        client_cert_details: m.set_current_client_cert_details.as_ref().map_or_else(ClientCertDetails::default, |d| {
+            ClientCertDetails {
+                subject: bool_or(d.subject.as_ref(), false),
+                cert: d.cert,
+                chain: d.chain,
+                dns: d.dns,
+                uri: d.uri,
+            }
+        }),
+        proxy_100_continue: m.proxy_100_continue,
+        upgrades: list(&m.upgrade_configs, "upgrade_configs", upgrade)?,
+        path: path(m)?,
+        strip_port: strip_port(m)?,
+        strip_trailing_host_dot: m.strip_trailing_host_dot,
+        local_reply: m
+            .local_reply_config
+            .as_ref()
+            .map(|l| local_reply(l, c).map(Arc::new))
+            .transpose()
+            .at("local_reply_config")?,
+        stream_error_on_invalid_http_message: bool_or(m.stream_error_on_invalid_http_message.as_ref(), false),
+        append_x_forwarded_port: m.append_x_forwarded_port,
+        append_local_overload: m.append_local_overload,
+        proxy_status: m.proxy_status_config.is_some(),
+        sampled: None,
+    })
+}
+
+fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
+    for (set, field) in [
+        (!m.original_ip_detection_extensions.is_empty(), "original_ip_detection_extensions"),
+        (!m.early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions"),
+        (m.typed_header_validation_config.is_some(), "typed_header_validation_config"),
+        (m.forward_client_cert_matcher.is_some(), "forward_client_cert_matcher"),
+        (m.path_normalization_options.is_some(), "path_normalization_options"),
+        (m.http3_protocol_options.is_some(), "http3_protocol_options"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    Ok(())
+}
+
+fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSource> {
+    match m.route_specifier.as_ref() {
+        Some(inner::RouteSpecifier::RouteConfig(r)) => {
+            Ok(RouteSource::Inline(Arc::new(route::configuration(r, c).at("route_config")?)))
+        }
+        Some(inner::RouteSpecifier::Rds(r)) => {
+            if r.route_config_name.is_empty() {
+                return refuse("is required").at("rds.route_config_name");
+            }
+            let name: Name = r.route_config_name.as_str().into();
+            let fetch_timeout_ms = config_source(r.config_source.as_ref()).at("config_source").at("rds")?;
+            add_need(&c.routes, Needs { name: name.clone(), fetch_timeout_ms });
+            Ok(RouteSource::Rds(name))
+        }
+        Some(inner::RouteSpecifier::ScopedRoutes(_)) => refuse("is not implemented").at("scoped_routes"),
+        None => refuse("rds or route_config is required"),
+    }
+}
+
+fn tracing(m: &inner::Tracing) -> Result<Tracing> {
+    if let Some(provider) = &m.provider {
+        return refuse(format!("tracing provider {} is not implemented", provider.name)).at("provider");
+    }
+    Ok(Tracing {
+        client_sampling: percent(m.client_sampling.as_ref(), 100.0),
+        random_sampling: percent(m.random_sampling.as_ref(), 100.0),
+        overall_sampling: percent(m.overall_sampling.as_ref(), 100.0),
+        verbose: m.verbose,
+        max_path_tag_length: u32_of(m.max_path_tag_length.as_ref()).unwrap_or(256),
+        custom_tags: list(&m.custom_tags, "custom_tags", custom_tag)?,
+        provider: None,
+    })
+}
+
+fn custom_tag(m: &tracing_pb::CustomTag) -> Result<(Name, CustomTag)> {
+    use tracing_pb::custom_tag::Type as T;
+    let text = |s: &str| Name::from(s);
+    let tag = match m.r#type.as_ref() {
+        Some(T::Literal(l)) => CustomTag::Literal(text(&l.value)),
+        Some(T::RequestHeader(h)) => CustomTag::Header(h.name.to_ascii_lowercase().into(), text(&h.default_value)),
+        Some(T::Environment(e)) => CustomTag::Environment(text(&e.name), text(&e.default_value)),
+        Some(T::Metadata(d)) => CustomTag::Metadata(text(&d.metadata_key.clone().unwrap_or_default().key)),
+        _ => return refuse(format!("the value of tag {} is not implemented", m.tag)),
+    };
+    Ok((m.tag.as_str().into(), tag))
+}
+
+pub(super) fn http1(m: Option<&core::Http1ProtocolOptions>, listener: bool) -> Result<Http1Options> {
+    let m = m.cloned().unwrap_or_default();
+    use core::http1_protocol_options::header_key_format::HeaderFormat as F;
+    let header_case = match m.header_key_format.and_then(|f| f.header_format) {
+        None => HeaderCase::Lower,
+        Some(F::ProperCaseWords(_)) => HeaderCase::ProperCase,
+        Some(F::StatefulFormatter(f)) if f.name.contains("preserve_case") => HeaderCase::Preserve,
+        Some(F::StatefulFormatter(f)) => return refuse(format!("{} is not implemented", f.name)).at("header_key_format"),
+    };
+    Ok(Http1Options {
+        allow_absolute_url: listener && bool_or(m.allow_absolute_url.as_ref(), true),
+        accept_http_10: m.accept_http_10,
+        default_host_for_http_10: m.default_host_for_http_10.as_str().into(),
+        header_case,
+        enable_trailers: m.enable_trailers,
+        allow_chunked_length: m.allow_chunked_length,
+        allow_custom_methods: m.allow_custom_methods,
+        stream_error_on_invalid_message: bool_or(m.override_stream_error_on_invalid_http_message.as_ref(), false),
+    })
+}
+
+pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {
+    let d = Http2Options::default();
+    let Some(m) = m else { return Ok(d) };
+    let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
+    let window = |v: Option<&_>, default, field: &str| match or(v, default) {
+        n @ 65_535..=0x7fff_ffff => Ok(n),
+        _ => refuse("must be 65535 to 2147483647").at(field),
+    };
+    let keepalive = match &m.connection_keepalive {
+        None => None,
+        Some(k) => {
+            let interval = timeout(k.interval.as_ref(), "connection_keepalive.interval", None)?;
+            let wait = timeout(k.timeout.as_ref(), "connection_keepalive.timeout", None)?;
+            interval.map(|i| (i, wait.unwrap_or(Duration::from_secs(1))))
+        }
+    };
+    Ok(Http2Options {
+        hpack_table_size: or(m.hpack_table_size.as_ref(), d.hpack_table_size),
+        max_concurrent_streams: match or(m.max_concurrent_streams.as_ref(), d.max_concurrent_streams) {
+            n @ 1..=0x7fff_ffff => n,
+            _ => return refuse("must be 1 to 2147483647").at("max_concurrent_streams"),
+        },
+        initial_stream_window_size: window(
+            m.initial_stream_window_size.as_ref(),
+            d.initial_stream_window_size,
+            "initial_stream_window_size",
+        )?,
+        initial_connection_window_size: window(
+            m.initial_connection_window_size.as_ref(),
+            d.initial_connection_window_size,
+            "initial_connection_window_size",
+        )?,
+        allow_connect: m.allow_connect,
+        keepalive,
+        stream_error_on_invalid_http_message: bool_or(m.override_stream_error_on_invalid_http_message.as_ref(), false),
+        max_outbound_frames: or(m.max_outbound_frames.as_ref(), d.max_outbound_frames),
+        max_outbound_control_frames: or(m.max_outbound_control_frames.as_ref(), d.max_outbound_control_frames),
+        max_consecutive_inbound_frames_with_empty_payload: or(
+            m.max_consecutive_inbound_frames_with_empty_payload.as_ref(),
+            d.max_consecutive_inbound_frames_with_empty_payload,
+        ),
+        max_inbound_priority_frames_per_stream: or(
+            m.max_inbound_priority_frames_per_stream.as_ref(),
+            d.max_inbound_priority_frames_per_stream,
+        ),
+        max_inbound_window_update_frames_per_data_frame_sent: or(
+            m.max_inbound_window_update_frames_per_data_frame_sent.as_ref(),
+            d.max_inbound_window_update_frames_per_data_frame_sent,
+        ),
+    })
+}
+
+fn underscores(m: &core::HttpProtocolOptions) -> Underscores {
+    use core::http_protocol_options::HeadersWithUnderscoresAction as A;
+    match A::try_from(m.headers_with_underscores_action) {
+        Ok(A::RejectRequest) => Underscores::Reject,
+        Ok(A::DropHeader) => Underscores::Drop,
+        _ => Underscores::Allow,
+    }
+}
+
+fn scheme(m: &pb::HttpConnectionManager) -> Option<Name> {
+    use core::scheme_header_transformation::Transformation as T;
+    match m.scheme_header_transformation.as_ref()?.transformation.as_ref()? {
+        T::SchemeToOverwrite(scheme) => Some(scheme.as_str().into()),
+    }
+}
+
+fn pack_trace_reason(m: &pb::HttpConnectionManager) -> Result<bool> {
+    let Some(any) = m.request_id_extension.as_ref().and_then(|e| e.typed_config.as_ref()) else { return Ok(true) };
+    let config: UuidRequestIdConfig = typed(any).at("typed_config")?;
+    Ok(bool_or(config.pack_trace_reason.as_ref(), true))
+}
+
+fn forward_client_cert(m: &pb::HttpConnectionManager) -> ForwardClientCert {
+    use inner::ForwardClientCertDetails as F;
+    match F::try_from(m.forward_client_cert_details) {
+        Ok(F::ForwardOnly) => ForwardClientCert::ForwardOnly,
+        Ok(F::AppendForward) => ForwardClientCert::AppendForward,
+        Ok(F::SanitizeSet) => ForwardClientCert::SanitizeSet,
+        Ok(F::AlwaysForwardOnly) => ForwardClientCert::AlwaysForwardOnly,
+        _ => ForwardClientCert::Sanitize,
+    }
+}
+
+fn upgrade(m: &inner::UpgradeConfig) -> Result<Upgrade> {
+    if m.upgrade_type.is_empty() {
+        return refuse("is required").at("upgrade_type");
+    }
+    if !m.filters.is_empty() {
+        return refuse("is not implemented").at("filters");
+    }
+    Ok(Upgrade {
+        protocol: m.upgrade_type.to_ascii_lowercase().into(),
+        enabled: bool_or(m.enabled.as_ref(), true),
+        connect_config: false,
+    })
+}
+
+fn path(m: &pb::HttpConnectionManager) -> Result<PathNormalization> {
+    use inner::PathWithEscapedSlashesAction as A;
+    Ok(PathNormalization {
+        normalize: bool_or(m.normalize_path.as_ref(), false),
+        merge_slashes: m.merge_slashes,
+        escaped_slashes: match A::try_from(m.path_with_escaped_slashes_action) {
+            Ok(A::RejectRequest) => EscapedSlashes::Reject,
+            Ok(A::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+            Ok(A::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+            _ => EscapedSlashes::Keep,
+        },
+    })
+}
+
+fn strip_port(m: &pb::HttpConnectionManager) -> Result<StripPort> {
+    match (m.strip_matching_host_port, m.strip_port_mode.as_ref()) {
+        (true, Some(inner::StripPortMode::StripAnyHostPort(true))) => {
+            refuse("only one of strip_matching_host_port and strip_any_host_port may be set")
+        }
+        (_, Some(inner::StripPortMode::StripAnyHostPort(true))) => Ok(StripPort::Any),
+        (true, _) => Ok(StripPort::Matching),
+        (false, _) => Ok(StripPort::None),
+    }
+}
+
+fn local_reply(m: &pb::LocalReplyConfig, c: &Collected<'_>) -> Result<LocalReplyConfig> {
+    let mappers = list(&m.mappers, "mappers", |m| {
+        Ok(ResponseMapper {
+            filter: access_log::filter(need(m.filter.as_ref(), "filter")?).at("filter")?,
+            status: match u32_of(m.status_code.as_ref()) {
+                None => None,
+                Some(s @ 200..=599) => u16::try_from(s).ok(),
+                Some(_) => return refuse("must be 200 to 599").at("status_code"),
+            },
+            body: m.body.as_ref().map(|b| data_source_bytes(Some(b), c.context)).transpose().at("body")?,
+            body_format: m
+                .body_format_override
+                .as_ref()
+                .map(|f| access_log::body_format(f, c.context))
+                .transpose()
+                .at("body_format_override")?,
+            headers: list(&m.headers_to_add, "headers_to_add", header_option)?,
+        })
+    })?;
+    let body_format =
+        m.body_format.as_ref().map(|f| access_log::body_format(f, c.context)).transpose().at("body_format")?;
+    Ok(LocalReplyConfig { mappers, body_format })
+}

@@ -1,0 +1,98 @@
+//! Istio's own filters: metrics, ALPN, metadata exchange.
+use lateen_proxy_core::config::istio::{
+    IstioAlpn, IstioStats, MetricOverride, PeerMetadata, Reporter, TcpMetadataExchange,
+};
+use lateen_proxy_core::config::Name;
+use lateen_xds_proto::Any;
+use lateen_xds_proto::istio::{alpn as alpn_pb, metadata_exchange, peer_metadata as peer_pb, stats as stats_pb};
+
+use super::common::opt_duration;
+use super::typed;
+use crate::error::Result;
+
+pub(super) const STATS: &str = "stats.PluginConfig";
+pub(super) const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+pub(super) const PEER_METADATA: &str = "io.istio.http.peer_metadata.Config";
+pub(super) const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
+
+fn names(list: &[String]) -> Vec<Name> {
+    list.iter().map(|s| s.as_str().into()).collect()
+}
+
+pub(super) fn stats(any: &Any) -> Result<IstioStats> {
+    let m: stats_pb::PluginConfig = typed(any)?;
+    Ok(IstioStats {
+        disable_host_header_fallback: m.disable_host_header_fallback,
+        tcp_reporting_duration: opt_duration(m.tcp_reporting_duration.as_ref(), "tcp_reporting_duration")?,
+        metrics: m
+            .metrics
+            .iter()
+            .map(|c| MetricOverride {
+                name: c.name.as_str().into(),
+                dimensions: c.dimensions.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+                tags_to_remove: names(&c.tags_to_remove),
+                drop: c.drop,
+            })
+            .collect(),
+        reporter: if m.reporter == stats_pb::Reporter::ServerGateway as i32 {
+            Reporter::ServerGateway
+        } else {
+            Reporter::Unspecified
+        },
+        rotation_interval: opt_duration(m.rescoping_duration.as_ref(), "rescoping_duration")?,
+    })
+}
+
+pub(super) fn alpn(any: &Any) -> Result<IstioAlpn> {
+    let m: alpn_pb::FilterConfig = typed(any)?;
+    let of = |protocol: alpn_pb::Protocol| {
+        m.alpn_override
+            .iter()
+            .find(|o| o.upstream_protocol == protocol as i32)
+            .map_or_else(Vec::new, |o| names(&o.alpn_override))
+    };
+    Ok(IstioAlpn {
+        http10: of(alpn_pb::Protocol::Http10),
+        http11: of(alpn_pb::Protocol::Http11),
+        http2: of(alpn_pb::Protocol::Http2),
+    })
+}
+
+pub(super) fn peer_metadata(any: &Any) -> Result<PeerMetadata> {
+    use peer_pb::discovery_method::MethodSpecifier as D;
+    use peer_pb::propagation_method::MethodSpecifier as P;
+    let m: peer_pb::Config = typed(any)?;
+    let headers = |list: &[peer_pb::DiscoveryMethod]| {
+        list.iter().any(|d| matches!(d.method_specifier, Some(D::IstioHeaders(_))))
+    };
+    let workloads = |list: &[peer_pb::DiscoveryMethod]| {
+        list.iter().any(|d| matches!(d.method_specifier, Some(D::WorkloadDiscovery(_))))
+    };
+    let propagate = |list: &[peer_pb::PropagationMethod]| {
+        list.iter().find_map(|p| match p.method_specifier {
+            Some(P::IstioHeaders(h)) => Some(h.skip_external_clusters),
+            None => None,
+        })
+    };
+    let upstream = propagate(&m.upstream_propagation);
+    Ok(PeerMetadata {
+        downstream_headers: headers(&m.downstream_discovery),
+        downstream_workload_discovery: workloads(&m.downstream_discovery),
+        upstream_headers: headers(&m.upstream_discovery),
+        upstream_workload_discovery: workloads(&m.upstream_discovery),
+        propagate_upstream: upstream.is_some(),
+        propagate_downstream: propagate(&m.downstream_propagation).is_some(),
+        skip_external_clusters: upstream.unwrap_or(false),
+        shared_with_upstream: m.shared_with_upstream,
+        additional_labels: names(&m.additional_labels),
+    })
+}
+
+pub(super) fn tcp_metadata_exchange(any: &Any) -> Result<TcpMetadataExchange> {
+    let m: metadata_exchange::MetadataExchange = typed(any)?;
+    Ok(TcpMetadataExchange {
+        protocol: m.protocol.as_str().into(),
+        enable_discovery: m.enable_discovery,
+        additional_labels: names(&m.additional_labels),
+    })
+}

@@ -1,0 +1,173 @@
+//! Envoy's messages to `proxy-core` values. Everything is checked; what this proxy does not do is
+//! refused by name, never passed over.
+#![expect(deprecated, reason = "control planes still send fields that Envoy's API marks as deprecated")]
+
+mod access_log;
+mod cluster;
+mod common;
+mod endpoint;
+mod http_connection_manager;
+mod http_filter;
+mod istio;
+mod listener;
+mod matcher;
+mod network_filter;
+mod retry;
+mod route;
+mod tls;
+
+use lateen_proxy_core::config::{Cluster, ClusterLoadAssignment, Listener, Name, RouteConfiguration, Secret};
+use lateen_xds_proto::{Any, Message};
+
+use crate::error::{At, DecodeError, Result};
+
+pub use common::{struct_to_json, struct_to_value};
+pub(crate) use common::{address, duration, fetch_timeout, json_to_struct, string_matcher_list};
+pub(crate) use endpoint::locality_value;
+
+/// What decoding may look at besides the message.
+pub struct Context {
+    /// Reads a file that a message names.
+    pub read_file: Box<dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync>,
+    /// An environment variable that a message names.
+    pub environment: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Context")
+    }
+}
+
+impl Context {
+    /// Files of this machine, no environment.
+    #[must_use]
+    pub fn files() -> Self {
+        Self { read_file: Box::new(|path| std::fs::read(path)), environment: Box::new(|_| None) }
+    }
+
+    /// Nothing: every file is absent.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+            environment: Box::new(|_| None),
+        }
+    }
+}
+
+/// Where a listener or cluster gets further resources from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Resource name.
+    pub name: Name,
+    /// `initial_fetch_timeout` in milliseconds, 0 = for ever.
+    pub fetch_timeout_ms: u64,
+}
+
+/// A decoded listener with what it waits for.
+#[derive(Clone, Debug)]
+pub struct DecodedListener {
+    /// The listener.
+    pub listener: Listener,
+    /// Route tables over ADS.
+    pub routes: Vec<Needs>,
+    /// Secrets over ADS.
+    pub secrets: Vec<Needs>,
+}
+
+/// A decoded cluster with what it waits for.
+#[derive(Clone, Debug)]
+pub struct DecodedCluster {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Endpoints over ADS.
+    pub endpoints: Option<Needs>,
+    /// Secrets over ADS.
+    pub secrets: Vec<Needs>,
+}
+
+/// Things a message asks for while it is decoded.
+#[derive(Debug)]
+pub(crate) struct Collected<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) routes: std::cell::RefCell<Vec<Needs>>,
+    pub(crate) secrets: std::cell::RefCell<Vec<Needs>>,
+}
+
+impl<'a> Collected<'a> {
+    pub(crate) fn new(context: &'a Context) -> Self {
+        Self { context, routes: Default::default(), secrets: Default::default() }
+    }
+}
+
+pub(crate) fn add_need(list: &std::cell::RefCell<Vec<Needs>>, need: Needs) {
+    let mut list = list.borrow_mut();
+    if !list.iter().any(|n| n.name == need.name) {
+        list.push(need);
+    }
+}
+
+fn message<T: Message + Default>(bytes: &[u8]) -> Result<T> {
+    T::decode(bytes).map_err(|e| DecodeError::new(format!("malformed message: {e}")))
+}
+
+/// Decodes a listener from wire bytes.
+///
+/// # Errors
+/// When the message is malformed, invalid, or asks for what this proxy does not do.
+pub fn listener(bytes: &[u8], context: &Context) -> Result<DecodedListener> {
+    let collected = Collected::new(context);
+    let listener = listener::listener(&message(bytes)?, &collected)?;
+    Ok(DecodedListener {
+        listener,
+        routes: collected.routes.into_inner(),
+        secrets: collected.secrets.into_inner(),
+    })
+}
+
+/// Decodes a cluster from wire bytes.
+///
+/// # Errors
+/// As [`listener`].
+pub fn cluster(bytes: &[u8], context: &Context, added_via_api: bool) -> Result<DecodedCluster> {
+    let collected = Collected::new(context);
+    let (cluster, endpoints) = cluster::cluster(&message(bytes)?, &collected, added_via_api)?;
+    Ok(DecodedCluster { cluster, endpoints, secrets: collected.secrets.into_inner() })
+}
+
+/// Decodes endpoints from wire bytes.
+///
+/// # Errors
+/// As [`listener`].
+pub fn endpoints(bytes: &[u8]) -> Result<ClusterLoadAssignment> {
+    endpoint::assignment(&message(bytes)?)
+}
+
+/// Decodes a route table from wire bytes.
+///
+/// # Errors
+/// As [`listener`].
+pub fn routes(bytes: &[u8], context: &Context) -> Result<RouteConfiguration> {
+    route::configuration(&message(bytes)?, &Collected::new(context))
+}
+
+/// Decodes a secret from wire bytes: its name and value.
+///
+/// # Errors
+/// As [`listener`].
+pub fn secret(bytes: &[u8], context: &Context) -> Result<(Name, Secret)> {
+    tls::secret(&message(bytes)?, context)
+}
+
+/// The message inside an `Any`, `TypedStruct` taken off.
+pub(crate) fn typed<T: Message + lateen_xds_proto::Name + Default>(any: &Any) -> Result<T> {
+    let any = common::unwrap_typed_struct(any)?;
+    Ok(lateen_xds_proto::any::unpack(&any)?)
+}
+
+/// The full name of the message inside an `Any`, `TypedStruct` taken off.
+pub(crate) fn type_name(any: &Any) -> Result<String> {
+    let any = common::unwrap_typed_struct(any).at("typed_config")?;
+    Ok(lateen_xds_proto::type_url::message_name(&any.type_url).to_owned())
+}

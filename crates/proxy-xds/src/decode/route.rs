@@ -1,0 +1,487 @@
+//! Route tables.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::route::{
+    ClusterSpecifier, Decorator, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, InternalRedirect,
+    MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, WeightedCluster,
+    WeightedClusters,
+};
+use lateen_proxy_core::config::http_connection_manager::Upgrade;
+use lateen_proxy_core::config::http_filter::PerFilter;
+use lateen_proxy_core::config::{
+    FractionalPercent, Name, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+};
+use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
+use lateen_proxy_core::uri_template::UriTemplate;
+use lateen_xds_proto::Any;
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::config::route::v3 as pb;
+use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+
+use super::common::{
+    bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need, opt_duration,
+    runtime_fractional, timeout, u32_of,
+};
+use super::retry::retry_policy;
+use super::{Collected, http_filter, matcher, typed};
+use crate::error::{At, DecodeError, Result, list, refuse};
+
+pub(super) fn configuration(m: &pb::RouteConfiguration, c: &Collected<'_>) -> Result<RouteConfiguration> {
+    if m.vhds.is_some() {
+        return refuse("is not implemented").at("vhds");
+    }
+    if !m.cluster_specifier_plugins.is_empty() {
+        return refuse("is not implemented").at("cluster_specifier_plugins");
+    }
+    if !m.vhost_header.is_empty() {
+        return refuse("is not implemented").at("vhost_header");
+    }
+    let most_body = m.max_direct_response_body_size_bytes.as_ref().map_or(4096, |v| v.value);
+    let virtual_hosts =
+        list(&m.virtual_hosts, "virtual_hosts", |v| virtual_host(v, c, most_body).map(Arc::new))?;
+    let index = VirtualHostIndex::new(&virtual_hosts).map_err(|e| {
+        DecodeError::new(format!("only unique values for domains are permitted: duplicate entry of domain {}", e.0))
+            .within("virtual_hosts")
+    })?;
+    Ok(RouteConfiguration {
+        name: m.name.as_str().into(),
+        virtual_hosts,
+        index,
+        headers: header_mutations(
+            &m.request_headers_to_add,
+            &m.request_headers_to_remove,
+            &m.response_headers_to_add,
+            &m.response_headers_to_remove,
+        )?,
+        internal_only_headers: header_names(&m.internal_only_headers, "internal_only_headers")?,
+        most_specific_header_mutations_wins: m.most_specific_header_mutations_wins,
+        validate_clusters: bool_or(m.validate_clusters.as_ref(), false),
+        ignore_port_in_host_matching: m.ignore_port_in_host_matching,
+        ignore_path_parameters_in_path_matching: m.ignore_path_parameters_in_path_matching,
+        max_direct_response_body_size: most_body,
+        mirrors: mirrors(&m.request_mirror_policies)?,
+        per_filter: per_filter(&m.typed_per_filter_config, c)?,
+        metadata: metadata(m.metadata.as_ref()),
+    })
+}
+
+fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Result<VirtualHost> {
+    if m.name.is_empty() {
+        return refuse("is required").at("name");
+    }
+    if m.domains.is_empty() {
+        return refuse("at least one domain is required").at("domains");
+    }
+    for (set, field) in [
+        (m.matcher.is_some(), "matcher"),
+        (!m.rate_limits.is_empty(), "rate_limits"),
+        (m.hedge_policy.is_some(), "hedge_policy"),
+        (m.retry_policy_typed_config.is_some(), "retry_policy_typed_config"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    let domains = list(&m.domains, "domains", |d| domain(d))?;
+    let routes = list(&m.routes, "routes", |r| route(r, c, most_body).map(Arc::new))?;
+    Ok(VirtualHost {
+        name: m.name.as_str().into(),
+        domains,
+        index: RouteIndex::new(&routes),
+        routes,
+        require_tls: match pb::virtual_host::TlsRequirementType::try_from(m.require_tls) {
+            Ok(pb::virtual_host::TlsRequirementType::All) => RequireTls::All,
+            Ok(pb::virtual_host::TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
+            _ => RequireTls::None,
+        },
+        headers: header_mutations(
+            &m.request_headers_to_add,
+            &m.request_headers_to_remove,
+            &m.response_headers_to_add,
+            &m.response_headers_to_remove,
+        )?,
+        include_request_attempt_count: m.include_request_attempt_count,
+        include_attempt_count_in_response: m.include_attempt_count_in_response,
+        retry_policy: m.retry_policy.as_ref().map(|r| retry_policy(r).map(Arc::new)).transpose().at("retry_policy")?,
+        mirrors: mirrors(&m.request_mirror_policies)?,
+        per_filter: with_cors(per_filter(&m.typed_per_filter_config, c)?, m.cors.as_ref())?,
+        per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
+        metadata: metadata(m.metadata.as_ref()),
+    })
+}
+
+fn domain(text: &str) -> Result<Name> {
+    let stars = text.matches('*').count();
+    if text.is_empty() || stars > 1 || (stars == 1 && !text.starts_with('*') && !text.ends_with('*')) {
+        return refuse(format!("`{text}`: a domain is a name, `*.suffix`, `prefix.*` or `*`"));
+    }
+    if text.bytes().any(|b| b.is_ascii_control() || b == b' ') {
+        return refuse(format!("`{text}` holds a space or control character"));
+    }
+    Ok(text.to_ascii_lowercase().into())
+}
+
+/// The old `cors` field of routes and virtual hosts is the cors filter's per-route setting.
+fn with_cors(mut per_filter: PerFilter, cors: Option<&pb::CorsPolicy>) -> Result<PerFilter> {
+    if let Some(cors) = cors {
+        let config = http_filter::route_cors(cors).at("cors")?;
+        per_filter.push(("envoy.filters.http.cors".into(), config));
+    }
+    Ok(per_filter)
+}
+
+fn per_filter(map: &HashMap<String, Any>, c: &Collected<'_>) -> Result<PerFilter> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by_key(|(name, _)| *name);
+    let mut out = Vec::new();
+    for (name, any) in entries {
+        let place = format!("typed_per_filter_config[{name:?}]");
+        if let Some(config) = http_filter::per_route(any, c).at(&place)? {
+            out.push((Name::from(name.as_str()), config));
+        }
+    }
+    Ok(out)
+}
+
+fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
+    if m.tracing.is_some() {
+        return refuse("is not implemented").at("tracing");
+    }
+    let matching = route_match(need(m.r#match.as_ref(), "match")?).at("match")?;
+    let mut per_filter = per_filter(&m.typed_per_filter_config, c)?;
+    let action = match m.action.as_ref() {
+        Some(pb::route::Action::Route(r)) => {
+            per_filter = with_cors(per_filter, r.cors.as_ref())?;
+            RouteAction::Forward(Arc::new(forward(r, &matching, c).at("route")?))
+        }
+        Some(pb::route::Action::Redirect(r)) => RouteAction::Redirect(Arc::new(redirect(r).at("redirect")?)),
+        Some(pb::route::Action::DirectResponse(d)) => {
+            RouteAction::DirectResponse(Arc::new(direct_response(d, c, most_body).at("direct_response")?))
+        }
+        Some(pb::route::Action::NonForwardingAction(_)) => RouteAction::NonForwarding,
+        Some(pb::route::Action::FilterAction(_)) => return refuse("is not implemented").at("filter_action"),
+        None => return refuse("an action is required: route, redirect or direct_response"),
+    };
+    Ok(Route {
+        name: m.name.as_str().into(),
+        matching,
+        action,
+        headers: header_mutations(
+            &m.request_headers_to_add,
+            &m.request_headers_to_remove,
+            &m.response_headers_to_add,
+            &m.response_headers_to_remove,
+        )?,
+        per_filter,
+        metadata: metadata(m.metadata.as_ref()),
+        decorator: m.decorator.as_ref().map(|d| Decorator {
+            operation: d.operation.as_str().into(),
+            propagate: bool_or(d.propagate.as_ref(), true),
+        }),
+        per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
+        stat_prefix: m.stat_prefix.as_str().into(),
+    })
+}
+
+fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
+    use pb::route_match::PathSpecifier as P;
+    let path = match m.path_specifier.as_ref() {
+        Some(P::Prefix(p)) => PathMatch::Prefix(p.as_str().into()),
+        Some(P::Path(p)) => PathMatch::Exact(p.as_str().into()),
+        Some(P::SafeRegex(r)) => PathMatch::Regex(matcher::regex(r).at("safe_regex")?),
+        Some(P::ConnectMatcher(_)) => PathMatch::Connect,
+        Some(P::PathSeparatedPrefix(p)) => {
+            let valid = p.starts_with('/') && p.len() > 1 && !p.ends_with('/') && !p.contains(['?', '#']);
+            if !valid {
+                return refuse("must start with `/`, not end in `/`, and hold no `?` or `#`").at("path_separated_prefix");
+            }
+            PathMatch::SeparatedPrefix(p.as_str().into())
+        }
+        Some(P::PathMatchPolicy(policy)) => {
+            let any = need(policy.typed_config.as_ref(), "typed_config").at("path_match_policy")?;
+            let template: UriTemplateMatchConfig = typed(any).at("path_match_policy.typed_config")?;
+            let template = UriTemplate::parse(&template.path_template)
+                .at("path_template")
+                .at("path_match_policy.typed_config")?;
+            PathMatch::Template(Arc::new(template))
+        }
+        None => return refuse("a path specifier is required: prefix, path, safe_regex, ..."),
+    };
+    for (set, field) in [(!m.cookies.is_empty(), "cookies"), (!m.filter_state.is_empty(), "filter_state")] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    let tls = m.tls_context.as_ref();
+    Ok(RouteMatch {
+        path,
+        case_sensitive: bool_or(m.case_sensitive.as_ref(), true),
+        headers: list(&m.headers, "headers", matcher::header)?,
+        query: list(&m.query_parameters, "query_parameters", matcher::query)?,
+        grpc: m.grpc.is_some(),
+        fraction: m.runtime_fraction.as_ref().map(runtime_fractional).transpose().at("runtime_fraction")?,
+        tls_presented: tls.and_then(|t| t.presented.as_ref()).map(|v| v.value),
+        tls_validated: tls.and_then(|t| t.validated.as_ref()).map(|v| v.value),
+        dynamic_metadata: list(&m.dynamic_metadata, "dynamic_metadata", matcher::metadata)?,
+    })
+}
+
+fn forward(m: &pb::RouteAction, matching: &RouteMatch, c: &Collected<'_>) -> Result<Forward> {
+    for (set, field) in [
+        (m.path_rewrite_policy.is_some(), "path_rewrite_policy"),
+        (!m.path_rewrite.is_empty(), "path_rewrite"),
+        (!m.rate_limits.is_empty(), "rate_limits"),
+        (m.hedge_policy.is_some(), "hedge_policy"),
+        (m.early_data_policy.is_some(), "early_data_policy"),
+        (m.retry_policy_typed_config.is_some(), "retry_policy_typed_config"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    let path_rewrite = match (m.prefix_rewrite.as_str(), m.regex_rewrite.as_ref()) {
+        ("", None) => None,
+        (prefix, None) => Some(PathRewrite::Prefix(prefix.into())),
+        ("", Some(r)) => {
+            let (re, with) = matcher::substitute(r).at("regex_rewrite")?;
+            Some(PathRewrite::Regex(re, with))
+        }
+        _ => return refuse("only one of prefix_rewrite and regex_rewrite may be set"),
+    };
+    if matches!((&path_rewrite, &matching.path), (Some(PathRewrite::Prefix(_)), PathMatch::Regex(_))) {
+        return refuse("cannot be used with safe_regex").at("prefix_rewrite");
+    }
+    use pb::route_action::ClusterNotFoundResponseCode as N;
+    Ok(Forward {
+        cluster: cluster_specifier(m, c)?,
+        cluster_not_found_code: match N::try_from(m.cluster_not_found_response_code) {
+            Ok(N::NotFound) => 404,
+            Ok(N::InternalServerError) => 500,
+            _ => 503,
+        },
+        metadata_match: metadata(m.metadata_match.as_ref()),
+        path_rewrite,
+        host_rewrite: host_rewrite(m)?,
+        append_x_forwarded_host: m.append_x_forwarded_host,
+        timeout: timeout(m.timeout.as_ref(), "timeout", Some(Duration::from_secs(15)))?,
+        idle_timeout: opt_duration(m.idle_timeout.as_ref(), "idle_timeout")?,
+        max_stream_duration: stream_duration(m)?,
+        retry_policy: m.retry_policy.as_ref().map(|r| retry_policy(r).map(Arc::new)).transpose().at("retry_policy")?,
+        mirrors: mirrors(&m.request_mirror_policies)?,
+        hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
+        high_priority: m.priority == core::RoutingPriority::High as i32,
+        upgrades: m
+            .upgrade_configs
+            .iter()
+            .map(|u| Upgrade {
+                protocol: u.upgrade_type.to_ascii_lowercase().into(),
+                enabled: bool_or(u.enabled.as_ref(), true),
+                connect_config: u.connect_config.is_some(),
+            })
+            .collect(),
+        internal_redirect: internal_redirect(m)?,
+    })
+}
+
+fn cluster_specifier(m: &pb::RouteAction, c: &Collected<'_>) -> Result<ClusterSpecifier> {
+    use pb::route_action::ClusterSpecifier as S;
+    Ok(match m.cluster_specifier.as_ref() {
+        Some(S::Cluster(name)) if name.is_empty() => return refuse("must not be empty").at("cluster"),
+        Some(S::Cluster(name)) => ClusterSpecifier::Named(name.as_str().into()),
+        Some(S::ClusterHeader(name)) => ClusterSpecifier::Header(header_name(name).at("cluster_header")?),
+        Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(weighted(w, c).at("weighted_clusters")?),
+        Some(S::ClusterSpecifierPlugin(_) | S::InlineClusterSpecifierPlugin(_)) => {
+            return refuse("cluster specifier plugins are not implemented");
+        }
+        None => return refuse("a cluster is required: cluster, cluster_header or weighted_clusters"),
+    })
+}
+
+fn weighted(m: &pb::WeightedCluster, c: &Collected<'_>) -> Result<WeightedClusters> {
+    use pb::weighted_cluster::{RandomValueSpecifier, cluster_weight::HostRewriteSpecifier};
+    let clusters = list(&m.clusters, "clusters", |w| {
+        if w.name.is_empty() == w.cluster_header.is_empty() {
+            return refuse("one of name and cluster_header is required");
+        }
+        Ok(Arc::new(WeightedCluster {
+            name: w.name.as_str().into(),
+            cluster_header: w.cluster_header.to_ascii_lowercase().into(),
+            weight: w.weight.as_ref().map_or(0, |v| v.value),
+            headers: header_mutations(
+                &w.request_headers_to_add,
+                &w.request_headers_to_remove,
+                &w.response_headers_to_add,
+                &w.response_headers_to_remove,
+            )?,
+            per_filter: per_filter(&w.typed_per_filter_config, c)?,
+            metadata_match: metadata(w.metadata_match.as_ref()),
+            host_rewrite: w.host_rewrite_specifier.as_ref().map(|h| match h {
+                HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),
+            }),
+        }))
+    })?;
+    let total: u64 = clusters.iter().map(|w| u64::from(w.weight)).sum();
+    if total == 0 {
+        return refuse("the sum of weights must be greater than 0").at("clusters");
+    }
+    if total > u64::from(u32::MAX) {
+        return refuse("the sum of weights must be at most 4294967295").at("clusters");
+    }
+    let random_value_header = match &m.random_value_specifier {
+        Some(RandomValueSpecifier::HeaderName(name)) => header_name(name).at("header_name")?,
+        Some(RandomValueSpecifier::UseHashPolicy(_)) => return refuse("is not implemented").at("use_hash_policy"),
+        None => Name::default(),
+    };
+    Ok(WeightedClusters { clusters, total, random_value_header })
+}
+
+fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
+    use pb::route_action::HostRewriteSpecifier as H;
+    Ok(match m.host_rewrite_specifier.as_ref() {
+        None => None,
+        Some(H::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.as_str().into())),
+        Some(H::AutoHostRewrite(on)) => on.value.then_some(HostRewrite::Auto),
+        Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(header_name(name).at("host_rewrite_header")?)),
+        Some(H::HostRewritePathRegex(r)) => {
+            let (re, with) = matcher::substitute(r).at("host_rewrite_path_regex")?;
+            Some(HostRewrite::PathRegex(re, with))
+        }
+        Some(H::HostRewrite(_)) => return refuse("is not implemented").at("host_rewrite"),
+    })
+}
+
+/// `max_grpc_timeout` is the older spelling of `grpc_timeout_header_max`.
+fn stream_duration(m: &pb::RouteAction) -> Result<Option<MaxStreamDuration>> {
+    if let Some(d) = &m.max_stream_duration {
+        return Ok(Some(MaxStreamDuration {
+            max: opt_duration(d.max_stream_duration.as_ref(), "max_stream_duration.max_stream_duration")?,
+            grpc_timeout_header_max: opt_duration(
+                d.grpc_timeout_header_max.as_ref(),
+                "max_stream_duration.grpc_timeout_header_max",
+            )?,
+            grpc_timeout_header_offset: opt_duration(
+                d.grpc_timeout_header_offset.as_ref(),
+                "max_stream_duration.grpc_timeout_header_offset",
+            )?,
+        }));
+    }
+    let max = opt_duration(m.max_grpc_timeout.as_ref(), "max_grpc_timeout")?;
+    let offset = opt_duration(m.grpc_timeout_offset.as_ref(), "grpc_timeout_offset")?;
+    Ok(max.map(|max| MaxStreamDuration {
+        max: None,
+        grpc_timeout_header_max: Some(max),
+        grpc_timeout_header_offset: offset,
+    }))
+}
+
+fn mirrors(list_: &[pb::route_action::RequestMirrorPolicy]) -> Result<Vec<Mirror>> {
+    list(list_, "request_mirror_policies", |m| {
+        if m.cluster.is_empty() == m.cluster_header.is_empty() {
+            return refuse("one of cluster and cluster_header is required");
+        }
+        if !m.request_headers_mutations.is_empty() {
+            return refuse("is not implemented").at("request_headers_mutations");
+        }
+        Ok(Mirror {
+            cluster: m.cluster.as_str().into(),
+            cluster_header: m.cluster_header.to_ascii_lowercase().into(),
+            fraction: m
+                .runtime_fraction
+                .as_ref()
+                .map_or(Ok(FractionalPercent::ALL), |f| runtime_fractional(f).at("runtime_fraction"))?,
+            disable_shadow_host_suffix: m.disable_shadow_host_suffix_append,
+            trace_sampled: m.trace_sampled.as_ref().map(|v| v.value),
+            host_rewrite: m.host_rewrite_literal.as_str().into(),
+        })
+    })
+}
+
+fn hash_policy(m: &pb::route_action::HashPolicy) -> Result<HashPolicy> {
+    use pb::route_action::hash_policy::PolicySpecifier as P;
+    let source = match m.policy_specifier.as_ref() {
+        Some(P::Header(h)) => {
+            let rewrite = h.regex_rewrite.as_ref().map(matcher::substitute).transpose().at("header.regex_rewrite")?;
+            HashSource::Header(header_name(&h.header_name).at("header.header_name")?, rewrite)
+        }
+        Some(P::Cookie(k)) if k.name.is_empty() => return refuse("is required").at("cookie.name"),
+        Some(P::Cookie(k)) => HashSource::Cookie {
+            name: k.name.as_str().into(),
+            ttl: opt_duration(k.ttl.as_ref(), "cookie.ttl")?,
+            path: k.path.as_str().into(),
+            attributes: k.attributes.iter().map(|a| (a.name.as_str().into(), a.value.as_str().into())).collect(),
+        },
+        Some(P::ConnectionProperties(p)) if p.source_ip => HashSource::SourceIp,
+        Some(P::ConnectionProperties(_)) => return refuse("source_ip must be true").at("connection_properties"),
+        Some(P::QueryParameter(q)) => HashSource::QueryParameter(q.name.as_str().into()),
+        Some(P::FilterState(f)) => HashSource::FilterState(f.key.as_str().into()),
+        None => return refuse("a policy is required"),
+    };
+    Ok(HashPolicy { source, terminal: m.terminal })
+}
+
+fn internal_redirect(m: &pb::RouteAction) -> Result<Option<Arc<InternalRedirect>>> {
+    if m.internal_redirect_action == pb::route_action::InternalRedirectAction::HandleInternalRedirect as i32 {
+        return refuse("is deprecated; use internal_redirect_policy").at("internal_redirect_action");
+    }
+    let Some(p) = &m.internal_redirect_policy else { return Ok(None) };
+    if !p.predicates.is_empty() {
+        return refuse("are not implemented").at("internal_redirect_policy.predicates");
+    }
+    let codes: Vec<u16> = p.redirect_response_codes.iter().filter_map(|c| u16::try_from(*c).ok()).collect();
+    Ok(Some(Arc::new(InternalRedirect {
+        max_internal_redirects: p.max_internal_redirects.as_ref().map_or(1, |v| v.value),
+        codes: if codes.is_empty() { vec![302] } else { codes },
+        allow_cross_scheme: p.allow_cross_scheme_redirect,
+        response_headers_to_copy: header_names(&p.response_headers_to_copy, "response_headers_to_copy")?,
+    })))
+}
+
+fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
+    use pb::redirect_action::{PathRewriteSpecifier as P, RedirectResponseCode as C, SchemeRewriteSpecifier as S};
+    let path = match m.path_rewrite_specifier.as_ref() {
+        None => RedirectPath::Keep,
+        Some(P::PathRedirect(p)) if p.is_empty() => RedirectPath::Keep,
+        Some(P::PathRedirect(p)) => RedirectPath::Path(p.as_str().into()),
+        Some(P::PrefixRewrite(p)) => RedirectPath::Prefix(p.as_str().into()),
+        Some(P::RegexRewrite(r)) => {
+            let (re, with) = matcher::substitute(r).at("regex_rewrite")?;
+            RedirectPath::Regex(re, with)
+        }
+        Some(P::PathRewrite(_)) => return refuse("is not implemented").at("path_rewrite"),
+    };
+    Ok(Redirect {
+        code: match C::try_from(m.response_code) {
+            Ok(C::MovedPermanently) => 301,
+            Ok(C::Found) => 302,
+            Ok(C::SeeOther) => 303,
+            Ok(C::TemporaryRedirect) => 307,
+            Ok(C::PermanentRedirect) => 308,
+            Err(_) => return refuse("is no known redirect code").at("response_code"),
+        },
+        scheme: match m.scheme_rewrite_specifier.as_ref() {
+            Some(S::HttpsRedirect(true)) => Some("https".into()),
+            Some(S::SchemeRedirect(s)) => Some(s.as_str().into()),
+            _ => None,
+        },
+        host: m.host_redirect.as_str().into(),
+        port: if m.port_redirect == 0 { None } else { Some(super::common::port(m.port_redirect).at("port_redirect")?) },
+        path,
+        strip_query: m.strip_query,
+    })
+}
+
+fn direct_response(m: &pb::DirectResponseAction, c: &Collected<'_>, most_body: u32) -> Result<DirectResponse> {
+    if m.body_format.is_some() {
+        return refuse("is not implemented").at("body_format");
+    }
+    let status = u16::try_from(m.status).ok().filter(|s| (200..600).contains(s));
+    let Some(status) = status else { return refuse("must be 200 to 599").at("status") };
+    let body = data_source_bytes(m.body.as_ref(), c.context).at("body")?;
+    if body.len() > most_body as usize {
+        return refuse(format!("is {} bytes; at most {most_body} are allowed", body.len())).at("body");
+    }
+    Ok(DirectResponse { status, body, content_type: "text/plain".into() })
+}
+

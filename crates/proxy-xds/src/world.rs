@@ -1,0 +1,614 @@
+//! All resources of the proxy: static, active, warming, refused; and the snapshot made of them.
+//! A cluster warms until its endpoints and secrets arrive, a listener until its routes and secrets
+//! do, or until their fetch timeout; what it replaces serves meanwhile.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lateen_proxy_core::config::{
+    Cluster, ClusterDiscovery, ClusterLoadAssignment, Listener, Name, ResourceMap, RouteConfiguration, Secret, Snapshot,
+};
+
+use crate::decode::{self, Context, Needs};
+use crate::error::DecodeError;
+use crate::kind::Kind;
+
+/// The present moment, handed in by the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Milliseconds of a monotonic clock.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch, for dumps.
+    pub unix_ms: u64,
+}
+
+/// A resource as it was taken in.
+#[derive(Clone, Debug)]
+pub struct Held<T> {
+    /// Decoded value.
+    pub value: Arc<T>,
+    /// Wire bytes.
+    pub raw: Arc<[u8]>,
+    /// Version of the resource (delta) or of the response (state of the world).
+    pub version: Name,
+    /// When it came, Unix milliseconds.
+    pub updated_ms: u64,
+    /// Whether the whole response was accepted; only then delta tells the version on reconnect.
+    pub accepted: bool,
+    /// What it waits for.
+    pub needs: Arc<[(Kind, Needs)]>,
+}
+
+/// A refused resource.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Wire bytes.
+    pub raw: Arc<[u8]>,
+    /// Version it came with.
+    pub version: Name,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Why, with the field path.
+    pub error: String,
+}
+
+/// A resource of a response.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Resource name; empty in state-of-the-world responses, where the message tells it.
+    pub name: Name,
+    /// Version.
+    pub version: Name,
+    /// Wire bytes of the message.
+    pub raw: Arc<[u8]>,
+}
+
+/// Resources of one type that may warm.
+#[derive(Clone, Debug)]
+pub struct Set<T> {
+    /// From the bootstrap.
+    pub fixed: BTreeMap<Name, Held<T>>,
+    /// Serving.
+    pub active: BTreeMap<Name, Held<T>>,
+    /// Waiting for what they need.
+    pub warming: BTreeMap<Name, Held<T>>,
+}
+
+impl<T> Default for Set<T> {
+    fn default() -> Self {
+        Self { fixed: BTreeMap::new(), active: BTreeMap::new(), warming: BTreeMap::new() }
+    }
+}
+
+/// All resources.
+#[derive(Debug)]
+pub struct World {
+    context: Context,
+    /// Clusters.
+    pub clusters: Set<Cluster>,
+    /// Listeners.
+    pub listeners: Set<Listener>,
+    /// Endpoints by EDS service name.
+    pub endpoints: BTreeMap<Name, Held<ClusterLoadAssignment>>,
+    /// Route tables.
+    pub routes: BTreeMap<Name, Held<RouteConfiguration>>,
+    /// Secrets; `fixed` are those of the bootstrap.
+    pub secrets: Set<Secret>,
+    /// Refused resources, until a good one of the same name comes.
+    pub refused: BTreeMap<(Kind, Name), Refused>,
+    /// Fetches under way: deadline in monotonic milliseconds, none = for ever.
+    fetches: BTreeMap<(Kind, Name), Option<u64>>,
+    /// Fetches that ended without a resource.
+    missing: BTreeSet<(Kind, Name)>,
+    generation: u64,
+    dirty: BTreeSet<Kind>,
+    initialized: bool,
+    last: Arc<Snapshot>,
+}
+
+/// A static resource that is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("static_resources.{list}[{index}] ({name}): {error}")]
+pub struct StaticError {
+    /// `listeners`, `clusters` or `secrets`.
+    pub list: &'static str,
+    /// Position.
+    pub index: usize,
+    /// Name of the resource, may be empty.
+    pub name: String,
+    /// What is wrong.
+    pub error: DecodeError,
+}
+
+impl World {
+    /// A world of static resources.
+    ///
+    /// # Errors
+    /// When one of them is not acceptable; static resources are all or nothing.
+    pub fn new(context: Context, fixed: &crate::bootstrap::StaticResources, now: Now) -> Result<Self, StaticError> {
+        let mut world = Self {
+            context,
+            clusters: Set::default(),
+            listeners: Set::default(),
+            endpoints: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            secrets: Set::default(),
+            refused: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            generation: 0,
+            dirty: Kind::ALL.into_iter().collect(),
+            initialized: false,
+            last: Arc::default(),
+        };
+        for (list, kind, items) in [
+            ("secrets", Kind::Secret, &fixed.secrets),
+            ("clusters", Kind::Cluster, &fixed.clusters),
+            ("listeners", Kind::Listener, &fixed.listeners),
+        ] {
+            for (index, (name, raw)) in items.iter().enumerate() {
+                let incoming = Incoming { name: name.clone(), version: Name::default(), raw: raw.clone() };
+                world.add_fixed(kind, &incoming, now).map_err(|error| StaticError {
+                    list,
+                    index,
+                    name: name.to_string(),
+                    error,
+                })?;
+            }
+        }
+        Ok(world)
+    }
+
+    fn add_fixed(&mut self, kind: Kind, incoming: &Incoming, now: Now) -> Result<(), DecodeError> {
+        let twice = || DecodeError::new("this name is there twice");
+        match self.decode(kind, incoming, now, false)? {
+            Decoded::Cluster(name, held) => {
+                if self.clusters.fixed.contains_key(&name) {
+                    return Err(twice());
+                }
+                self.clusters.fixed.insert(name.clone(), held.clone());
+                self.clusters.warming.insert(name, held);
+            }
+            Decoded::Listener(name, held) => {
+                if self.listeners.fixed.contains_key(&name) {
+                    return Err(twice());
+                }
+                self.listeners.fixed.insert(name.clone(), held.clone());
+                self.listeners.warming.insert(name, held);
+            }
+            Decoded::Secret(name, held) => {
+                self.secrets.fixed.insert(name, held);
+            }
+            Decoded::Endpoints(..) | Decoded::Routes(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in a response. Good resources are applied even when others are refused; the refused
+    /// ones are returned with their reason. `complete` = state of the world: clusters and listeners
+    /// that are not named go.
+    pub fn update(
+        &mut self,
+        kind: Kind,
+        resources: &[Incoming],
+        removed: &[Name],
+        complete: bool,
+        now: Now,
+    ) -> Vec<(Name, String)> {
+        let mut refused = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut decoded = Vec::new();
+        for incoming in resources {
+            match self.decode(kind, incoming, now, true) {
+                Ok(d) => {
+                    let name = d.name().clone();
+                    if !seen.insert(name.clone()) {
+                        let error = format!("duplicate {} {name} found", kind.word());
+                        return vec![(name, error)];
+                    }
+                    decoded.push(d);
+                }
+                Err(error) => {
+                    let name = self.name_of(kind, incoming);
+                    seen.insert(name.clone());
+                    self.refused.insert(
+                        (kind, name.clone()),
+                        Refused {
+                            raw: incoming.raw.clone(),
+                            version: incoming.version.clone(),
+                            at_ms: now.unix_ms,
+                            error: error.to_string(),
+                        },
+                    );
+                    refused.push((name, error.to_string()));
+                }
+            }
+        }
+        let accepted = refused.is_empty();
+        for d in decoded {
+            self.refused.remove(&(kind, d.name().clone()));
+            self.apply(d, accepted);
+        }
+        for name in removed {
+            self.remove(kind, name);
+        }
+        if complete && kind.is_wildcard() {
+            for name in self.names(kind) {
+                if !seen.contains(&name) {
+                    self.remove(kind, &name);
+                }
+            }
+            self.refused.retain(|(k, name), _| *k != kind || seen.contains(name));
+        }
+        refused
+    }
+
+    /// Names of dynamic resources of a wildcard type.
+    fn names(&self, kind: Kind) -> Vec<Name> {
+        fn of<T>(set: &Set<T>) -> Vec<Name> {
+            let all = set.active.keys().chain(set.warming.keys());
+            all.filter(|n| !set.fixed.contains_key(*n)).cloned().collect()
+        }
+        match kind {
+            Kind::Cluster => of(&self.clusters),
+            Kind::Listener => of(&self.listeners),
+            _ => vec![],
+        }
+    }
+
+    fn name_of(&self, kind: Kind, incoming: &Incoming) -> Name {
+        if !incoming.name.is_empty() {
+            return incoming.name.clone();
+        }
+        // Every resource has its name in field 1, read even when the rest is broken.
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Named {
+            #[prost(string, tag = "1")]
+            name: String,
+        }
+        let named = <Named as prost::Message>::decode(&incoming.raw[..]).unwrap_or_default();
+        if named.name.is_empty() { format!("<unnamed {}>", kind.word()).into() } else { named.name.into() }
+    }
+
+    fn decode(&self, kind: Kind, incoming: &Incoming, now: Now, api: bool) -> Result<Decoded, DecodeError> {
+        let c = &self.context;
+        Ok(match kind {
+            Kind::Cluster => {
+                let d = decode::cluster(&incoming.raw, c, api)?;
+                let mut needs: Vec<_> = d.secrets.into_iter().map(|n| (Kind::Secret, n)).collect();
+                needs.extend(d.endpoints.map(|n| (Kind::Endpoints, n)));
+                Decoded::Cluster(d.cluster.name.clone(), held(d.cluster, incoming, now, needs))
+            }
+            Kind::Listener => {
+                let mut d = decode::listener(&incoming.raw, c)?;
+                if api && !incoming.name.is_empty() {
+                    d.listener.name = incoming.name.clone();
+                }
+                let mut needs: Vec<_> = d.secrets.into_iter().map(|n| (Kind::Secret, n)).collect();
+                needs.extend(d.routes.into_iter().map(|n| (Kind::Routes, n)));
+                Decoded::Listener(d.listener.name.clone(), held(d.listener, incoming, now, needs))
+            }
+            Kind::Endpoints => {
+                let e = decode::endpoints(&incoming.raw)?;
+                Decoded::Endpoints(e.cluster_name.clone(), held(e, incoming, now, vec![]))
+            }
+            Kind::Routes => {
+                let r = decode::routes(&incoming.raw, c)?;
+                Decoded::Routes(r.name.clone(), held(r, incoming, now, vec![]))
+            }
+            Kind::Secret => {
+                let (name, s) = decode::secret(&incoming.raw, c)?;
+                Decoded::Secret(name, held(s, incoming, now, vec![]))
+            }
+        })
+    }
+
+    fn apply(&mut self, d: Decoded, accepted: bool) {
+        match d {
+            Decoded::Cluster(name, h) => {
+                warm(&mut self.clusters, name, h, accepted);
+                self.dirty.insert(Kind::Cluster);
+            }
+            Decoded::Listener(name, h) => {
+                warm(&mut self.listeners, name, h, accepted);
+                self.dirty.insert(Kind::Listener);
+            }
+            Decoded::Endpoints(name, h) => self.arrived(Kind::Endpoints, name, h, accepted, |w| &mut w.endpoints),
+            Decoded::Routes(name, h) => self.arrived(Kind::Routes, name, h, accepted, |w| &mut w.routes),
+            Decoded::Secret(name, h) => self.arrived(Kind::Secret, name, h, accepted, |w| &mut w.secrets.active),
+        }
+    }
+
+    fn arrived<T>(
+        &mut self,
+        kind: Kind,
+        name: Name,
+        mut new: Held<T>,
+        accepted: bool,
+        map: impl FnOnce(&mut Self) -> &mut BTreeMap<Name, Held<T>>,
+    ) {
+        self.fetches.remove(&(kind, name.clone()));
+        self.missing.remove(&(kind, name.clone()));
+        new.accepted = accepted;
+        let map = map(self);
+        match map.get_mut(&name) {
+            // An unchanged resend keeps its value, so that nobody downstream sees a change.
+            Some(old) if old.raw == new.raw => {
+                old.version = new.version;
+                old.accepted = accepted;
+            }
+            _ => {
+                map.insert(name, new);
+                self.dirty.insert(kind);
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Name) {
+        match kind {
+            Kind::Cluster if !self.clusters.fixed.contains_key(name) => {
+                self.clusters.active.remove(name);
+                self.clusters.warming.remove(name);
+                self.dirty.extend([Kind::Cluster, Kind::Endpoints]);
+            }
+            Kind::Listener if !self.listeners.fixed.contains_key(name) => {
+                self.listeners.active.remove(name);
+                self.listeners.warming.remove(name);
+                self.dirty.insert(Kind::Listener);
+            }
+            // A removed name ends the wait for it; what is held of it goes.
+            Kind::Endpoints | Kind::Routes | Kind::Secret => {
+                self.missing.insert((kind, name.clone()));
+                self.fetches.remove(&(kind, name.clone()));
+                let gone = match kind {
+                    Kind::Endpoints => self.endpoints.remove(name).is_some(),
+                    Kind::Routes => self.routes.remove(name).is_some(),
+                    _ => self.secrets.active.remove(name).is_some(),
+                };
+                if gone {
+                    self.dirty.insert(kind);
+                }
+            }
+            _ => {}
+        }
+        self.refused.remove(&(kind, name.clone()));
+    }
+
+    /// The names of a named type that some cluster or listener needs.
+    #[must_use]
+    pub fn wanted(&self, kind: Kind) -> BTreeSet<Name> {
+        let clusters = self.clusters.active.values().chain(self.clusters.warming.values()).map(|h| &h.needs);
+        let listeners = self.listeners.active.values().chain(self.listeners.warming.values()).map(|h| &h.needs);
+        let needs = clusters.chain(listeners).flat_map(|n| n.iter());
+        needs.filter(|(k, _)| *k == kind).map(|(_, n)| n.name.clone()).collect()
+    }
+
+    /// Whether resources of a wildcard type are warming.
+    #[must_use]
+    pub fn is_warming(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Cluster => !self.clusters.warming.is_empty(),
+            Kind::Listener => !self.listeners.warming.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Starts and ends waits, moves what is ready into service, forgets what nobody needs.
+    pub fn settle(&mut self, now: Now) {
+        self.expire(now);
+        self.start_fetches(now);
+        for (kind, name) in self.ready(Kind::Cluster) {
+            if let Some(held) = self.clusters.warming.remove(&name) {
+                self.clusters.active.insert(name, held);
+                self.dirty.extend([kind, Kind::Endpoints]);
+            }
+        }
+        for (kind, name) in self.ready(Kind::Listener) {
+            if let Some(held) = self.listeners.warming.remove(&name) {
+                self.listeners.active.insert(name, held);
+                self.dirty.insert(kind);
+            }
+        }
+        self.forget();
+    }
+
+    fn expire(&mut self, now: Now) {
+        let over: Vec<_> = self
+            .fetches
+            .iter()
+            .filter(|(_, deadline)| deadline.is_some_and(|d| d <= now.mono_ms))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            self.fetches.remove(&key);
+            self.missing.insert(key);
+        }
+    }
+
+    fn start_fetches(&mut self, now: Now) {
+        let clusters = self.clusters.warming.values().map(|h| &h.needs);
+        let listeners = self.listeners.warming.values().map(|h| &h.needs);
+        let needs: Vec<(Kind, Needs)> = clusters.chain(listeners).flat_map(|n| n.iter().cloned()).collect();
+        for (kind, need) in needs {
+            let key = (kind, need.name.clone());
+            if !self.is_here(kind, &need.name) && !self.missing.contains(&key) {
+                let deadline = (need.fetch_timeout_ms > 0).then(|| now.mono_ms.saturating_add(need.fetch_timeout_ms));
+                self.fetches.entry(key).or_insert(deadline);
+            }
+        }
+    }
+
+    fn is_here(&self, kind: Kind, name: &Name) -> bool {
+        match kind {
+            Kind::Endpoints => self.endpoints.contains_key(name),
+            Kind::Routes => self.routes.contains_key(name),
+            Kind::Secret => self.secrets.active.contains_key(name) || self.secrets.fixed.contains_key(name),
+            Kind::Cluster | Kind::Listener => true,
+        }
+    }
+
+    fn ready(&self, kind: Kind) -> Vec<(Kind, Name)> {
+        let done = |needs: &[(Kind, Needs)]| {
+            needs.iter().all(|(k, n)| self.is_here(*k, &n.name) || self.missing.contains(&(*k, n.name.clone())))
+        };
+        let of = |list: Vec<(&Name, &Arc<[(Kind, Needs)]>)>| {
+            list.into_iter().filter(|(_, needs)| done(needs)).map(|(name, _)| (kind, name.clone())).collect()
+        };
+        match kind {
+            Kind::Cluster => of(self.clusters.warming.iter().map(|(n, h)| (n, &h.needs)).collect()),
+            Kind::Listener => of(self.listeners.warming.iter().map(|(n, h)| (n, &h.needs)).collect()),
+            _ => vec![],
+        }
+    }
+
+    fn forget(&mut self) {
+        for kind in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
+            let wanted = self.wanted(kind);
+            let before = self.endpoints.len() + self.routes.len() + self.secrets.active.len();
+            match kind {
+                Kind::Endpoints => self.endpoints.retain(|n, _| wanted.contains(n)),
+                Kind::Routes => self.routes.retain(|n, _| wanted.contains(n)),
+                _ => self.secrets.active.retain(|n, _| wanted.contains(n)),
+            }
+            if self.endpoints.len() + self.routes.len() + self.secrets.active.len() != before {
+                self.dirty.insert(kind);
+            }
+            self.fetches.retain(|(k, n), _| *k != kind || wanted.contains(n));
+            self.missing.retain(|(k, n)| *k != kind || wanted.contains(n));
+        }
+    }
+
+    /// The next moment at which [`Self::settle`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.fetches.values().filter_map(|d| *d).min()
+    }
+
+    /// Says that all initial resources are there.
+    pub fn set_initialized(&mut self) {
+        if !self.initialized {
+            self.initialized = true;
+            self.dirty.insert(Kind::Listener);
+        }
+    }
+
+    /// Whether all initial resources are there.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
+    }
+
+    /// A new snapshot, if anything changed since the last one.
+    pub fn publish(&mut self) -> Option<Arc<Snapshot>> {
+        if self.dirty.is_empty() {
+            return None;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        self.generation += 1;
+        let old = &self.last;
+        let keep = |kind| !dirty.contains(&kind);
+        let snapshot = Snapshot {
+            generation: self.generation,
+            initialized: self.initialized,
+            listeners: if keep(Kind::Listener) { old.listeners.clone() } else { values(&self.listeners.active) },
+            clusters: if keep(Kind::Cluster) { old.clusters.clone() } else { values(&self.clusters.active) },
+            endpoints: if keep(Kind::Endpoints) { old.endpoints.clone() } else { self.endpoints_by_cluster() },
+            routes: if keep(Kind::Routes) { old.routes.clone() } else { values(&self.routes) },
+            secrets: if keep(Kind::Secret) { old.secrets.clone() } else { self.all_secrets() },
+        };
+        self.last = Arc::new(snapshot);
+        Some(self.last.clone())
+    }
+
+    /// The last snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.last.clone()
+    }
+
+    fn endpoints_by_cluster(&self) -> ResourceMap<ClusterLoadAssignment> {
+        let of = |held: &Held<Cluster>| match &held.value.discovery {
+            ClusterDiscovery::Eds { service_name } => {
+                let found = self.endpoints.get(service_name)?;
+                Some((held.value.name.clone(), found.value.clone()))
+            }
+            _ => None,
+        };
+        Arc::new(self.clusters.active.values().filter_map(of).collect())
+    }
+
+    fn all_secrets(&self) -> ResourceMap<Secret> {
+        let all = self.secrets.fixed.iter().chain(&self.secrets.active);
+        Arc::new(all.map(|(n, h)| (n.clone(), h.value.clone())).collect())
+    }
+
+    /// Versions of held resources for delta's `initial_resource_versions`.
+    #[must_use]
+    pub fn versions(&self, kind: Kind) -> BTreeMap<Name, Name> {
+        fn of<'a, T: 'a>(list: impl Iterator<Item = (&'a Name, &'a Held<T>)>) -> BTreeMap<Name, Name> {
+            list.filter(|(_, h)| h.accepted && !h.version.is_empty()).map(|(n, h)| (n.clone(), h.version.clone())).collect()
+        }
+        match kind {
+            Kind::Cluster => of(self.clusters.active.iter().chain(&self.clusters.warming)),
+            Kind::Listener => of(self.listeners.active.iter().chain(&self.listeners.warming)),
+            Kind::Endpoints => of(self.endpoints.iter()),
+            Kind::Routes => of(self.routes.iter()),
+            Kind::Secret => of(self.secrets.active.iter()),
+        }
+    }
+}
+
+enum Decoded {
+    Cluster(Name, Held<Cluster>),
+    Listener(Name, Held<Listener>),
+    Endpoints(Name, Held<ClusterLoadAssignment>),
+    Routes(Name, Held<RouteConfiguration>),
+    Secret(Name, Held<Secret>),
+}
+
+impl Decoded {
+    fn name(&self) -> &Name {
+        match self {
+            Self::Cluster(n, _) | Self::Listener(n, _) | Self::Endpoints(n, _) | Self::Routes(n, _) | Self::Secret(n, _) => n,
+        }
+    }
+}
+
+fn held<T>(value: T, incoming: &Incoming, now: Now, needs: Vec<(Kind, Needs)>) -> Held<T> {
+    Held {
+        value: Arc::new(value),
+        raw: incoming.raw.clone(),
+        version: incoming.version.clone(),
+        updated_ms: now.unix_ms,
+        accepted: true,
+        needs: needs.into(),
+    }
+}
+
+/// Puts a new resource beside the active one of its name, unless it is the same.
+fn warm<T>(set: &mut Set<T>, name: Name, mut new: Held<T>, accepted: bool) {
+    if set.fixed.contains_key(&name) {
+        return; // static resources are not replaced over the API
+    }
+    new.accepted = accepted;
+    if let Some(old) = set.active.get_mut(&name) {
+        if old.raw == new.raw {
+            old.version = new.version;
+            old.accepted = accepted;
+            set.warming.remove(&name);
+            return;
+        }
+    }
+    match set.warming.get_mut(&name) {
+        Some(old) if old.raw == new.raw => {
+            old.version = new.version;
+            old.accepted = accepted;
+        }
+        _ => {
+            set.warming.insert(name, new);
+        }
+    }
+}
+
+fn values<T>(map: &BTreeMap<Name, Held<T>>) -> ResourceMap<T> {
+    Arc::new(map.iter().map(|(n, h)| (n.clone(), h.value.clone())).collect())
+}
