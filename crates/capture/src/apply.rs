@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use crate::flags::Config;
+use crate::config::Config;
 use crate::iptables::{self, read_saved};
 use crate::nft;
 use crate::rules::{Family, RuleSet, System, Table};

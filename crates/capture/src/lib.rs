@@ -5,16 +5,19 @@
 //! network namespace of the calling process, [`validate`] proves that they work.
 
 pub mod apply;
+pub mod config;
 pub mod flags;
 pub mod iptables;
 pub mod nft;
+mod rule;
 pub mod rules;
 pub mod validate;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use flags::{Action, Config};
+use config::Config;
+use flags::Action;
 use rules::RuleSet;
 
 /// Exit status of a wrong command line (BSD's `EX_USAGE`).

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
 
 use crate::apply::ApplyError;
-use crate::flags::Config;
+use crate::config::Config;
 
 /// An address for documentation (RFC 5737): nobody answers there.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

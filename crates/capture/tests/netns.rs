@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lateen_capture::flags::{Action, Config, Selection, parse};
+use lateen_capture::config::{Config, Selection};
+use lateen_capture::flags::{Action, parse};
 use lateen_capture::{apply, rules, run};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::sockopt::{IpTransparent, OriginalDst};
