@@ -1,0 +1,147 @@
+//! How subcommands reach a cluster: kubeconfig and context flags, the default namespace, and an
+//! HTTP request to a port inside a pod through the API's port-forward.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use k8s_openapi::api::core::v1::Pod;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+use crate::exit::{FAILED, Failure};
+use crate::paths;
+
+/// The flags every subcommand that talks to a cluster takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ClusterArgs {
+    /// Kubernetes configuration file
+    #[arg(
+        short = 'c',
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "KUBECONFIG"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+    /// Kubernetes configuration context
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubernetes namespace (default: the context's)
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Namespace of the mesh's own control plane
+    #[arg(
+        short,
+        long = "istioNamespace",
+        global = true,
+        value_name = "NAMESPACE",
+        default_value = "istio-system"
+    )]
+    pub istio_namespace: String,
+}
+
+/// A connected cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: Client,
+    /// The namespace that names without one mean.
+    pub namespace: String,
+    /// The mesh's own namespace.
+    pub istio_namespace: String,
+}
+
+impl ClusterArgs {
+    /// The kubeconfig file to use: the flag or `KUBECONFIG`, the running `lateen up`, the user's
+    /// own `~/.kube/config`, in this order.
+    fn file(&self) -> Option<PathBuf> {
+        let given = self
+            .kubeconfig
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
+        given.or_else(|| Some(paths::kubeconfig()).filter(|path| path.exists()))
+    }
+
+    /// Connects (the client dials at the first request).
+    pub async fn connect(&self) -> anyhow::Result<Cluster> {
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..Default::default()
+        };
+        let config = match self.file() {
+            Some(path) => {
+                let file = Kubeconfig::read_from(&path)
+                    .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
+                Config::from_custom_kubeconfig(file, &options).await?
+            }
+            None => match Config::from_kubeconfig(&options).await {
+                Ok(config) => config,
+                Err(error) => {
+                    let message = format!("no cluster to talk to: {error}");
+                    return Err(Failure::new(FAILED, message)
+                        .hint("start one with `lateen up`, or name one with --kubeconfig")
+                        .into());
+                }
+            },
+        };
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).context("the kubeconfig's credentials")?;
+        Ok(Cluster {
+            client,
+            namespace,
+            istio_namespace: self.istio_namespace.clone(),
+        })
+    }
+}
+
+/// What a port inside a pod answered.
+pub struct PodAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Cluster {
+    /// One HTTP/1.1 request to `port` of a pod, through the API server's port-forward.
+    pub async fn pod_request(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        method: &str,
+        path: &str,
+    ) -> anyhow::Result<PodAnswer> {
+        let what = || format!("asking port {port} of pod {pod}.{namespace}");
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut forward = pods.portforward(pod, &[port]).await.with_context(what)?;
+        let stream = forward
+            .take_stream(port)
+            .context("the port-forward gave no stream")?;
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .with_context(what)?;
+        let driver = tokio::spawn(connection);
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", format!("localhost:{port}"))
+            .body(Full::<Bytes>::default())?;
+        let answer = sender.send_request(request).await.with_context(what)?;
+        let status = answer.status().as_u16();
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .with_context(what)?
+            .to_bytes();
+        driver.abort();
+        Ok(PodAnswer { status, body })
+    }
+}

@@ -1,0 +1,91 @@
+//! The Bookinfo demo: the sample manifests as they are, into the default namespace, and the wait
+//! for its page.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::super::{install, objects};
+use super::progress::Progress;
+
+const BOOKINFO: &str = include_str!("../../../../../samples/bookinfo/platform/kube/bookinfo.yaml");
+const GATEWAY: &str =
+    include_str!("../../../../../samples/bookinfo/networking/bookinfo-gateway.yaml");
+
+/// Deploys Bookinfo and gives its page's URL once the page is whole.
+pub async fn bookinfo(
+    client: &Client,
+    progress: &Progress,
+    limit: Duration,
+) -> anyhow::Result<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let label = json!({"metadata": {"labels": {"istio-injection": "enabled"}}});
+    namespaces
+        .patch("default", &PatchParams::default(), &Patch::Merge(&label))
+        .await?;
+    for (file, text) in [
+        ("bookinfo.yaml", BOOKINFO),
+        ("bookinfo-gateway.yaml", GATEWAY),
+    ] {
+        let mut all = objects::documents(text, file.as_ref())?;
+        for object in &mut all {
+            object["metadata"]["namespace"] = json!("default");
+        }
+        install::apply(client, all)
+            .await
+            .with_context(|| file.to_owned())?;
+    }
+    progress.step("waiting for Bookinfo's pods");
+    install::wait_ready(client, "default", limit).await?;
+    let services: Api<Service> = Api::namespaced(client.clone(), "istio-system");
+    let service = services.get("istio-ingressgateway").await?;
+    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+    let port = ports
+        .iter()
+        .find(|port| port.port == 80)
+        .and_then(|port| port.node_port);
+    let port = port.context("the ingress gateway's Service has no node port for port 80")?;
+    progress.step("waiting for the page");
+    wait_for_page(u16::try_from(port)?, limit).await?;
+    Ok(format!("http://127.0.0.1:{port}/productpage"))
+}
+
+/// Waits until the page shows the book and its reviews.
+async fn wait_for_page(port: u16, limit: Duration) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut last = String::from("no answer");
+    while begun.elapsed() < limit {
+        match tokio::time::timeout(Duration::from_secs(10), page(port)).await {
+            Ok(Ok((200, body))) if body.contains("Reviews served by:") => return Ok(()),
+            Ok(Ok((status, _))) => last = format!("status {status}"),
+            Ok(Err(error)) => last = format!("{error:#}"),
+            Err(_) => last = "no answer in 10 s".to_owned(),
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    bail!(
+        "the page was not whole in {} s; last seen: {last}",
+        limit.as_secs()
+    )
+}
+
+async fn page(port: u16) -> anyhow::Result<(u16, String)> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("/productpage")
+        .header("host", format!("127.0.0.1:{port}"))
+        .body(Full::<Bytes>::default())?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await?.to_bytes();
+    driver.abort();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}

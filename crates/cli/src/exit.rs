@@ -1,0 +1,94 @@
+//! Exit codes and the last words of a failed command: 0 ok, 1 unknown error, 64 wrong usage,
+//! 65 bad input data, 79 analysis found issues.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::style;
+
+/// Something went wrong that has no code of its own.
+pub const FAILED: u8 = 1;
+/// The command line is not one we take.
+pub const USAGE: u8 = 64;
+/// The input (a file, an object) is not valid.
+pub const BAD_INPUT: u8 = 65;
+/// `analyze` found issues at or above the failure threshold.
+pub const ANALYSIS: u8 = 79;
+
+/// An error that carries its exit code and, where there is one, the next step.
+#[derive(Debug)]
+pub struct Failure {
+    /// The process's exit code.
+    pub code: u8,
+    /// What went wrong; empty where the output has said it already.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a code and a message.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A failure whose output is complete: only the code is left to give.
+    pub fn quiet(code: u8) -> Self {
+        Self::new(code, "")
+    }
+
+    /// The same with a next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints what is left to say on standard error and gives the exit code.
+pub fn code(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        // Help and version come this way too: those are no failures.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+    }
+    if broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    let (code, hint) = match error.downcast_ref::<Failure>() {
+        Some(failure) => (failure.code, failure.hint.clone()),
+        None => (FAILED, None),
+    };
+    let message = format!("{error:#}");
+    if !message.is_empty() {
+        style::error(&message);
+    }
+    if let Some(hint) = hint {
+        style::hint(&hint);
+    }
+    ExitCode::from(code)
+}
+
+/// A reader that went away (`| head`) is no failure of ours.
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
