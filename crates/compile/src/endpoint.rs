@@ -7,6 +7,8 @@
 mod entry;
 mod slice;
 
+pub(crate) use slice::target_port;
+
 use crate::workload;
 use lateen_model::{
     Endpoint, EndpointAddress, EndpointTable, Health, Instance, Labels, Locality, Registry,
@@ -239,7 +241,12 @@ impl EndpointCompiler {
             return;
         }
         for w in before.iter().chain(&now) {
-            dirty.extend(snapshot.services_selecting(ns, &w.labels).map(|s| s.key()));
+            dirty.extend(
+                snapshot
+                    .services_selecting(ns, &w.labels)
+                    .iter()
+                    .map(|s| s.key()),
+            );
             for ip in &w.ips {
                 dirty.extend(
                     self.table

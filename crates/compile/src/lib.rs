@@ -22,7 +22,7 @@ mod sidecar;
 mod virtual_service;
 mod workload;
 
-pub use analyze::analyze;
+pub use analyze::{analyze, analyze_with};
 pub use endpoint::{EndpointCompiler, EndpointOptions, ObjectChange};
 pub use mesh::{mesh_config_from_yaml, overlay_mesh_config};
 
@@ -179,6 +179,7 @@ impl Compiler {
         parts.virtual_services = self.merged.merge(&converted, diagnostics);
         parts.destination_rules = self.rules.merge(rules);
         ingress::add(objects, &self.mesh, &mut parts);
+        place(objects, diagnostics);
         parts
     }
 
@@ -230,6 +231,18 @@ impl Compiler {
             item,
             diagnostics,
         }
+    }
+}
+
+/// Gives findings about merging the file and line of their object.
+fn place(objects: &ObjectSet, diagnostics: &mut [Diagnostic]) {
+    for d in diagnostics.iter_mut().filter(|d| d.source.is_none()) {
+        let Some(reference) = &d.object else { continue };
+        let kind = lateen_resources::kind::KINDS
+            .iter()
+            .find(|k| k.name == reference.kind);
+        let object = kind.and_then(|k| objects.get(k.kind, &reference.namespace, &reference.name));
+        d.source = object.and_then(|o| o.source(&d.field));
     }
 }
 

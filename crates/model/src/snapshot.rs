@@ -7,6 +7,37 @@ use crate::{
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+/// Namespace, label key and label value.
+type Pair = (Str, Str, Str);
+
+/// Services with a selector, each under the pair of its selector that the
+/// fewest others have: finding the services of a workload then looks at few.
+fn by_rarest_pair(services: &[Arc<Service>]) -> HashMap<Pair, Vec<Arc<Service>>> {
+    let pairs = |s: &Service| {
+        let ns = s.namespace.clone();
+        let of = s
+            .selector
+            .0
+            .iter()
+            .map(move |(k, v)| (ns.clone(), k.clone(), v.clone()));
+        of.collect::<Vec<Pair>>()
+    };
+    let mut count: HashMap<Pair, usize> = HashMap::new();
+    for pair in services.iter().flat_map(|s| pairs(s)) {
+        *count.entry(pair).or_default() += 1;
+    }
+    let mut out: HashMap<Pair, Vec<Arc<Service>>> = HashMap::new();
+    for s in services {
+        let rarest = pairs(s)
+            .into_iter()
+            .min_by_key(|p| count.get(p).copied().unwrap_or(0));
+        if let Some(pair) = rarest {
+            out.entry(pair).or_default().push(s.clone());
+        }
+    }
+    out
+}
+
 /// Items sorted by whom they are exported to.
 #[derive(Debug, Clone)]
 struct Visible<T> {
@@ -55,7 +86,7 @@ pub struct Snapshot {
     services: Vec<Arc<Service>>,
     service_by_host: HashMap<Str, Vec<Arc<Service>>>,
     visible_services: Visible<Service>,
-    services_by_selector_namespace: HashMap<Str, Vec<Arc<Service>>>,
+    services_by_pair: HashMap<Pair, Vec<Arc<Service>>>,
     virtual_services: Vec<Arc<VirtualService>>,
     mesh_virtual_services: Visible<VirtualService>,
     virtual_services_by_gateway: HashMap<Str, Vec<Arc<VirtualService>>>,
@@ -130,13 +161,8 @@ impl Snapshot {
                 .or_default()
                 .push(s.clone());
             snap.visible_services.add(s, &s.export_to);
-            if !s.selector.is_empty() {
-                snap.services_by_selector_namespace
-                    .entry(s.namespace.clone())
-                    .or_default()
-                    .push(s.clone());
-            }
         }
+        snap.services_by_pair = by_rarest_pair(&services);
         for vs in &virtual_services {
             for gw in &vs.gateways {
                 if &**gw == crate::route::MESH_GATEWAY {
@@ -234,16 +260,16 @@ impl Snapshot {
     }
 
     /// Services of a namespace whose selector matches these labels, oldest first.
-    pub fn services_selecting<'a>(
-        &'a self,
-        namespace: &str,
-        labels: &'a Labels,
-    ) -> impl Iterator<Item = &'a Arc<Service>> {
-        self.services_by_selector_namespace
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .filter(move |s| s.selector.matches(labels))
+    pub fn services_selecting(&self, namespace: &str, labels: &Labels) -> Vec<&Arc<Service>> {
+        let namespace = Str::from(namespace);
+        let mut out = Vec::new();
+        for (key, value) in labels {
+            let pair = (namespace.clone(), key.clone(), value.clone());
+            let candidates = self.services_by_pair.get(&pair).into_iter().flatten();
+            out.extend(candidates.filter(|s| s.selector.matches(labels)));
+        }
+        out.sort_by(|a, b| (a.created, &a.hostname).cmp(&(b.created, &b.hostname)));
+        out
     }
 
     /// All virtual services, oldest first.
@@ -276,6 +302,17 @@ impl Snapshot {
     /// All destination rules, oldest first.
     pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
         &self.destination_rules
+    }
+
+    /// Every rule that is for a host, by exact name or by wildcard, in no order.
+    pub fn rules_of_host(&self, hostname: &str) -> impl Iterator<Item = &Arc<DestinationRule>> {
+        self.rules_by_namespace.values().flat_map(move |of| {
+            let wildcard = of
+                .wildcard
+                .iter()
+                .filter(move |r| host::covers(&r.host, hostname));
+            of.exact.get(hostname).into_iter().flatten().chain(wildcard)
+        })
     }
 
     /// The destination rule in force for a client workload and a service host:

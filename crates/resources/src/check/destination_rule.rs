@@ -230,18 +230,22 @@ fn consistent_hash(c: &ConsistentHashLb, path: &str, f: &mut Findings<'_>) {
 }
 
 fn is_prime(n: u64) -> bool {
-    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n > 1
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 fn locality(s: &LocalityLbSetting, has_outlier: bool, path: &str, f: &mut Findings<'_>) {
-    if !s.distribute.is_empty() && !(s.failover.is_empty() && s.failover_priority.is_empty()) {
+    let fails_over = !s.failover.is_empty() || !s.failover_priority.is_empty();
+    if fails_over && !s.distribute.is_empty() {
         f.error(
             path,
             "distribute and failover exclude each other",
             "keep one of them",
         );
     }
-    if !(s.failover.is_empty() && s.failover_priority.is_empty()) && !has_outlier {
+    if fails_over && !has_outlier {
         f.warn(
             path,
             "failover needs outlierDetection to take place",

@@ -146,7 +146,9 @@ fn resolution(entry: &ServiceEntry, has_cidr: bool, f: &mut Findings<'_>) {
         Resolution::Static => {
             for (i, e) in entry.endpoints.iter().enumerate() {
                 let is_ip = e.address.parse::<IpAddr>().is_ok() || e.address.starts_with("unix://");
-                if !is_ip && !(e.address.is_empty() && !e.network.is_empty()) {
+                // Without an address the network's gateway is meant.
+                let by_network = e.address.is_empty() && !e.network.is_empty();
+                if !is_ip && !by_network {
                     f.error(
                         &format!("spec.endpoints[{i}].address"),
                         &format!("{:?} is no address", e.address),
