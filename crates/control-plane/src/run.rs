@@ -248,7 +248,11 @@ impl Parts {
         options: &ControlPlaneOptions,
         cluster: Cluster,
     ) -> anyhow::Result<Arc<Authenticator>> {
-        let authority = Arc::new(cluster.authority().await?);
+        // An API server that is not there yet is waited for, but not longer than wanted.
+        let authority = tokio::select! {
+            authority = cluster.authority() => Arc::new(authority?),
+            () = self.stop.stopped() => anyhow::bail!("stopped before the API server answered"),
+        };
         let names = ca::server_names(&options.namespace);
         let certificate = ServerCertificate::new(authority.clone(), names)?;
         let reviewer = Arc::new(cluster.clone());

@@ -11,6 +11,7 @@ use lateen_model::MeshConfig;
 use support::{Namespace, Plane, Process, Proxy, backend, greeter, wait_live};
 
 const BOOKINFO: &str = include_str!("scenarios/bookinfo/input.yaml");
+const FEATURES: &str = include_str!("scenarios/features/input.yaml");
 const SIDECAR: &str = "sidecar~192.168.249.2~productpage-v1-1.default~default.svc.cluster.local";
 const GATEWAY: &str =
     "router~192.168.249.3~istio-ingressgateway-1.istio-system~istio-system.svc.cluster.local";
@@ -126,6 +127,7 @@ async fn the_real_envoy_serves_bookinfo() {
     inbound_and_gateway(&ns).await;
     tcp(&ns).await;
     push_speed(&ns, &plane).await;
+    features(&ns, &plane).await;
     proxies.0.stop();
     proxies.1.stop();
     let lines = std::fs::read_to_string(&path).expect("readable");
@@ -311,4 +313,66 @@ async fn push_speed(ns: &Namespace, plane: &Plane) {
     }
     eprintln!("apply to first request, worst of 10: {worst:?}");
     assert!(worst < Duration::from_secs(2), "{worst:?}");
+}
+
+/// Every field there is, taken; then HTTPS, redirect and TCP through the gateway.
+async fn features(ns: &Namespace, plane: &Plane) {
+    plane.apply(FEATURES).await;
+    plane.apply(&credential()).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (status, _) = support::get(&["http://192.168.249.3:31400/"]).await;
+        // The TCP echo greets with what is no HTTP answer: the port is open.
+        if status == 0 && support::tcp_line("192.168.249.3:31400").await == Some("hello".to_owned())
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "TCP through the gateway");
+    }
+    plane.wait_synced("productpage-v1-1.default", 4).await;
+    plane
+        .wait_synced("istio-ingressgateway-1.istio-system", 5)
+        .await;
+    let to = "secure.example:8443:192.168.249.3";
+    let (status, body) = support::get(&[
+        "-k",
+        "--resolve",
+        to,
+        "https://secure.example:8443/productpage",
+    ])
+    .await;
+    assert_eq!((status, body.as_str()), (200, "productpage /productpage"));
+    let (status, _) = support::get(&[
+        "-H",
+        "Host: secure.example",
+        "http://192.168.249.3:8080/productpage",
+    ])
+    .await;
+    assert_eq!(status, 301, "plain HTTP is redirected");
+    let (status, body) = ns
+        .get(&["-H", "x-user: a", "http://10.96.0.12:9080/r"])
+        .await;
+    assert_eq!((status, body.as_str()), (200, "ratings /r"));
+}
+
+/// The Secret of the gateway's HTTPS server.
+fn credential() -> String {
+    use base64::Engine as _;
+    let now = std::time::SystemTime::now();
+    let ca = lateen_identity::CertificateAuthority::self_signed("test", "", now).expect("a root");
+    let names = ["secure.example".to_owned()];
+    let subject = lateen_identity::Subject::Server {
+        common_name: "secure.example",
+        names: &names,
+    };
+    let issued = ca
+        .issue(&subject, Duration::from_secs(3600), now)
+        .expect("a certificate");
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: secure-credential, namespace: istio-system}}\n\
+         type: kubernetes.io/tls\ndata: {{tls.crt: {}, tls.key: {}}}\n",
+        encode(&issued.cert_pem),
+        encode(&issued.key_pem),
+    )
 }

@@ -21,8 +21,7 @@ use lateen_xds_proto::envoy::config::core::v3::{
 };
 use lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate,
-    UpstreamTlsContext, certificate_validation_context::SystemRootCerts, common_tls_context,
-    subject_alt_name_matcher::SanType,
+    UpstreamTlsContext, common_tls_context, subject_alt_name_matcher::SanType,
 };
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options as http,
@@ -35,6 +34,10 @@ use crate::wire;
 
 /// Key of the upstream HTTP options in `typed_extension_protocol_options`.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The system's roots where Debian, Ubuntu and Alpine keep them: a client that asks for TLS
+/// without naming a CA means these. Envoy has no word for "the system's roots" of its own.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Puts a policy on an outbound cluster.
 pub fn apply(
@@ -347,10 +350,8 @@ fn tls(c: &mut Cluster, t: &ClientTls, protocol: Protocol) {
         crl: t.ca_crl.as_deref().map(file),
         ..CertificateValidationContext::default()
     };
-    match t.ca_certificates.as_deref() {
-        Some("system") | None => validation.system_root_certs = Some(SystemRootCerts::default()),
-        Some(path) => validation.trusted_ca = Some(file(path)),
-    }
+    let ca = t.ca_certificates.as_deref().filter(|ca| *ca != "system");
+    validation.trusted_ca = Some(file(ca.unwrap_or(SYSTEM_ROOTS)));
     let mut common = CommonTlsContext::default();
     if !t.insecure_skip_verify {
         common.validation_context_type =

@@ -398,3 +398,20 @@ pub async fn greeter(address: &str) {
         }
     });
 }
+
+/// The first line that a server sends by itself.
+pub async fn tcp_line(address: &str) -> Option<String> {
+    let read = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        let mut buffer = [0u8; 64];
+        let n = stream.read(&mut buffer).await.ok()?;
+        String::from_utf8_lossy(&buffer[..n])
+            .lines()
+            .next()
+            .map(str::to_owned)
+    };
+    tokio::time::timeout(Duration::from_secs(2), read)
+        .await
+        .ok()
+        .flatten()
+}

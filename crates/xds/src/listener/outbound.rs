@@ -83,9 +83,12 @@ impl TcpChain {
 
 impl Plan {
     fn add_tcp(&mut self, c: TcpChain) {
-        let shadowed = self.tcp.iter().any(|have| {
-            have.takes_all() || (!c.sni.is_empty() && have.sni.iter().any(|s| c.sni.contains(s)))
-        });
+        // Chains that match alike make a proxy refuse the whole listener.
+        let alike = |have: &TcpChain| {
+            have.subnets == c.subnets
+                && (have.sni == c.sni || have.sni.iter().any(|s| c.sni.contains(s)))
+        };
+        let shadowed = self.tcp.iter().any(|have| have.takes_all() || alike(have));
         // A second service on the same address and port: the older one keeps it.
         if !shadowed {
             self.tcp.push(c);
@@ -170,7 +173,10 @@ fn opaque(cx: &Context<'_>, service: &Arc<Service>, port: &Port, plans: &mut Pla
             ServiceAddress::Cidr(base, len) => {
                 let plan = plans.entry((port.number, wire::ANY)).or_default();
                 for mut c in chains() {
-                    c.subnets.push(cidr(*base, *len));
+                    // A rule's own subnets are narrower than the service's block.
+                    if c.subnets.is_empty() {
+                        c.subnets.push(cidr(*base, *len));
+                    }
                     plan.add_tcp(c);
                 }
             }
