@@ -2,6 +2,10 @@
 
 #[path = "controllers/cluster.rs"]
 mod cluster;
+#[path = "stream/fake.rs"]
+mod fake;
+#[path = "controllers/kubectl.rs"]
+mod kubectl;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -66,7 +70,7 @@ fn revision(object: &Value) -> &str {
         .unwrap_or("")
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_deployment_rolls_out_and_back() {
     let cluster = Cluster::start().await;
     cluster.create(&DEPLOYMENTS, deployment("web", 3)).await;
@@ -139,7 +143,7 @@ async fn a_deployment_rolls_out_and_back() {
     assert!(any("SuccessfulCreate Created pod: web-") && any("SuccessfulDelete Deleted pod: web-"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn scaling_and_lost_pods_are_followed() {
     let cluster = Cluster::start().await;
     cluster.create(&DEPLOYMENTS, deployment("web", 2)).await;
@@ -171,7 +175,7 @@ async fn scaling_and_lost_pods_are_followed() {
     rolled_out(&cluster, "web").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_broken_rollout_keeps_the_old_pods_and_can_be_paused() {
     let cluster = Cluster::start().await;
     cluster.create(&DEPLOYMENTS, deployment("web", 4)).await;
@@ -224,7 +228,7 @@ async fn a_broken_rollout_keeps_the_old_pods_and_can_be_paused() {
     rolled_out(&cluster, "web").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn recreate_waits_for_the_old_pods() {
     let cluster = Cluster::start().await;
     let mut web = deployment("web", 3);
@@ -290,7 +294,7 @@ async fn ready_addresses(cluster: &Cluster, service: &str) -> BTreeSet<String> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn endpoints_follow_pods() {
     let cluster = Cluster::start().await;
     cluster.create(&SERVICES, service("web")).await;
@@ -367,7 +371,7 @@ async fn endpoints_follow_pods() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn hand_made_endpoints_are_mirrored() {
     let cluster = Cluster::start().await;
     let mut db = service("db");
@@ -396,7 +400,7 @@ async fn hand_made_endpoints_are_mirrored() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn namespaces_get_their_defaults_and_go_with_their_content() {
     let cluster = Cluster::start().await;
     let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});
@@ -461,7 +465,7 @@ async fn namespaces_get_their_defaults_and_go_with_their_content() {
     assert_eq!(pods().await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn dependents_follow_their_owner() {
     let cluster = Cluster::start().await;
     for (name, propagation) in [
@@ -512,7 +516,7 @@ async fn dependents_follow_their_owner() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_pod_that_fits_nowhere_says_why_and_waits() {
     let cluster = Cluster::start().await;
     eventually("the account", async || {
@@ -557,7 +561,7 @@ async fn a_pod_that_fits_nowhere_says_why_and_waits() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn stateful_sets_keep_names_and_order() {
     let cluster = Cluster::start().await;
     let mut set = deployment("db", 3);
@@ -594,7 +598,7 @@ async fn stateful_sets_keep_names_and_order() {
     assert_eq!(cluster.list(&CONTROLLER_REVISIONS).await.len(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn daemon_sets_and_jobs_run() {
     let cluster = Cluster::start().await;
     let mut set = deployment("each", 1);

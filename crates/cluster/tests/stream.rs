@@ -120,7 +120,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn exec_gives_output_errors_and_exit_codes() {
     for kubectl in Kubectl::all().await {
         let script = "echo out; echo err >&2; exit 3";
@@ -146,7 +146,7 @@ async fn exec_gives_output_errors_and_exit_codes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn exec_carries_megabytes_both_ways() {
     let input: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7 % 251) as u8).collect();
     for kubectl in Kubectl::all().await {
@@ -168,7 +168,7 @@ async fn exec_carries_megabytes_both_ways() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn exec_of_a_missing_program_says_so() {
     for kubectl in Kubectl::all().await {
         let output = kubectl.run(&["exec", "one", "--", "no-such-program"]).await;
@@ -181,7 +181,7 @@ async fn exec_of_a_missing_program_says_so() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn refusals_come_before_the_upgrade() {
     for kubectl in Kubectl::all().await {
         let output = kubectl
@@ -199,7 +199,7 @@ async fn refusals_come_before_the_upgrade() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn cp_works_both_ways() {
     for kubectl in Kubectl::all().await {
         let folder = tempfile::tempdir().expect("a folder");
@@ -233,7 +233,7 @@ async fn cp_works_both_ways() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn attach_ends_with_the_container() {
     for kubectl in Kubectl::all().await {
         let output = kubectl
@@ -250,7 +250,7 @@ async fn attach_ends_with_the_container() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn logs_stream_and_explain_their_errors() {
     for kubectl in Kubectl::all().await.into_iter().filter(|k| !k.spdy) {
         let output = kubectl.run(&["logs", "one", "--tail=2"]).await;
@@ -289,7 +289,7 @@ async fn logs_stream_and_explain_their_errors() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn port_forward_carries_connections_at_the_same_time() {
     for kubectl in Kubectl::all().await {
         let port = kubectl.server.echo_port;
@@ -332,7 +332,7 @@ async fn port_forward_carries_connections_at_the_same_time() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_long_session_outlives_the_keep_alive() {
     // The client pings every 5 seconds; two rounds of it must not disturb.
     let all = Kubectl::all().await.into_iter().map(async |kubectl| {
@@ -350,7 +350,7 @@ async fn a_long_session_outlives_the_keep_alive() {
     futures_util::future::join_all(all).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_closed_port_is_told_and_ends_the_command() {
     for kubectl in Kubectl::all().await {
         // A port that was free a moment ago.
@@ -394,7 +394,7 @@ async fn local_port(child: &mut tokio::process::Child) -> u16 {
         .expect("the local port")
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_terminal_sends_its_size_and_keys() {
     for kubectl in Kubectl::all().await {
         // `script` gives kubectl a terminal; the fake agent answers each new size with a line.
@@ -438,7 +438,7 @@ async fn a_terminal_sends_its_size_and_keys() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn port_forward_by_plain_channels() {
     let server = server::Server::start().await;
     let path = "/api/v1/namespaces/default/pods/one/portforward";

@@ -262,7 +262,7 @@ async fn run_command(
                 let socket = websocket::accept(transport).await;
                 websocket::remote_command(socket, version, input_sender, output).await;
             }
-            Upgrade::Spdy { connection, .. } => {
+            Upgrade::Spdy { connection } => {
                 let Some(transport) = connection.ready().await else {
                     return;
                 };
@@ -292,7 +292,7 @@ fn port_forward<B>(
     let (upgrade, answer) = offer.accept(request);
     tokio::spawn(async move {
         match upgrade {
-            Upgrade::Spdy { connection, .. } => {
+            Upgrade::Spdy { connection } => {
                 let Some(transport) = connection.ready().await else {
                     return;
                 };

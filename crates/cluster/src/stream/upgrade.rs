@@ -52,8 +52,6 @@ pub enum Upgrade {
     Spdy {
         /// The connection.
         connection: Pending,
-        /// The chosen stream protocol.
-        protocol: String,
     },
 }
 
@@ -148,10 +146,7 @@ impl Offer {
             if let Some(value) = value {
                 headers.insert(STREAM_PROTOCOL, value);
             }
-            Upgrade::Spdy {
-                connection,
-                protocol,
-            }
+            Upgrade::Spdy { connection }
         };
         (upgrade, answer)
     }

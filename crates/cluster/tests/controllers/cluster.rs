@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Cluster {
     /// The in-process client.
     pub api: Api,
-    _handle: ServerHandle,
+    /// The server.
+    pub handle: ServerHandle,
     _folder: tempfile::TempDir,
     shutdown: CancellationToken,
     _tasks: JoinSet<()>,
@@ -81,7 +82,7 @@ impl Cluster {
         tasks.spawn(agent(api.clone()));
         let cluster = Self {
             api,
-            _handle: handle,
+            handle,
             _folder: folder,
             shutdown,
             _tasks: tasks,
@@ -241,5 +242,5 @@ async fn run(api: &Api, pod: &Value, number: u32) -> Result<(), ApiError> {
 }
 
 fn jiff_now() -> String {
-    lateen_cluster::controllers::object::format_time(jiff::Timestamp::now())
+    controllers::object::format_time(jiff::Timestamp::now())
 }
