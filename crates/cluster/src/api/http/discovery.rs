@@ -317,16 +317,18 @@ pub(super) fn etag_of(bytes: &[u8]) -> String {
 fn cached(value: &Value, beta: Option<bool>, etag: &str) -> Answer {
     let bytes = value.to_string();
     let tag = format!("\"{}\"", etag_of(bytes.as_bytes()));
-    let mut answer = if etag.split(',').any(|t| t.trim() == tag) {
-        body::answer(StatusCode::NOT_MODIFIED, "application/json", "")
+    let content_type = match beta {
+        None => "application/json".to_owned(),
+        Some(beta) => {
+            let v = if beta { "v2beta1" } else { "v2" };
+            format!("application/json;g=apidiscovery.k8s.io;v={v};as=APIGroupDiscoveryList")
+        }
+    };
+    // Clients put the headers of a 304 over those they kept: the type must be the same.
+    let same = etag.split(',').any(|t| t.trim() == tag);
+    let mut answer = if same {
+        body::answer(StatusCode::NOT_MODIFIED, &content_type, "")
     } else {
-        let content_type = match beta {
-            None => "application/json".to_owned(),
-            Some(beta) => {
-                let v = if beta { "v2beta1" } else { "v2" };
-                format!("application/json;g=apidiscovery.k8s.io;v={v};as=APIGroupDiscoveryList")
-            }
-        };
         body::answer(StatusCode::OK, &content_type, bytes)
     };
     let headers = answer.headers_mut();

@@ -13,6 +13,5 @@ mod root;
 mod service;
 mod watch;
 
-pub(crate) use body::Answer;
 pub(crate) use service::{Peer, Shared, serve};
 pub(crate) use watch::Next;

@@ -126,7 +126,7 @@ impl Ask<'_> {
                 "sendInitialEvents is forbidden for list",
             ));
         }
-        let page = super::watch::page(self.call, self.target, self.ns)?;
+        let page = watch::page(self.call, self.target, self.ns)?;
         let code = StatusCode::OK;
         Ok(match self.form() {
             Form::Table { beta } => body::json(

@@ -1,6 +1,6 @@
 //! The table of pods: readiness, the one-word status, restarts.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{age, list, name, or_none, since};
 use crate::api::meta;
@@ -194,6 +194,7 @@ fn main_containers(o: &Value, initialising: bool, s: &mut Summary) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn cell(o: &Value, i: usize) -> String {
         cells(o)[i].as_str().expect("text").to_owned()

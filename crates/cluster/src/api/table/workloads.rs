@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::age::short;
 use super::{age, joined, list, name, or_none, since};
 use crate::api::meta;
 use crate::api::selector::label_selector_text;
@@ -220,7 +221,7 @@ pub(super) fn job(o: &Value) -> Vec<Value> {
         meta::parse_time(started),
         status["completionTime"].as_str().and_then(meta::parse_time),
     ) {
-        (Some(a), Some(b)) => super::age::short(b - a),
+        (Some(a), Some(b)) => short(b - a),
         (Some(_), None) => since(started),
         (None, _) => String::new(),
     };

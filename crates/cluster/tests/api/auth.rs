@@ -1,0 +1,147 @@
+//! Who may do what: certificates, tokens, roles, impersonation, reviews.
+
+use lateen_cluster::api::resource::{PODS, SERVICE_ACCOUNTS};
+use lateen_cluster::api::{BoundPod, DeleteOptions};
+use serde_json::{Value, json};
+
+use super::support::{ADMIN_TOKEN, cluster};
+
+#[tokio::test]
+async fn tokens_live_with_their_account_and_pod() {
+    let c = cluster().await;
+    c.namespace("n").await;
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pod = c.api.create(&PODS, Some("n"), pod).await.expect("pod");
+    let mount = &pod["spec"]["containers"][0]["volumeMounts"][0];
+    assert_eq!(
+        mount["mountPath"],
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    );
+    let bound = BoundPod {
+        name: "p".to_owned(),
+        uid: pod["metadata"]["uid"].as_str().expect("uid").to_owned(),
+    };
+    let api_token = c
+        .api
+        .service_account_token("n", "default", &[], 3607, Some(&bound))
+        .await
+        .expect("token");
+    let other = c
+        .api
+        .service_account_token("n", "default", &["istio-ca".to_owned()], 600, None)
+        .await
+        .expect("token");
+    assert!(
+        c.api
+            .service_account_token("n", "default", &[], 60, None)
+            .await
+            .is_err_and(|e| e.code == 422)
+    );
+    let review = |token: &str, audiences: Value| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, "audiences": audiences}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let (code, r) = c
+        .json("POST", path, &review(&api_token.token, Value::Null))
+        .await;
+    assert_eq!(code, 201);
+    assert_eq!(r["status"]["authenticated"], true);
+    assert_eq!(
+        r["status"]["user"]["username"],
+        "system:serviceaccount:n:default"
+    );
+    assert_eq!(
+        r["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["p"])
+    );
+    let (_, r) = c
+        .json("POST", path, &review(&other.token, json!(["istio-ca"])))
+        .await;
+    assert_eq!(r["status"]["audiences"], json!(["istio-ca"]));
+    let (_, r) = c
+        .json("POST", path, &review(&other.token, Value::Null))
+        .await;
+    assert_eq!(r["status"]["authenticated"], false);
+    // A token for another audience does not open the API itself.
+    assert_eq!(c.request("GET", "/api", &other.token, &[], "").await.0, 401);
+    assert_eq!(
+        c.request("GET", "/api", &api_token.token, &[], "").await.0,
+        200
+    );
+    c.api
+        .delete(&PODS, Some("n"), "p", DeleteOptions::now())
+        .await
+        .expect("delete");
+    assert_eq!(
+        c.request("GET", "/api", &api_token.token, &[], "").await.0,
+        401
+    );
+    let free = c
+        .api
+        .service_account_token("n", "default", &[], 600, None)
+        .await
+        .expect("token");
+    assert_eq!(c.request("GET", "/api", &free.token, &[], "").await.0, 200);
+    c.api
+        .delete(
+            &SERVICE_ACCOUNTS,
+            Some("n"),
+            "default",
+            DeleteOptions::now(),
+        )
+        .await
+        .expect("delete");
+    assert_eq!(c.request("GET", "/api", &free.token, &[], "").await.0, 401);
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn roles_decide_and_impersonation_is_a_permission() {
+    let c = cluster().await;
+    c.namespace("n").await;
+    let token = c
+        .api
+        .service_account_token("n", "default", &[], 600, None)
+        .await
+        .expect("token")
+        .token;
+    let pods = "/api/v1/namespaces/n/pods";
+    let (code, _, text) = c.request("GET", pods, &token, &[], "").await;
+    assert_eq!(code, 403);
+    assert!(text.contains("User \\\"system:serviceaccount:n:default\\\" cannot list resource \\\"pods\\\" in API group \\\"\\\" in the namespace \\\"n\\\""), "{text}");
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]}]});
+    let bind = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "n"}]});
+    let base = "/apis/rbac.authorization.k8s.io/v1/namespaces/n";
+    assert_eq!(c.json("POST", &format!("{base}/roles"), &role).await.0, 201);
+    assert_eq!(
+        c.json("POST", &format!("{base}/rolebindings"), &bind)
+            .await
+            .0,
+        201
+    );
+    assert_eq!(c.request("GET", pods, &token, &[], "").await.0, 200);
+    assert_eq!(
+        c.request("GET", "/api/v1/namespaces/default/pods", &token, &[], "")
+            .await
+            .0,
+        403
+    );
+    let me = [("impersonate-user", "jane")];
+    assert_eq!(c.request("GET", pods, &token, &me, "").await.0, 403);
+    assert_eq!(c.request("GET", pods, ADMIN_TOKEN, &me, "").await.0, 403);
+    let me = [
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "system:masters"),
+    ];
+    assert_eq!(c.request("GET", pods, ADMIN_TOKEN, &me, "").await.0, 200);
+    // Without credentials: health and version, nothing else.
+    assert_eq!(c.request("GET", "/healthz", "", &[], "").await.2, "ok");
+    assert_eq!(c.request("GET", "/version", "", &[], "").await.0, 200);
+    assert_eq!(c.request("GET", "/api", "", &[], "").await.0, 403);
+    assert_eq!(c.request("GET", "/api", "wrong", &[], "").await.0, 401);
+    let (_, _, keys) = c.request("GET", "/openid/v1/jwks", "", &[], "").await;
+    assert!(keys.contains("ES256"), "{keys}");
+    let (code, _, _) = c.request("GET", "/nonsense", ADMIN_TOKEN, &[], "").await;
+    assert_eq!(code, 404);
+    c.server.shutdown().await;
+}

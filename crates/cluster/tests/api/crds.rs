@@ -1,0 +1,240 @@
+//! Custom resources: served at once, validated, pruned, defaulted, converted, cleaned up.
+
+use serde_json::{Value, json};
+
+use super::support::{cluster, kubectls};
+
+const CRD: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: routes.demo.io}
+spec:
+  group: demo.io
+  scope: Namespaced
+  names: {plural: routes, kind: Route, shortNames: [rt], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources:
+      status: {}
+      scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}
+    additionalPrinterColumns:
+    - {name: Host, type: string, jsonPath: .spec.host}
+    - {name: Hosts, type: string, jsonPath: '.spec.others', priority: 1}
+    - {name: Age, type: date, jsonPath: .metadata.creationTimestamp}
+    schema: &schema
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [host]
+            x-kubernetes-validations:
+            - {rule: "self.host != 'bad'", message: "host must not be bad"}
+            properties:
+              host: {type: string, minLength: 1}
+              weight: {type: integer, maximum: 100, default: 1}
+              replicas: {type: integer}
+              others: {type: array, items: {type: string}}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+  - name: v1beta1
+    served: true
+    storage: false
+    schema: *schema
+"#;
+
+fn route(host: &str, more: &str) -> String {
+    format!(
+        "apiVersion: demo.io/v1\nkind: Route\nmetadata: {{name: r}}\nspec: {{host: '{host}'{more}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn kubectl_lives_with_custom_resources() {
+    let c = cluster().await;
+    for k in &kubectls() {
+        let ns = "default";
+        c.ok(k, ns, &["apply", "-f", "-"], CRD).await;
+        c.ok(
+            k,
+            ns,
+            &[
+                "wait",
+                "--for=condition=Established",
+                "crd/routes.demo.io",
+                "--timeout=10s",
+            ],
+            "",
+        )
+        .await;
+        assert_eq!(
+            c.ok(
+                k,
+                ns,
+                &["apply", "-f", "-"],
+                &route("a", ", others: [p, q]")
+            )
+            .await,
+            "route.demo.io/r created\n"
+        );
+        assert_eq!(
+            c.ok(
+                k,
+                ns,
+                &["apply", "-f", "-"],
+                &route("a", ", others: [p, q]")
+            )
+            .await,
+            "route.demo.io/r unchanged\n"
+        );
+        assert_eq!(
+            c.ok(k, ns, &["apply", "-f", "-"], &route("b", "")).await,
+            "route.demo.io/r configured\n"
+        );
+        let shown = c.ok(k, ns, &["get", "rt", "-o", "wide"], "").await;
+        assert!(
+            shown.starts_with("NAME   HOST   HOSTS   AGE\nr      b"),
+            "{shown}"
+        );
+        let one = c
+            .ok(
+                k,
+                ns,
+                &[
+                    "get",
+                    "route",
+                    "r",
+                    "-o",
+                    "jsonpath={.spec.weight} {.metadata.generation}",
+                ],
+                "",
+            )
+            .await;
+        assert_eq!(one, "1 2");
+        let e = c
+            .fails(k, ns, &["apply", "-f", "-"], &route("a", ", weight: 101"))
+            .await;
+        assert!(
+            e.contains("The Route \"r\" is invalid") && e.contains("spec.weight"),
+            "{e}"
+        );
+        let e = c
+            .fails(k, ns, &["apply", "-f", "-"], &route("bad", ""))
+            .await;
+        assert!(
+            e.contains("spec: Invalid value: \"object\": host must not be bad"),
+            "{e}"
+        );
+        let e = c
+            .fails(k, ns, &["apply", "-f", "-"], &route("a", ", bogus: 1"))
+            .await;
+        assert!(
+            e.contains("strict decoding error: unknown field \"spec.bogus\""),
+            "{e}"
+        );
+        c.ok(
+            k,
+            ns,
+            &[
+                "patch",
+                "route",
+                "r",
+                "--type=merge",
+                "-p",
+                r#"{"spec":{"weight":7}}"#,
+            ],
+            "",
+        )
+        .await;
+        let e = c
+            .fails(
+                k,
+                ns,
+                &["patch", "route", "r", "-p", r#"{"spec":{"weight":7}}"#],
+                "",
+            )
+            .await;
+        assert!(e.contains("UnsupportedMediaType"), "{e}");
+        c.ok(k, ns, &["scale", "route/r", "--replicas=3"], "").await;
+        assert!(
+            c.ok(k, ns, &["explain", "route.spec"], "")
+                .await
+                .contains("weight")
+        );
+        let old = c
+            .ok(
+                k,
+                ns,
+                &[
+                    "get",
+                    "routes.v1beta1.demo.io",
+                    "r",
+                    "-o",
+                    "jsonpath={.apiVersion}",
+                ],
+                "",
+            )
+            .await;
+        assert_eq!(old, "demo.io/v1beta1");
+        c.ok(
+            k,
+            ns,
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            &route("c", ""),
+        )
+        .await;
+        assert!(
+            c.ok(k, ns, &["get", "all"], "")
+                .await
+                .contains("route.demo.io/r")
+        );
+        c.ok(
+            k,
+            ns,
+            &["delete", "crd", "routes.demo.io", "--timeout=20s"],
+            "",
+        )
+        .await;
+        let e = c.fails(k, ns, &["get", "routes"], "").await;
+        assert!(e.contains("doesn't have a resource type"), "{e}");
+    }
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn status_is_apart_and_updates_need_a_version() {
+    let c = cluster().await;
+    c.ok(&kubectls()[0], "default", &["create", "-f", "-"], CRD)
+        .await;
+    let base = "/apis/demo.io/v1/namespaces/default/routes";
+    let made = json!({"apiVersion": "demo.io/v1", "kind": "Route", "metadata": {"name": "r"},
+        "spec": {"host": "a"}, "status": {"x": 1}});
+    let (code, mut o) = c.json("POST", base, &made).await;
+    assert_eq!((code, &o["status"]), (201, &Value::Null));
+    let (code, o2) = c
+        .json(
+            "PATCH",
+            &format!("{base}/r/status"),
+            &json!({"status": {"x": 2}, "spec": {"host": "z"}}),
+        )
+        .await;
+    assert_eq!(
+        (code, &o2["status"]["x"], &o2["spec"]["host"]),
+        (200, &json!(2), &json!("a"))
+    );
+    assert_eq!(o2["metadata"]["generation"], 1);
+    let (code, e) = c.json("PUT", &format!("{base}/r"), &o).await;
+    assert_eq!((code, e["reason"].as_str()), (409, Some("Conflict")));
+    o["metadata"]["resourceVersion"] = Value::Null;
+    let (code, e) = c.json("PUT", &format!("{base}/r"), &o).await;
+    assert_eq!(code, 422, "{e}");
+    assert!(
+        e["message"]
+            .as_str()
+            .expect("text")
+            .contains("must be specified for an update"),
+        "{e}"
+    );
+    c.server.shutdown().await;
+}

@@ -1,0 +1,208 @@
+//! A server on a free port with a folder of its own, and the means to talk to it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use lateen_cluster::api::resource::{NAMESPACES, SERVICE_ACCOUNTS};
+use lateen_cluster::api::{
+    Api, ApiServer, ApiServerOptions, ClusterPki, ServerHandle, StaticToken,
+};
+use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Token of a member of `system:masters`.
+pub const ADMIN_TOKEN: &str = "admin-token";
+
+pub struct Cluster {
+    pub server: ServerHandle,
+    pub api: Api,
+    pub dir: TempDir,
+}
+
+pub async fn cluster() -> Cluster {
+    let dir = tempfile::tempdir().expect("dir");
+    let pki = ClusterPki::generate(SystemTime::now()).expect("pki");
+    let mut options = ApiServerOptions::new(dir.path(), pki);
+    options.tokens.push(StaticToken {
+        token: ADMIN_TOKEN.to_owned(),
+        user: "admin".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+    });
+    let (server, api) = ApiServer::start(options).await.expect("start");
+    let config = server
+        .kubeconfig("kubernetes-admin", "system:masters", SystemTime::now())
+        .expect("kubeconfig");
+    std::fs::write(dir.path().join("kubeconfig"), config).expect("write");
+    Cluster { server, api, dir }
+}
+
+/// The kubectl programs to test with: those of `LATEEN_KUBECTLS` (separated by `:`), else the
+/// one in the path.
+pub fn kubectls() -> Vec<String> {
+    match std::env::var("LATEEN_KUBECTLS") {
+        Ok(list) if !list.is_empty() => list.split(':').map(str::to_owned).collect(),
+        _ => vec!["kubectl".to_owned()],
+    }
+}
+
+impl Cluster {
+    /// A namespace with its default service account.
+    pub async fn namespace(&self, name: &str) {
+        let ns = json!({"metadata": {"name": name}});
+        self.api
+            .create(&NAMESPACES, None, ns)
+            .await
+            .expect("namespace");
+        let sa = json!({"metadata": {"name": "default"}});
+        self.api
+            .create(&SERVICE_ACCOUNTS, Some(name), sa)
+            .await
+            .expect("service account");
+    }
+
+    /// Runs kubectl in a namespace, with `input` on standard input.
+    pub async fn run(&self, kubectl: &str, ns: &str, args: &[&str], input: &str) -> Output {
+        let mut command = Command::new(kubectl);
+        command
+            .arg("--kubeconfig")
+            .arg(self.dir.path().join("kubeconfig"))
+            .args(["-n", ns])
+            .args(args)
+            .env("HOME", self.dir.path())
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let input = input.to_owned();
+        let shown = format!("{kubectl} {args:?}");
+        let running = tokio::task::spawn_blocking(move || {
+            use std::io::Write as _;
+            let mut child = command
+                .spawn()
+                .unwrap_or_else(|e| panic!("kubectl must be installed ({e}): {shown}"));
+            child
+                .stdin
+                .take()
+                .expect("stdin")
+                .write_all(input.as_bytes())
+                .expect("input");
+            child.wait_with_output().expect("output")
+        });
+        tokio::time::timeout(Duration::from_secs(60), running)
+            .await
+            .expect("kubectl ends in time")
+            .expect("joined")
+    }
+
+    /// Runs kubectl, which must succeed; its standard output.
+    pub async fn ok(&self, kubectl: &str, ns: &str, args: &[&str], input: &str) -> String {
+        let out = self.run(kubectl, ns, args, input).await;
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{kubectl} {args:?}: {stderr}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Runs kubectl, which must fail; its standard error.
+    pub async fn fails(&self, kubectl: &str, ns: &str, args: &[&str], input: &str) -> String {
+        let out = self.run(kubectl, ns, args, input).await;
+        let stdout = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            !out.status.success(),
+            "{kubectl} {args:?} succeeded: {stdout}"
+        );
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// A file in the cluster's folder.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path: PathBuf = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.display().to_string()
+    }
+
+    /// One request with a bearer token: status, headers, body.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, http::HeaderMap, String) {
+        let mut sender = self.connect().await;
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "kubernetes");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (k, v) in headers {
+            request = request.header(*k, *v);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .expect("request");
+        let response = sender.send_request(request).await.expect("response");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("body").to_bytes();
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    /// As [`Cluster::request`] with the admin's token, answered in JSON.
+    pub async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let kind = if method == "PATCH" {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let (code, _, text) = self
+            .request(method, path, ADMIN_TOKEN, &[("content-type", kind)], &body)
+            .await;
+        (code, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// An HTTP/1.1 connection to the server.
+    pub async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        let mut roots = rustls::RootCertStore::empty();
+        for c in lateen_identity::certificates_from_pem(self.server.ca_pem()).expect("ca") {
+            roots.add(c).expect("root");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tcp = TcpStream::connect(self.server.address())
+            .await
+            .expect("tcp");
+        let name = ServerName::try_from("kubernetes.default.svc").expect("name");
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .expect("tls");
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+            .await
+            .expect("http");
+        tokio::spawn(connection);
+        sender
+    }
+}
