@@ -13,6 +13,7 @@ use lateen_proxy_core::stats::Registry;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::HostStats;
 use crate::listener::bound_addresses;
 use crate::upstream::table::SharedClusters;
 use crate::worker::{Command, Worker, WorkerOptions};
@@ -62,6 +63,9 @@ pub struct BindError {
     pub reason: String,
 }
 
+/// Longest wait for a worker's answer to a page.
+const WORKER_ANSWERS: Duration = Duration::from_millis(500);
+
 struct Thread {
     orders: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -101,6 +105,33 @@ impl EngineHandle {
     /// Writes the access logs that wait; opens their files anew if `reopen`.
     pub async fn flush_logs(&self, reopen: bool) {
         self.ask(|done| Command::FlushLogs(reopen, done)).await;
+    }
+
+    /// What the workers know of the hosts of a cluster, by address, summed.
+    /// Waits for the workers, which answer between requests.
+    pub fn hosts(&self, cluster: &str) -> std::collections::HashMap<String, HostStats> {
+        let (answer, answers) = std::sync::mpsc::channel();
+        for orders in &self.orders {
+            let _ = orders.send(Command::Hosts(cluster.to_owned(), answer.clone()));
+        }
+        drop(answer);
+        let mut sums: std::collections::HashMap<String, HostStats> = Default::default();
+        while let Ok(hosts) = answers.recv_timeout(WORKER_ANSWERS) {
+            for (address, stats) in hosts {
+                let sum = sums.entry(address).or_default();
+                sum.cx_active += stats.cx_active;
+                sum.cx_connect_fail += stats.cx_connect_fail;
+                sum.cx_total += stats.cx_total;
+                sum.rq_active += stats.rq_active;
+                sum.rq_error += stats.rq_error;
+                sum.rq_success += stats.rq_success;
+                sum.rq_timeout += stats.rq_timeout;
+                sum.rq_total += stats.rq_total;
+                sum.ejected |= stats.ejected;
+                sum.failed_health_check |= stats.failed_health_check;
+            }
+        }
+        sums
     }
 
     async fn ask(&self, order: impl Fn(oneshot::Sender<()>) -> Command) {

@@ -2,6 +2,8 @@
 //! pools, drain, sinks. What to do is decided in `lateen-proxy-core`; here it
 //! is done, one worker thread at a time.
 
+pub mod admin;
+pub mod agent;
 pub mod conn;
 pub mod engine;
 pub mod http;
@@ -10,6 +12,7 @@ pub mod io;
 pub mod listener;
 pub mod logs;
 mod os;
+pub mod run;
 pub mod stats;
 pub mod tcp;
 pub mod tls;

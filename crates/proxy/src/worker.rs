@@ -13,6 +13,7 @@ use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
 use lateen_proxy_core::stats::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::HostStats;
 use crate::conn::Connection;
 use crate::http::record::StreamRecord;
 use crate::http::stream::HttpContext;
@@ -39,6 +40,8 @@ pub enum Command {
     },
     /// Close idle connections; answer when none is left.
     Close(oneshot::Sender<()>),
+    /// Tell what is known of the hosts of a cluster.
+    Hosts(String, std::sync::mpsc::Sender<Vec<(String, HostStats)>>),
     /// Write the access logs that wait, and open their files anew if `true`.
     FlushLogs(bool, oneshot::Sender<()>),
 }
@@ -133,6 +136,10 @@ impl Worker {
                     self.listeners.drain(stop_accepting, inbound_only);
                 }
                 Command::Close(done) => self.close(done),
+                Command::Hosts(cluster, answer) => {
+                    let hosts = self.clusters.existing(&cluster).map(|c| c.host_stats());
+                    let _ = answer.send(hosts.unwrap_or_default());
+                }
                 Command::FlushLogs(reopen, done) => {
                     self.logs.flush();
                     if reopen {

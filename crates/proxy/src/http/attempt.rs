@@ -23,7 +23,7 @@ use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use super::convert;
 use crate::http1::{Framing, write_request_head};
 use crate::io::timer;
-use crate::upstream::host::{H1Client, H2Stream};
+use crate::upstream::host::{H1Client, H2Stream, add_one};
 use crate::upstream::{Host, HttpConnection};
 
 /// How a try ended.
@@ -313,6 +313,7 @@ impl Stream<'_> {
             tried.host.note_failure(&tries.cluster);
         }
         if matches!(attempt, Attempt::TimedOut(_)) {
+            add_one(&tried.host.counts.timeouts);
             tried.host.note_failure(&tries.cluster);
         }
         attempt

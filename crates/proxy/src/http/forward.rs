@@ -31,6 +31,7 @@ use super::rewrite;
 use crate::io::timer::{self, NEVER};
 use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited};
 use crate::upstream::connect;
+use crate::upstream::host::add_one;
 
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -457,6 +458,7 @@ impl Stream<'_> {
             Err(stopped) => return stopped,
         };
         host.active.set(host.active.get() + 1);
+        add_one(&host.counts.requests);
         let tried = Try {
             host: &host,
             reused,

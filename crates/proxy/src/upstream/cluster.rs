@@ -17,6 +17,7 @@ use super::balance::{self, Balancer};
 use super::breaker::{InFlight, Limited, Permit};
 use super::connect::{ClientTls, ConnectOptions};
 use super::host::Host;
+use crate::admin::HostStats;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
 use crate::tls::TlsContexts;
@@ -271,6 +272,30 @@ impl ClusterState {
             }
         };
         Ok(Some((config, name)))
+    }
+
+    /// What is known of each host, by address.
+    pub fn host_stats(&self) -> Vec<(String, HostStats)> {
+        let hosts = self.hosts();
+        let passing = self.passing.borrow();
+        let all = hosts.hosts.iter().chain(passing.values());
+        all.map(|host| {
+            let counts = &host.counts;
+            let stats = HostStats {
+                cx_active: host.connections.get().into(),
+                cx_connect_fail: counts.connect_failures.get(),
+                cx_total: counts.connections.get(),
+                rq_active: host.active.get().into(),
+                rq_error: counts.errors.get(),
+                rq_success: counts.successes.get(),
+                rq_timeout: counts.timeouts.get(),
+                rq_total: counts.requests.get(),
+                ejected: host.monitor.borrow().ejected_at.is_some(),
+                failed_health_check: false,
+            };
+            (host.text.to_string(), stats)
+        })
+        .collect()
     }
 
     /// Closes all idle connections; those in use end with their request.

@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, UnixStream};
 
 use super::breaker::{Limited, Permit};
 use super::cluster::ClusterState;
-use super::host::{Connected, H1Client, H2Client, H2Stream, Host};
+use super::host::{Connected, H1Client, H2Client, H2Stream, Host, add_one};
 use crate::io::{Io, IoStream, Timer};
 use crate::io::timer;
 
@@ -289,6 +289,9 @@ pub async fn open(
     timer.set(timer::deadline(now, Some(cluster.config.connect_timeout)));
     let outcome = timer.race(open_now(cluster, host, options)).await;
     let cells = &cluster.stats.cells;
+    if !matches!(outcome, Some(Ok(_))) {
+        add_one(&host.counts.connect_failures);
+    }
     match outcome {
         Some(Ok(io)) => Ok(io),
         Some(Err(error)) => {

@@ -19,6 +19,28 @@ use crate::io::Io;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
 
+/// Totals of a host.
+#[derive(Clone, Debug, Default)]
+pub struct HostCounts {
+    /// Connections opened.
+    pub connections: Cell<u64>,
+    /// Connections that failed to open.
+    pub connect_failures: Cell<u64>,
+    /// Requests begun.
+    pub requests: Cell<u64>,
+    /// Requests that ended well.
+    pub successes: Cell<u64>,
+    /// Requests that ended in an error.
+    pub errors: Cell<u64>,
+    /// Requests that ran out of time.
+    pub timeouts: Cell<u64>,
+}
+
+/// Adds one to a count.
+pub fn add_one(count: &Cell<u64>) {
+    count.set(count.get() + 1);
+}
+
 /// An endpoint of a cluster in one worker.
 #[derive(Debug)]
 pub struct Host {
@@ -40,6 +62,8 @@ pub struct Host {
     pub removed: Cell<bool>,
     /// Passive health checks.
     pub monitor: RefCell<Monitor>,
+    /// What happened so far.
+    pub counts: HostCounts,
     pub(super) idle: RefCell<Vec<Box<H1Client>>>,
     pub(super) streams: RefCell<Vec<Rc<H2Client>>>,
     pub(super) opening: Cell<bool>,
@@ -65,6 +89,7 @@ impl Host {
             connections: Rc::new(Cell::new(0)),
             removed: Cell::new(false),
             monitor: RefCell::default(),
+            counts: HostCounts::default(),
             idle: RefCell::default(),
             streams: RefCell::default(),
             opening: Cell::new(false),
@@ -76,7 +101,8 @@ impl Host {
     /// The same host as it is configured now: connections, counts and ejection
     /// stay.
     pub(super) fn renewed(&self, endpoint: Endpoint, locality: Locality, priority: u32) -> Self {
-        let new = Self::new(endpoint, locality, priority);
+        let mut new = Self::new(endpoint, locality, priority);
+        new.counts = self.counts.clone();
         new.idle.swap(&self.idle);
         new.streams.swap(&self.streams);
         new.monitor.swap(&self.monitor);
@@ -146,11 +172,13 @@ impl Host {
 
     /// An answer came from this host.
     pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
+        add_one(if status < 500 { &self.counts.successes } else { &self.counts.errors });
         cluster.note(self, HostResult::Status(status));
     }
 
     /// No answer came from this host.
     pub fn note_failure(&self, cluster: &ClusterState) {
+        add_one(&self.counts.errors);
         cluster.note(self, HostResult::LocalFailure);
     }
 
@@ -188,6 +216,7 @@ pub struct Connected {
 impl Connected {
     pub(crate) fn new(host: &Host, stats: &Rc<ClusterStats>, permit: Permit) -> Self {
         host.connections.set(host.connections.get() + 1);
+        add_one(&host.counts.connections);
         stats.cells.upstream_cx_total.inc();
         stats.cells.upstream_cx_active.add(1);
         Self {

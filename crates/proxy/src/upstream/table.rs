@@ -105,6 +105,11 @@ impl ClusterTable {
         Some(state)
     }
 
+    /// The cluster of that name if it is in use.
+    pub fn existing(&self, name: &str) -> Option<Rc<ClusterState>> {
+        self.states.borrow().get(name).cloned()
+    }
+
     /// Runs `look` on every cluster in use.
     pub fn each(&self, mut look: impl FnMut(&Rc<ClusterState>)) {
         for state in self.states.borrow().values() {

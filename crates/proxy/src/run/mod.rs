@@ -1,0 +1,255 @@
+//! A proxy process from start to end: configuration, workers, admin, the
+//! sidecar's own ports, and a stop that loses no request.
+
+mod dump;
+mod state;
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_process::{Stop, stop};
+use lateen_proxy_core::config::bootstrap::StatsMatcher;
+use lateen_proxy_core::stats::{Registry, Scope};
+use lateen_proxy_xds::ads;
+use lateen_proxy_xds::bootstrap::Loaded;
+use lateen_proxy_xds::decode::Context;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, ServerState};
+use crate::agent::{self, Agent, AgentOptions, BadProbe};
+use crate::engine::{Engine, EngineHandle, EngineOptions};
+pub use state::{Live, LogLevels};
+
+/// What a proxy is run with.
+pub struct ProxyOptions {
+    /// The bootstrap, loaded.
+    pub loaded: Loaded,
+    /// Files and environment that messages may name.
+    pub context: Context,
+    /// What the bootstrap cannot say of the ADS stream.
+    pub ads: ads::Options,
+    /// Worker threads, at least 1.
+    pub concurrency: usize,
+    /// The machine's or pod's name.
+    pub hostname: String,
+    /// The node's address, written in place of a loopback peer.
+    pub node_ip: Option<IpAddr>,
+    /// How long access log lines may wait (`--file-flush-interval-msec`).
+    pub flush_interval: Duration,
+    /// How long removed listeners drain (`--drain-time-s`).
+    pub drain_time: Duration,
+    /// How long a stop tells clients to go before connections are closed.
+    pub termination_drain: Duration,
+    /// How long requests in flight may take after that.
+    pub termination_grace: Duration,
+    /// Most downstream connections; 0 = no limit.
+    pub max_connections: u32,
+    /// Command-line options by their Envoy names, for `/server_info`.
+    pub command_line: Value,
+    /// The sidecar's own ports; none = a plain proxy.
+    pub agent: Option<AgentOptions>,
+    /// Reads and sets the process's log levels.
+    pub log_levels: Option<Arc<dyn LogLevels>>,
+}
+
+/// Why a proxy did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A static resource is not acceptable.
+    #[error("{0}")]
+    Static(String),
+    /// The system refused something.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// An application probe cannot be understood.
+    #[error(transparent)]
+    Probe(#[from] BadProbe),
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RunError {
+    let what = what.into();
+    move |error| RunError::System { what, error }
+}
+
+/// Runs a proxy until a signal or an order ends it.
+///
+/// # Errors
+/// When it cannot begin; nothing is left behind then.
+pub fn run(options: ProxyOptions) -> Result<ExitCode, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("runtime"))?;
+    runtime.block_on(async {
+        let stop = stop::on_signals().map_err(system("signals"))?;
+        serve(options, stop).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a proxy in the caller's runtime until `stop`.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
+    let registry = Registry::new();
+    keep_wanted(&registry, options.loaded.bootstrap.stats_matcher.clone());
+    let engine = Engine::start(&EngineOptions {
+        concurrency: options.concurrency,
+        hostname: options.hostname.clone(),
+        node_ip: options.node_ip,
+        flush_interval: options.flush_interval,
+        drain_time: options.drain_time,
+        max_connections: options.max_connections,
+        stats: registry.clone(),
+    })
+    .map_err(system("worker threads"))?;
+    let admin_address = options.loaded.bootstrap.admin.address.as_ref().and_then(|a| a.socket());
+    let (handle, client) = ads::start(options.loaded, options.context, options.ads)
+        .map_err(|error| RunError::Static(error.to_string()))?;
+    let (quit, quitting) = stop::pair();
+    let live = Arc::new(Live::new(state::Parts {
+        registry: registry.clone(),
+        xds: handle.clone(),
+        engine: engine.handle(),
+        quit,
+        command_line: options.command_line,
+        log_levels: options.log_levels,
+        drain_time: options.drain_time,
+        concurrency: options.concurrency,
+    }));
+    let xds = tokio::spawn(client.run());
+    let (stopper, pages) = stop::pair();
+    if let Some(address) = admin_address {
+        serve_admin(address, &live, &pages)?;
+    }
+    if let Some(agent) = options.agent {
+        serve_agent(agent, &live, &pages)?;
+    }
+    tokio::spawn(reopen_on_signal(engine.handle()));
+    let mut process = Process {
+        engine,
+        live: live.clone(),
+    };
+    tokio::select! {
+        () = process.follow(handle) => {}
+        () = stop.stopped() => {}
+        () = quitting.stopped() => {}
+    }
+    process.end(options.termination_drain, options.termination_grace).await;
+    xds.abort();
+    stopper.stop();
+    Ok(())
+}
+
+fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<(), RunError> {
+    let listener = admin::bind(address).map_err(system(format!("admin address {address}")))?;
+    let (live, stop) = (live.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, live, stop).await {
+            tracing::error!(%error, "admin");
+        }
+    });
+    Ok(())
+}
+
+fn serve_agent(options: AgentOptions, live: &Arc<Live>, stop: &Stop) -> Result<(), RunError> {
+    let agent = Arc::new(Agent::new(options, live.clone())?);
+    for (address, role) in agent.ports().collect::<Vec<_>>() {
+        let listener = agent::bind(address).map_err(system(format!("agent port {address}")))?;
+        let (agent, stop) = (agent.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = agent::serve(listener, role, agent, stop).await {
+                tracing::error!(%error, %address, "agent");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Which series are kept, as the bootstrap says.
+fn keep_wanted(registry: &Registry, matcher: StatsMatcher) {
+    if matcher.reject_all {
+        return registry.keep(|_| false);
+    }
+    if matcher.inclusion.is_empty() && matcher.exclusion.is_empty() {
+        return;
+    }
+    registry.keep(move |name| {
+        let name = name.as_bytes();
+        let any = |list: &[lateen_proxy_core::matcher::StringMatcher]| {
+            list.iter().any(|m| m.matches(name))
+        };
+        !any(&matcher.exclusion) && (matcher.inclusion.is_empty() || any(&matcher.inclusion))
+    });
+}
+
+/// SIGUSR1 opens the access logs anew, as Envoy does.
+async fn reopen_on_signal(engine: EngineHandle) {
+    let Ok(mut signals) = signal(SignalKind::user_defined1()) else {
+        return;
+    };
+    while signals.recv().await.is_some() {
+        engine.flush_logs(true).await;
+    }
+}
+
+struct Process {
+    engine: Engine,
+    live: Arc<Live>,
+}
+
+impl Process {
+    /// Serves every snapshot that is published; ends only with its publisher.
+    async fn follow(&mut self, handle: ads::Handle) {
+        let mut snapshots = handle.snapshots.clone();
+        let registry = self.live.registry_of_process();
+        let group = |name: &str| Scope::group(name);
+        let listeners =
+            registry.gauge(&group("listener_manager").stat("total_listeners_active"));
+        let clusters = registry.gauge(&group("cluster_manager").stat("active_clusters"));
+        let failed = registry.counter(&group("listener_manager").stat("listener_create_failure"));
+        let updates = registry.counter(&group("cluster_manager").stat("cluster_updated"));
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            // Ports open when everything that the start waits for is there.
+            if snapshot.initialized {
+                let errors = self.engine.apply(&snapshot).await;
+                for error in &errors {
+                    failed.inc();
+                    tracing::error!("{error}");
+                }
+                listeners.set(snapshot.listeners.len() as i64);
+                clusters.set(snapshot.clusters.len() as i64);
+                updates.inc();
+                self.live.serving(snapshot, &self.engine);
+            }
+            if snapshots.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells clients to go, waits, closes what idles, and lets requests in
+    /// flight end.
+    async fn end(&mut self, drain: Duration, grace: Duration) {
+        self.live.set_state(ServerState::Draining);
+        let handle = self.engine.handle();
+        handle.drain(false, false);
+        if !drain.is_zero() {
+            tokio::time::sleep(drain).await;
+        }
+        if !handle.close(grace).await {
+            tracing::warn!("connections were still open at the end");
+        }
+        handle.flush_logs(false).await;
+    }
+}
