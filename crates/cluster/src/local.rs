@@ -17,8 +17,6 @@ use crate::network::host::{HostNetwork, NetworkOptions, free_ranges};
 use crate::node::image::ImageCatalogue;
 use crate::node::{NodeHandle, NodeOptions};
 
-/// The name of bridge, rule table and process marker.
-const INSTANCE: &str = "lateen0";
 /// The API server's port on the bridge, where pods reach it.
 const POD_API_PORT: u16 = 6443;
 /// Which address of the service range answers DNS.
@@ -32,6 +30,9 @@ const NODES: [&str; 2] = ["lateen-1", "lateen-2"];
 pub struct LocalOptions {
     /// Folder of everything the cluster keeps.
     pub home: PathBuf,
+    /// Name of its bridge, rule table and process marker, at most 15 characters: two clusters on
+    /// one machine differ in it.
+    pub instance: String,
     /// Where people reach the API server.
     pub api_bind: SocketAddr,
     /// This program's version.
@@ -105,8 +106,8 @@ impl LocalCluster {
         let pki = ClusterPki::load_or_create(&options.home.join("pki"), SystemTime::now())?;
         let network = HostNetwork::prepare(&NetworkOptions {
             state_dir: state_dir.to_owned(),
-            instance: INSTANCE.to_owned(),
-            ranges: Some(ranges(&options.home)?),
+            instance: options.instance.clone(),
+            ranges: Some(ranges(&options.home, &options.instance)?),
             nodes: NODES.map(str::to_owned).to_vec(),
         })
         .await?;
@@ -137,7 +138,7 @@ impl LocalCluster {
             NodeOptions {
                 state_dir: state_dir.to_owned(),
                 program: options.program.clone(),
-                instance: INSTANCE.to_owned(),
+                instance: options.instance.clone(),
                 network,
                 images: options.images.clone(),
                 cluster_domain: DOMAIN.to_owned(),
@@ -196,7 +197,7 @@ pub async fn clean_up(home: &Path) -> Result<(), LocalError> {
 }
 
 /// The ranges this home has used before, or free ones, remembered.
-fn ranges(home: &Path) -> Result<Ranges, LocalError> {
+fn ranges(home: &Path, instance: &str) -> Result<Ranges, LocalError> {
     let path = home.join("ranges.json");
     if let Some(kept) = std::fs::read(&path)
         .ok()
@@ -207,7 +208,7 @@ fn ranges(home: &Path) -> Result<Ranges, LocalError> {
             services: kept.services,
         });
     }
-    let ranges = free_ranges(INSTANCE)?;
+    let ranges = free_ranges(instance)?;
     let kept = Kept {
         pods: ranges.pods,
         services: ranges.services,

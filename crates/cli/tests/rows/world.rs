@@ -91,7 +91,7 @@ impl World {
     pub fn start() -> Self {
         let home = std::env::temp_dir().join(format!("lateen-rows-{}", std::process::id()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_lateen"))
-            .args(["up", "--demo", "bookinfo"])
+            .args(["up", "--demo", "bookinfo", "--api-port", "0"])
             .env("LATEEN_HOME", &home)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -38,7 +38,7 @@ pub struct Up {
     /// Override an installation value (key=value)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     values: Vec<String>,
-    /// Port of the API server on this machine
+    /// Port of the API server on this machine; 0 takes a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     api_port: u16,
     /// Log level of the cluster itself
@@ -84,6 +84,7 @@ async fn session(
     progress.step("starting the cluster");
     let cluster = LocalCluster::start(LocalOptions {
         home: home.to_owned(),
+        instance: paths::instance(),
         api_bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.api_port),
         version: crate::commands::version::VERSION.to_owned(),
         program: tools.program,
