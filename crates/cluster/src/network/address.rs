@@ -54,8 +54,13 @@ mod tests {
     #[test]
     fn addresses_go_round_before_reuse() {
         let mut pool = AddressPool::new("10.0.1.0/29".parse().unwrap());
-        let all: Vec<String> = std::iter::from_fn(|| pool.take()).map(|a| a.to_string()).collect();
-        assert_eq!(all, ["10.0.1.2", "10.0.1.3", "10.0.1.4", "10.0.1.5", "10.0.1.6"]);
+        let all: Vec<String> = std::iter::from_fn(|| pool.take())
+            .map(|a| a.to_string())
+            .collect();
+        assert_eq!(
+            all,
+            ["10.0.1.2", "10.0.1.3", "10.0.1.4", "10.0.1.5", "10.0.1.6"]
+        );
         pool.give_back("10.0.1.4".parse().unwrap());
         assert_eq!(pool.take().unwrap().to_string(), "10.0.1.4");
         assert_eq!(pool.take(), None);

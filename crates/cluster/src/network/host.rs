@@ -131,7 +131,11 @@ impl HostNetwork {
             .map(|(n, name)| {
                 let range = cidr::node_range(ranges.pods, n)?;
                 let address = cidr::nth_address(range, 1)?;
-                Some(NodeNetwork { name: name.clone(), range, address })
+                Some(NodeNetwork {
+                    name: name.clone(),
+                    range,
+                    address,
+                })
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(too_small)?;
@@ -146,10 +150,19 @@ impl HostNetwork {
         let links = Links::open().map_err(io_at("netlink"))?;
         let mut addresses = vec![(address, ranges.pods.prefix_len())];
         addresses.extend(nodes.iter().map(|n| (n.address, 32)));
-        let bridge = links.ensure_bridge(&options.instance, &addresses, ranges.services).await?;
+        let bridge = links
+            .ensure_bridge(&options.instance, &addresses, ranges.services)
+            .await?;
         configure_kernel(&options.instance)?;
         nft::apply(&ruleset::render(&layout, &View::default())).await?;
-        Ok(Self { ranges, address, nodes, layout, bridge, links })
+        Ok(Self {
+            ranges,
+            address,
+            nodes,
+            layout,
+            bridge,
+            links,
+        })
     }
 
     /// An address the host answers pods at.
@@ -180,7 +193,11 @@ fn read_record(state_dir: &Path) -> Option<Record> {
 
 fn configure_kernel(bridge: &str) -> Result<(), NetworkError> {
     let write = |path: &str, value: &str| std::fs::write(path, value).map_err(io_at(path));
-    if std::fs::read_to_string(FORWARDING).map_err(io_at(FORWARDING))?.trim() != "1" {
+    if std::fs::read_to_string(FORWARDING)
+        .map_err(io_at(FORWARDING))?
+        .trim()
+        != "1"
+    {
         write(FORWARDING, "1")?;
     }
     let own = format!("/proc/sys/net/ipv4/conf/{bridge}");
@@ -224,7 +241,11 @@ fn kill_helpers(instance: &str) {
         return;
     };
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
             continue;
         };
         let Ok(command) = std::fs::read(entry.path().join("cmdline")) else {

@@ -91,7 +91,12 @@ impl Links {
     /// # Errors
     /// When netlink fails.
     pub async fn index(&self, name: &str) -> Result<Option<u32>, LinkError> {
-        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        let mut found = self
+            .handle
+            .link()
+            .get()
+            .match_name(name.to_owned())
+            .execute();
         match found.try_next().await {
             Ok(link) => Ok(link.map(|link| link.header.index)),
             Err(error) if code(&error) == Some(libc::ENODEV) => Ok(None),
@@ -106,11 +111,26 @@ impl Links {
 
     async fn up(&self, index: u32) -> Result<(), LinkError> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.handle.link().set(message).execute().await.map_err(at("set link up"))
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(at("set link up"))
     }
 
-    async fn add_address(&self, index: u32, address: Ipv4Addr, length: u8) -> Result<(), LinkError> {
-        let added = self.handle.address().add(index, IpAddr::V4(address), length).execute().await;
+    async fn add_address(
+        &self,
+        index: u32,
+        address: Ipv4Addr,
+        length: u8,
+    ) -> Result<(), LinkError> {
+        let added = self
+            .handle
+            .address()
+            .add(index, IpAddr::V4(address), length)
+            .execute()
+            .await;
         tolerate(added, libc::EEXIST).map_err(at(format!("add address {address}")))
     }
 
@@ -125,7 +145,12 @@ impl Links {
         addresses: &[(Ipv4Addr, u8)],
         services: Ipv4Net,
     ) -> Result<u32, LinkError> {
-        let made = self.handle.link().add(LinkBridge::new(name).build()).execute().await;
+        let made = self
+            .handle
+            .link()
+            .add(LinkBridge::new(name).build())
+            .execute()
+            .await;
         tolerate(made, libc::EEXIST).map_err(at(format!("make bridge {name}")))?;
         let index = self.index_of(name).await?;
         for (address, length) in addresses {
@@ -166,10 +191,13 @@ impl Links {
         while let Some(link) = links.next().await {
             let link = link.map_err(at("list links"))?;
             let attached = link.attributes.contains(&LinkAttribute::Controller(bridge));
-            let name = link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name.clone()),
-                _ => None,
-            });
+            let name = link
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name.clone()),
+                    _ => None,
+                });
             names.extend(name.filter(|_| attached));
         }
         Ok(names)
@@ -199,6 +227,12 @@ impl Links {
             .build();
         let made = self.handle.link().add(pair).execute().await;
         made.map_err(at(format!("make interface {host_name}")))?;
+        // Where the kernel filters bridged packets too, a pod that meets itself behind a service
+        // address is bridged back to the port it came from.
+        std::fs::write(
+            format!("/sys/class/net/{host_name}/brport/hairpin_mode"),
+            "1",
+        )?;
         let inner = Self::open_in(netns).await?;
         inner.configure_pod(address, gateway).await
     }

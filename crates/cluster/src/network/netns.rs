@@ -50,5 +50,7 @@ pub async fn connect(netns: &OwnedFd, address: SocketAddr) -> io::Result<TcpStre
         Ok(socket)
     })
     .await?;
-    TcpSocket::from_std_stream(socket.into()).connect(address).await
+    TcpSocket::from_std_stream(socket.into())
+        .connect(address)
+        .await
 }

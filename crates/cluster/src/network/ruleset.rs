@@ -83,7 +83,11 @@ fn backends<'a>(endpoints: &[&'a EndpointView], port: &ServicePort) -> Vec<Backe
         found
     };
     let ready = pick(|e| e.ready);
-    if ready.is_empty() { pick(|e| e.serving && e.terminating) } else { ready }
+    if ready.is_empty() {
+        pick(|e| e.serving && e.terminating)
+    } else {
+        ready
+    }
 }
 
 fn add_port(
@@ -97,7 +101,9 @@ fn add_port(
     let protocol = port.protocol.name();
     let target = |ip: &Ipv4Addr| format!("{ip} . {protocol} . {}", port.port);
     if backends.is_empty() {
-        parts.refused.extend(service.external_ips.iter().map(target));
+        parts
+            .refused
+            .extend(service.external_ips.iter().map(target));
         return;
     }
     for backend in backends {
@@ -105,21 +111,45 @@ fn add_port(
     }
     let chain = format!("svc/{name}");
     let policy = service.internal;
-    write_chain(parts, layout, &chain, port.protocol, service, policy, backends, false);
+    write_chain(
+        parts,
+        layout,
+        &chain,
+        port.protocol,
+        service,
+        policy,
+        backends,
+        false,
+    );
     for ip in &service.cluster_ips {
-        parts.by_address.insert(format!("{} : goto {chain}", target(ip)));
+        parts
+            .by_address
+            .insert(format!("{} : goto {chain}", target(ip)));
     }
     if port.node_port.is_none() && service.external_ips.is_empty() {
         return;
     }
     let outer = format!("ext/{name}");
     let policy = service.external;
-    write_chain(parts, layout, &outer, port.protocol, service, policy, backends, true);
+    write_chain(
+        parts,
+        layout,
+        &outer,
+        port.protocol,
+        service,
+        policy,
+        backends,
+        true,
+    );
     for ip in &service.external_ips {
-        parts.by_address.insert(format!("{} : goto {outer}", target(ip)));
+        parts
+            .by_address
+            .insert(format!("{} : goto {outer}", target(ip)));
     }
     if let Some(node_port) = port.node_port {
-        parts.by_node_port.insert(format!("{protocol} . {node_port} : goto {outer}"));
+        parts
+            .by_node_port
+            .insert(format!("{protocol} . {node_port} : goto {outer}"));
     }
 }
 
@@ -175,7 +205,11 @@ fn write_dnat(
     }
     // A hash of the client's address keeps it at one endpoint without state that a rule
     // replacement would lose.
-    let number = if affinity { "jhash ip saddr" } else { "numgen random" };
+    let number = if affinity {
+        "jhash ip saddr"
+    } else {
+        "numgen random"
+    };
     let seed = if affinity { " seed 0x1a7ee" } else { "" };
     let targets: Vec<String> = backends
         .iter()
@@ -199,7 +233,13 @@ fn elements(items: &BTreeSet<String>) -> String {
 }
 
 fn table(layout: &Layout, parts: &Parts) -> String {
-    let Layout { table, bridge, pods, services, .. } = layout;
+    let Layout {
+        table,
+        bridge,
+        pods,
+        services,
+        ..
+    } = layout;
     let by_address = elements(&parts.by_address);
     let by_node_port = elements(&parts.by_node_port);
     let hairpin = elements(&parts.hairpin);
@@ -298,7 +338,8 @@ mod tests {
         let key = ("default".to_owned(), "web".to_owned());
         let mut view = View::default();
         view.services.insert(key.clone(), service);
-        view.slices.insert(("default".into(), "web-1".into()), (key, endpoints));
+        view.slices
+            .insert(("default".into(), "web-1".into()), (key, endpoints));
         view
     }
 
@@ -333,7 +374,10 @@ mod tests {
 
     #[test]
     fn terminating_endpoints_serve_when_nothing_else_does() {
-        let text = render(&layout(), &view(service(), vec![endpoint([10, 244, 2, 3], false, "n2")]));
+        let text = render(
+            &layout(),
+            &view(service(), vec![endpoint([10, 244, 2, 3], false, "n2")]),
+        );
         assert!(text.contains("meta l4proto tcp dnat to 10.244.2.3:9080"));
     }
 

@@ -66,9 +66,13 @@ impl ServiceSync {
         let mut slices = api.watch(&ENDPOINT_SLICES, None, &all, 0).await?;
         let mut view = View::default();
         let initial = take_initial(&mut services).await?;
-        initial.iter().for_each(|event| change_service(&mut view, event));
+        initial
+            .iter()
+            .for_each(|event| change_service(&mut view, event));
         let initial = take_initial(&mut slices).await?;
-        initial.iter().for_each(|event| change_slice(&mut view, event));
+        initial
+            .iter()
+            .for_each(|event| change_slice(&mut view, event));
         let mut written = String::new();
         let mut due = Some(Instant::now());
         loop {
@@ -127,7 +131,12 @@ pub(crate) async fn take_initial(stream: &mut WatchStream) -> Result<Vec<WatchEv
 }
 
 fn key(object: &Value) -> Key {
-    let field = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (field("namespace"), field("name"))
 }
 
@@ -139,7 +148,8 @@ fn change_service(view: &mut View, event: &WatchEvent) {
         }
         WatchKind::Added | WatchKind::Modified => match Service::deserialize(&*event.object) {
             Ok(service) => {
-                view.services.insert(key(&event.object), view::read_service(&service));
+                view.services
+                    .insert(key(&event.object), view::read_service(&service));
             }
             Err(error) => tracing::warn!(%error, "a Service could not be read"),
         },
@@ -152,14 +162,16 @@ fn change_slice(view: &mut View, event: &WatchEvent) {
         WatchKind::Deleted => {
             view.slices.remove(&key(&event.object));
         }
-        WatchKind::Added | WatchKind::Modified => match EndpointSlice::deserialize(&*event.object) {
-            Ok(slice) => {
-                match view::read_slice(&slice) {
-                    Some(read) => view.slices.insert(key(&event.object), read),
-                    None => view.slices.remove(&key(&event.object)),
-                };
+        WatchKind::Added | WatchKind::Modified => {
+            match EndpointSlice::deserialize(&*event.object) {
+                Ok(slice) => {
+                    match view::read_slice(&slice) {
+                        Some(read) => view.slices.insert(key(&event.object), read),
+                        None => view.slices.remove(&key(&event.object)),
+                    };
+                }
+                Err(error) => tracing::warn!(%error, "an EndpointSlice could not be read"),
             }
-            Err(error) => tracing::warn!(%error, "an EndpointSlice could not be read"),
-        },
+        }
     }
 }

@@ -139,15 +139,24 @@ pub fn index(view: &View) -> EndpointIndex<'_> {
 
 fn ipv4<S: AsRef<str>>(addresses: Option<&[S]>) -> Vec<Ipv4Addr> {
     let addresses = addresses.unwrap_or_default();
-    addresses.iter().filter_map(|a| a.as_ref().parse().ok()).collect()
+    addresses
+        .iter()
+        .filter_map(|a| a.as_ref().parse().ok())
+        .collect()
 }
 
 fn number(value: Option<i32>) -> Option<u16> {
-    value.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
+    value
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n != 0)
 }
 
 fn locality(policy: Option<&str>) -> Locality {
-    if policy == Some("Local") { Locality::Local } else { Locality::Cluster }
+    if policy == Some("Local") {
+        Locality::Local
+    } else {
+        Locality::Cluster
+    }
 }
 
 /// Reads a Service.
@@ -163,11 +172,23 @@ pub fn read_service(service: &Service) -> ServiceView {
     }
     let mut cluster_ips = ipv4(spec.cluster_ips.as_deref());
     if cluster_ips.is_empty() {
-        cluster_ips.extend(spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
+        cluster_ips.extend(
+            spec.cluster_ip
+                .as_deref()
+                .and_then(|ip| ip.parse::<Ipv4Addr>().ok()),
+        );
     }
     let mut external_ips = ipv4(spec.external_ips.as_deref());
-    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
-    external_ips.extend(ingress.into_iter().flatten().filter_map(|i| i.ip.as_ref()?.parse::<Ipv4Addr>().ok()));
+    let ingress = service
+        .status
+        .as_ref()
+        .and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+    external_ips.extend(
+        ingress
+            .into_iter()
+            .flatten()
+            .filter_map(|i| i.ip.as_ref()?.parse::<Ipv4Addr>().ok()),
+    );
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         Some(ServicePort {
             name: port.name.clone().unwrap_or_default(),
@@ -273,10 +294,9 @@ mod tests {
         assert_eq!(owner, ("default".into(), "web".into()));
         assert!(endpoints[0].ready && endpoints[0].serving);
         assert!(!endpoints[1].ready && endpoints[1].serving && endpoints[1].terminating);
-        let v6: EndpointSlice = serde_json::from_value(
-            json!({"metadata": {}, "addressType": "IPv6", "endpoints": []}),
-        )
-        .unwrap();
+        let v6: EndpointSlice =
+            serde_json::from_value(json!({"metadata": {}, "addressType": "IPv6", "endpoints": []}))
+                .unwrap();
         assert!(read_slice(&v6).is_none());
     }
 }

@@ -7,23 +7,41 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::Recorder;
+use super::files::parse_search;
 use super::host::HostTools;
 use super::image::ImageCatalogue;
 use super::live::Live;
 use super::process::sandbox::{Helper, Sandbox};
 use crate::api::Api;
 use crate::network::address::AddressPool;
+use crate::network::dns::forward::parse_resolvers;
 use crate::network::host::{HostNetwork, NodeNetwork};
+
+/// The region of all virtual nodes.
+const REGION: &str = "local";
+/// Where the host names its resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A virtual node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
-    /// Name; must be one of the network's nodes.
+    /// Name; one of the network's nodes.
     pub name: String,
-    /// `topology.kubernetes.io/zone`.
+    /// `topology.kubernetes.io/zone`: `zone-a` for the first node, `zone-b` for the second, ...
     pub zone: String,
     /// `topology.kubernetes.io/region`.
     pub region: String,
+}
+
+/// The virtual nodes of a network, each in a zone of its own.
+fn node_specs(network: &HostNetwork) -> Vec<NodeSpec> {
+    let zones = ('a'..='z').cycle();
+    let spec = |(node, letter): (&NodeNetwork, char)| NodeSpec {
+        name: node.name.clone(),
+        zone: format!("zone-{letter}"),
+        region: REGION.to_owned(),
+    };
+    network.nodes.iter().zip(zones).map(spec).collect()
 }
 
 /// Inputs of the node agent; nothing is read from flags or the environment.
@@ -36,22 +54,18 @@ pub struct NodeOptions {
     pub program: PathBuf,
     /// Name that helper processes carry; the network's instance name.
     pub instance: String,
-    /// The prepared network.
+    /// The prepared network; its nodes become the cluster's virtual nodes.
     pub network: HostNetwork,
-    /// Nodes.
-    pub nodes: Vec<NodeSpec>,
     /// Known images.
     pub images: ImageCatalogue,
     /// Cluster domain, usually `cluster.local`.
     pub cluster_domain: String,
     /// Address of Service `kube-system/kube-dns`.
     pub dns_ip: Ipv4Addr,
-    /// The host's resolvers.
-    pub resolvers: Vec<IpAddr>,
-    /// Search domains of the host, for pods with `dnsPolicy: Default`.
-    pub host_search: Vec<String>,
     /// `kubeletVersion` of the nodes.
     pub version: String,
+    /// `containerRuntimeVersion` of the nodes: `NAME://VERSION`.
+    pub runtime_version: String,
 }
 
 /// A pod as streaming requests see it.
@@ -96,6 +110,12 @@ pub struct Agent {
     pub mountpoint: PathBuf,
     pools: Mutex<HashMap<String, AddressPool>>,
     pods: Mutex<HashMap<(String, String), Arc<PodEntry>>>,
+    /// Virtual nodes.
+    pub nodes: Vec<NodeSpec>,
+    /// The host's resolvers.
+    pub resolvers: Vec<IpAddr>,
+    /// Search domains of the host, for pods with `dnsPolicy: Default`.
+    pub host_search: Vec<String>,
     /// Processors of the machine.
     pub cpus: usize,
     /// Memory of the machine in bytes.
@@ -104,7 +124,9 @@ pub struct Agent {
 
 impl std::fmt::Debug for Agent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agent").field("instance", &self.options.instance).finish_non_exhaustive()
+        f.debug_struct("Agent")
+            .field("instance", &self.options.instance)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +138,12 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Total memory from the text of `/proc/meminfo`, in bytes.
 pub(super) fn total_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 impl Agent {
@@ -129,9 +156,21 @@ impl Agent {
         std::fs::create_dir_all(&mountpoint)?;
         let memory = total_memory(&std::fs::read_to_string("/proc/meminfo")?)
             .ok_or_else(|| std::io::Error::other("/proc/meminfo names no total"))?;
-        let pools = options.network.nodes.iter().map(|n| (n.name.clone(), AddressPool::new(n.range)));
+        let pools = options
+            .network
+            .nodes
+            .iter()
+            .map(|n| (n.name.clone(), AddressPool::new(n.range)));
+        // A host without the file has no resolvers to offer.
+        let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         Ok(Self {
-            helper: Helper { program: options.program.clone(), marker: options.instance.clone() },
+            nodes: node_specs(&options.network),
+            resolvers: parse_resolvers(&resolv_conf),
+            host_search: parse_search(&resolv_conf),
+            helper: Helper {
+                program: options.program.clone(),
+                marker: options.instance.clone(),
+            },
             host: HostTools::discover(),
             events: Recorder::new(api.clone()),
             mountpoint,
@@ -146,8 +185,7 @@ impl Agent {
 
     /// A node's place in the network.
     pub fn node(&self, name: &str) -> Option<&NodeNetwork> {
-        let known = self.options.nodes.iter().any(|n| n.name == name);
-        self.options.network.nodes.iter().find(|n| known && n.name == name)
+        self.options.network.nodes.iter().find(|n| n.name == name)
     }
 
     /// A free pod address of a node.
@@ -183,7 +221,9 @@ impl Agent {
 
     /// A pod for a streaming request.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
-        locked(&self.pods).get(&(namespace.to_owned(), name.to_owned())).cloned()
+        locked(&self.pods)
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 }
 
@@ -191,7 +231,10 @@ impl Agent {
 mod tests {
     #[test]
     fn memory_is_read() {
-        assert_eq!(super::total_memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
+        assert_eq!(
+            super::total_memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"),
+            Some(2 << 20)
+        );
         assert_eq!(super::total_memory(""), None);
     }
 }

@@ -84,7 +84,11 @@ pub fn build(
             order.push(name);
         }
     };
-    let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+    let links = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.enable_service_links)
+        .unwrap_or(true);
     for (name, value) in service_links(&sources.services, links) {
         set(&mut known, name, value);
     }
@@ -99,7 +103,10 @@ pub fn build(
             set(&mut known, variable.name.clone(), value);
         }
     }
-    Ok(order.into_iter().map(|name| (name.clone(), known.remove(&name).unwrap_or_default())).collect())
+    Ok(order
+        .into_iter()
+        .map(|name| (name.clone(), known.remove(&name).unwrap_or_default()))
+        .collect())
 }
 
 fn from_source(
@@ -125,7 +132,8 @@ fn from_source(
 
 fn secret_texts(secret: &Secret) -> Vec<(String, String)> {
     let data = secret.data.iter().flatten();
-    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())).collect()
+    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned()))
+        .collect()
 }
 
 fn value_of(
@@ -137,7 +145,10 @@ fn value_of(
     known: &BTreeMap<String, String>,
 ) -> Result<Option<String>, String> {
     let Some(source) = &variable.value_from else {
-        return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), known)));
+        return Ok(Some(expand(
+            variable.value.as_deref().unwrap_or_default(),
+            known,
+        )));
     };
     if let Some(field) = &source.field_ref {
         return pod_field(pod, &field.field_path, facts).map(Some);
@@ -182,7 +193,11 @@ pub fn pod_field(pod: &Pod, path: &str, facts: &PodFacts) -> Result<String, Stri
     let spec = pod.spec.as_ref();
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();
     let lines = |map: Option<&BTreeMap<String, String>>| {
-        let pairs: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={v:?}")).collect();
+        let pairs: Vec<String> = map
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={v:?}"))
+            .collect();
         pairs.join("\n")
     };
     Ok(match path {
@@ -197,7 +212,10 @@ pub fn pod_field(pod: &Pod, path: &str, facts: &PodFacts) -> Result<String, Stri
         "status.podIP" | "status.podIPs" => facts.pod_ip.clone(),
         path => {
             let keyed = |prefix: &str, map: Option<&BTreeMap<String, String>>| {
-                let key = path.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']")?;
+                let key = path
+                    .strip_prefix(prefix)?
+                    .strip_prefix("['")?
+                    .strip_suffix("']")?;
                 Some(map.and_then(|m| m.get(key)).cloned().unwrap_or_default())
             };
             return keyed("metadata.labels", meta.labels.as_ref())
@@ -221,7 +239,12 @@ pub fn resource_field(
     let container = match field.container_name.as_deref().filter(|n| !n.is_empty()) {
         None => container,
         Some(name) => spec
-            .and_then(|s| s.containers.iter().chain(s.init_containers.iter().flatten()).find(|c| c.name == name))
+            .and_then(|s| {
+                s.containers
+                    .iter()
+                    .chain(s.init_containers.iter().flatten())
+                    .find(|c| c.name == name)
+            })
             .ok_or_else(|| format!("container {name:?} not found"))?,
     };
     let bad = || format!("unsupported resource {:?}", field.resource);
@@ -242,7 +265,10 @@ pub fn resource_field(
         Some(quantity) => milli(quantity).ok_or_else(bad)?,
         None => default,
     };
-    let divisor = field.divisor.as_ref().filter(|q| q.0 != "0" && !q.0.is_empty());
+    let divisor = field
+        .divisor
+        .as_ref()
+        .filter(|q| q.0 != "0" && !q.0.is_empty());
     let divisor = match divisor {
         Some(quantity) => milli(quantity).filter(|d| *d > 0).ok_or_else(bad)?,
         None => 1000,
@@ -283,7 +309,8 @@ fn service_links(services: &[Service], all: bool) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for service in services {
         let name = service.metadata.name.as_deref().unwrap_or_default();
-        let is_api = name == "kubernetes" && service.metadata.namespace.as_deref() == Some("default");
+        let is_api =
+            name == "kubernetes" && service.metadata.namespace.as_deref() == Some("default");
         let Some(spec) = service.spec.as_ref().filter(|_| all || is_api) else {
             continue;
         };
@@ -295,12 +322,16 @@ fn service_links(services: &[Service], all: bool) -> Vec<(String, String)> {
             continue;
         };
         let prefix = variable_name(name);
-        let mut add = |suffix: String, value: String| out.push((format!("{prefix}_{suffix}"), value));
+        let mut add =
+            |suffix: String, value: String| out.push((format!("{prefix}_{suffix}"), value));
         add("SERVICE_HOST".into(), ip.to_owned());
         add("SERVICE_PORT".into(), first.port.to_string());
         for port in spec.ports.iter().flatten() {
             if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-                add(format!("SERVICE_PORT_{}", variable_name(name)), port.port.to_string());
+                add(
+                    format!("SERVICE_PORT_{}", variable_name(name)),
+                    port.port.to_string(),
+                );
             }
         }
         let url = |p: &k8s_openapi::api::core::v1::ServicePort| {
@@ -330,7 +361,10 @@ mod tests {
     use serde_json::json;
 
     fn known(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -373,7 +407,8 @@ mod tests {
 
     fn sources() -> EnvSources {
         let cm = serde_json::from_value(json!({"metadata": {}, "data": {"port": "80"}})).unwrap();
-        let secret = serde_json::from_value(json!({"metadata": {}, "data": {"k": "aGk="}})).unwrap();
+        let secret =
+            serde_json::from_value(json!({"metadata": {}, "data": {"k": "aGk="}})).unwrap();
         let services = json!([
             {"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}},
             {"metadata": {"name": "my-db", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 53, "protocol": "UDP"}]}}
@@ -387,7 +422,10 @@ mod tests {
 
     #[test]
     fn the_environment_is_built_in_order() {
-        let facts = PodFacts { pod_ip: "10.244.1.2".into(), ..PodFacts::default() };
+        let facts = PodFacts {
+            pod_ip: "10.244.1.2".into(),
+            ..PodFacts::default()
+        };
         let pod = pod();
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let env = build(&pod, container, &sources(), &facts).unwrap();
@@ -411,18 +449,31 @@ mod tests {
         let facts = PodFacts::default();
         let mut without = sources();
         without.config_maps.clear();
-        assert_eq!(build(&pod, container, &without, &facts), Err("configmap \"cm\" not found".into()));
+        assert_eq!(
+            build(&pod, container, &without, &facts),
+            Err("configmap \"cm\" not found".into())
+        );
         let mut without = sources();
         without.secrets.get_mut("s").unwrap().data = None;
         let error = build(&pod, container, &without, &facts).unwrap_err();
         assert_eq!(error, "couldn't find key k in Secret default/s");
         assert!(pod_field(&pod, "spec.containers", &facts).is_err());
-        assert_eq!(pod_field(&pod, "metadata.annotations", &facts).unwrap(), "note=\"a \\\"b\\\"\"");
+        assert_eq!(
+            pod_field(&pod, "metadata.annotations", &facts).unwrap(),
+            "note=\"a \\\"b\\\"\""
+        );
     }
 
     #[test]
     fn quantities() {
-        for (text, expected) in [("1", 1000), ("250m", 250), ("0.5", 500), ("1Ki", 1_024_000), ("1.5Gi", 1_610_612_736_000), ("2k", 2_000_000)] {
+        for (text, expected) in [
+            ("1", 1000),
+            ("250m", 250),
+            ("0.5", 500),
+            ("1Ki", 1_024_000),
+            ("1.5Gi", 1_610_612_736_000),
+            ("2k", 2_000_000),
+        ] {
             assert_eq!(milli(&Quantity(text.into())), Some(expected), "{text}");
         }
         assert_eq!(milli(&Quantity("x".into())), None);

@@ -53,25 +53,43 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     /// A recorder that writes through `api`.
     pub fn new(api: Api) -> Self {
-        Self { api, seen: Arc::default() }
+        Self {
+            api,
+            seen: Arc::default(),
+        }
     }
 
     /// Records an event about a pod or, with `field` such as `spec.containers{c}`, a part of it.
-    pub fn record(&self, pod: &Pod, field: &str, level: Level, reason: &'static str, message: String) {
+    pub fn record(
+        &self,
+        pod: &Pod,
+        field: &str,
+        level: Level,
+        reason: &'static str,
+        message: String,
+    ) {
         let meta = &pod.metadata;
         let (namespace, name, uid) = (
             meta.namespace.clone().unwrap_or_default(),
             meta.name.clone().unwrap_or_default(),
             meta.uid.clone().unwrap_or_default(),
         );
-        let key = Key { uid: uid.clone(), reason, message: message.clone(), field: field.to_owned() };
+        let key = Key {
+            uid: uid.clone(),
+            reason,
+            message: message.clone(),
+            field: field.to_owned(),
+        };
         let now = Timestamp::now();
         let earlier = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if seen.len() > MEMORY {
                 seen.clear();
             }
-            let fresh = Seen { name: format!("{name}.{:016x}", fastrand::u64(..)), count: 0 };
+            let fresh = Seen {
+                name: format!("{name}.{:016x}", fastrand::u64(..)),
+                count: 0,
+            };
             let entry = seen.entry(key).or_insert(fresh);
             entry.count += 1;
             entry.clone()
@@ -81,7 +99,9 @@ impl Recorder {
         if earlier.count > 1 {
             let patch = json!({"count": earlier.count, "lastTimestamp": second});
             tokio::spawn(async move {
-                let done = api.merge_patch(&EVENTS, Some(&namespace), &earlier.name, &patch, None).await;
+                let done = api
+                    .merge_patch(&EVENTS, Some(&namespace), &earlier.name, &patch, None)
+                    .await;
                 if let Err(error) = done {
                     tracing::debug!(%error, "event was not counted");
                 }
@@ -95,7 +115,11 @@ impl Recorder {
         if !field.is_empty() {
             involved["fieldPath"] = Value::from(field);
         }
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
+        let node = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.node_name.as_deref())
+            .unwrap_or_default();
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": earlier.name, "namespace": namespace},

@@ -27,9 +27,15 @@ const MAX_SERVERS: usize = 3;
 /// The pod's host name: `spec.hostname`, else its name, cut to 63 letters.
 pub fn host_name(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    let name = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty());
+    let name = spec
+        .and_then(|s| s.hostname.as_deref())
+        .filter(|h| !h.is_empty());
     let name = name.or(pod.metadata.name.as_deref()).unwrap_or("localhost");
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
 }
 
 /// `/etc/hosts`.
@@ -44,12 +50,21 @@ pub fn hosts(pod: &Pod, address: Option<IpAddr>, domain: &str, host_file: &str) 
     if let Some(address) = address.filter(|_| !host_network) {
         let name = host_name(pod);
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        match spec.and_then(|s| s.subdomain.as_deref()).filter(|s| !s.is_empty()) {
-            Some(sub) => text.push_str(&format!("{address}\t{name}.{sub}.{namespace}.svc.{domain}\t{name}\n")),
+        match spec
+            .and_then(|s| s.subdomain.as_deref())
+            .filter(|s| !s.is_empty())
+        {
+            Some(sub) => text.push_str(&format!(
+                "{address}\t{name}.{sub}.{namespace}.svc.{domain}\t{name}\n"
+            )),
             None => text.push_str(&format!("{address}\t{name}\n")),
         }
     }
-    for alias in spec.and_then(|s| s.host_aliases.as_ref()).into_iter().flatten() {
+    for alias in spec
+        .and_then(|s| s.host_aliases.as_ref())
+        .into_iter()
+        .flatten()
+    {
         let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
         text.push_str(&format!("{}\t{names}\n", alias.ip));
     }
@@ -70,22 +85,27 @@ pub fn resolv_conf(pod: &Pod, facts: &DnsFacts) -> String {
     };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let domain = &facts.domain;
-    let (mut servers, mut search, mut options): (Vec<String>, Vec<String>, Vec<String>) = match policy {
-        "ClusterFirst" => (
-            vec![facts.cluster.to_string()],
-            vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]
+    let (mut servers, mut search, mut options): (Vec<String>, Vec<String>, Vec<String>) =
+        match policy {
+            "ClusterFirst" => (
+                vec![facts.cluster.to_string()],
+                vec![
+                    format!("{namespace}.svc.{domain}"),
+                    format!("svc.{domain}"),
+                    domain.clone(),
+                ]
                 .into_iter()
                 .chain(facts.host_search.iter().cloned())
                 .collect(),
-            vec!["ndots:5".to_owned()],
-        ),
-        "Default" => (
-            facts.host.iter().map(ToString::to_string).collect(),
-            facts.host_search.clone(),
-            Vec::new(),
-        ),
-        _ => (Vec::new(), Vec::new(), Vec::new()),
-    };
+                vec!["ndots:5".to_owned()],
+            ),
+            "Default" => (
+                facts.host.iter().map(ToString::to_string).collect(),
+                facts.host_search.clone(),
+                Vec::new(),
+            ),
+            _ => (Vec::new(), Vec::new(), Vec::new()),
+        };
     if let Some(config) = &spec.dns_config {
         let add = |list: &mut Vec<String>, more: Option<&Vec<String>>| {
             for item in more.into_iter().flatten() {
@@ -122,8 +142,14 @@ pub fn resolv_conf(pod: &Pod, facts: &DnsFacts) -> String {
 
 /// Search domains in the text of a `resolv.conf`.
 pub fn parse_search(text: &str) -> Vec<String> {
-    let last = text.lines().rev().find_map(|l| l.trim().strip_prefix("search"));
-    last.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    let last = text
+        .lines()
+        .rev()
+        .find_map(|l| l.trim().strip_prefix("search"));
+    last.unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Writes the files into `dir`.
@@ -133,7 +159,10 @@ pub fn parse_search(text: &str) -> Vec<String> {
 pub fn write(dir: &Path, pod: &Pod, address: Option<IpAddr>, facts: &DnsFacts) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let host_file = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    std::fs::write(dir.join("hosts"), hosts(pod, address, &facts.domain, &host_file))?;
+    std::fs::write(
+        dir.join("hosts"),
+        hosts(pod, address, &facts.domain, &host_file),
+    )?;
     std::fs::write(dir.join("resolv.conf"), resolv_conf(pod, facts))?;
     std::fs::write(dir.join("hostname"), format!("{}\n", host_name(pod)))
 }
@@ -146,7 +175,10 @@ mod tests {
     fn pod(spec: Value) -> Pod {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     fn facts() -> DnsFacts {
@@ -161,11 +193,17 @@ mod tests {
     #[test]
     fn cluster_names_first() {
         let text = resolv_conf(&pod(json!({})), &facts());
-        assert_eq!(text, "search shop.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.96.0.10\noptions ndots:5\n");
+        assert_eq!(
+            text,
+            "search shop.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.96.0.10\noptions ndots:5\n"
+        );
         let host = resolv_conf(&pod(json!({"hostNetwork": true})), &facts());
         assert_eq!(host, "search example.org\nnameserver 192.0.2.53\n");
         let own = json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
-        assert_eq!(resolv_conf(&pod(own), &facts()), "nameserver 1.1.1.1\noptions ndots:2 edns0\n");
+        assert_eq!(
+            resolv_conf(&pod(own), &facts()),
+            "nameserver 1.1.1.1\noptions ndots:2 edns0\n"
+        );
         let more = json!({"dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}});
         assert!(resolv_conf(&pod(more), &facts()).ends_with("options ndots:1\n"));
     }
@@ -173,10 +211,23 @@ mod tests {
     #[test]
     fn hosts_name_the_pod_and_its_aliases() {
         let spec = json!({"subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
-        let text = hosts(&pod(spec), Some([10, 244, 1, 2].into()), "cluster.local", "");
-        assert!(text.contains("10.244.1.2\tweb-0.web.shop.svc.cluster.local\tweb-0\n"), "{text}");
+        let text = hosts(
+            &pod(spec),
+            Some([10, 244, 1, 2].into()),
+            "cluster.local",
+            "",
+        );
+        assert!(
+            text.contains("10.244.1.2\tweb-0.web.shop.svc.cluster.local\tweb-0\n"),
+            "{text}"
+        );
         assert!(text.contains("1.2.3.4\ta\tb\n"));
-        let host = hosts(&pod(json!({"hostNetwork": true})), Some([10, 0, 0, 1].into()), "c", "9.9.9.9 x\n");
+        let host = hosts(
+            &pod(json!({"hostNetwork": true})),
+            Some([10, 0, 0, 1].into()),
+            "c",
+            "9.9.9.9 x\n",
+        );
         assert_eq!(host, "9.9.9.9 x\n");
         assert_eq!(parse_search("nameserver x\nsearch a b\n"), ["a", "b"]);
     }

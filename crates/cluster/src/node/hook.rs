@@ -16,14 +16,26 @@ pub const LONGEST: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// Why it failed, for the event.
-pub async fn run(handler: &LifecycleHandler, container: &Container, live: &Live, pod_ip: &str, limit: Duration) -> Result<(), String> {
+pub async fn run(
+    handler: &LifecycleHandler,
+    container: &Container,
+    live: &Live,
+    pod_ip: &str,
+    limit: Duration,
+) -> Result<(), String> {
     if let Some(exec) = &handler.exec {
         let argv = exec.command.clone().unwrap_or_default();
         let (code, output) = live.run(argv, limit).await?;
-        return if code == 0 { Ok(()) } else { Err(format!("command exited with {code}: {}", output.trim_end())) };
+        return if code == 0 {
+            Ok(())
+        } else {
+            Err(format!("command exited with {code}: {}", output.trim_end()))
+        };
     }
     if let Some(get) = &handler.http_get {
-        let address: IpAddr = pod_ip.parse().map_err(|_| "the pod has no address".to_owned())?;
+        let address: IpAddr = pod_ip
+            .parse()
+            .map_err(|_| "the pod has no address".to_owned())?;
         let asked = timeout(limit, probe::http(get, container, address)).await;
         return asked.map_err(|_| "context deadline exceeded".to_owned())?;
     }

@@ -53,16 +53,24 @@ impl HostTools {
         let mut tools = Self::default();
         for dir in TOP_DIRS {
             match std::fs::read_link(dir) {
-                Ok(target) => tools.links.push((dir.to_owned(), target.to_string_lossy().into_owned())),
+                Ok(target) => tools
+                    .links
+                    .push((dir.to_owned(), target.to_string_lossy().into_owned())),
                 Err(_) if Path::new(dir).is_dir() => {
-                    let list = if dir.ends_with("bin") { &mut tools.program_dirs } else { &mut tools.shared };
+                    let list = if dir.ends_with("bin") {
+                        &mut tools.program_dirs
+                    } else {
+                        &mut tools.shared
+                    };
                     list.push(dir.to_owned());
                 }
                 Err(_) => {}
             }
         }
         let exists = |path: &&&str| Path::new(path).exists();
-        tools.shared.extend(SHARED.iter().filter(exists).map(|s| (*s).to_owned()));
+        tools
+            .shared
+            .extend(SHARED.iter().filter(exists).map(|s| (*s).to_owned()));
         for dir in ["/usr/bin", "/usr/sbin"] {
             if Path::new(dir).is_dir() {
                 tools.program_dirs.push(dir.to_owned());
@@ -99,7 +107,11 @@ impl HostTools {
     /// Mounts that give a container its programs.
     pub fn program_mounts(&self, wanted: &HostPrograms) -> Vec<Mount> {
         match wanted {
-            HostPrograms::All => self.program_dirs.iter().map(|dir| bind(dir, dir, true)).collect(),
+            HostPrograms::All => self
+                .program_dirs
+                .iter()
+                .map(|dir| bind(dir, dir, true))
+                .collect(),
             HostPrograms::Only(names) => names
                 .iter()
                 .filter_map(|name| {
@@ -127,12 +139,19 @@ mod tests {
     #[test]
     fn this_host_has_a_shell_and_only_what_is_asked_for() {
         let tools = HostTools::discover();
-        let some = tools.program_mounts(&HostPrograms::Only(vec!["sh".into(), "no-such-thing".into()]));
+        let some = tools.program_mounts(&HostPrograms::Only(vec![
+            "sh".into(),
+            "no-such-thing".into(),
+        ]));
         assert_eq!(some.len(), 1);
         assert_eq!(some[0].target, "/usr/bin/sh");
         assert!(some[0].readonly);
         let all = tools.program_mounts(&HostPrograms::All);
         assert!(all.iter().any(|m| m.target == "/usr/bin" && m.readonly));
-        assert!(tools.base_mounts().any(|m| m.target == "/dev/null" && !m.readonly));
+        assert!(
+            tools
+                .base_mounts()
+                .any(|m| m.target == "/dev/null" && !m.readonly)
+        );
     }
 }

@@ -110,7 +110,10 @@ fn valid(reference: &str) -> bool {
         && !path.starts_with('/')
         && !path.split('/').any(str::is_empty)
         && !reference.ends_with(':')
-        && path.split('/').next_back().is_some_and(|s| !s.chars().any(|c| c.is_ascii_uppercase()))
+        && path
+            .split('/')
+            .next_back()
+            .is_some_and(|s| !s.chars().any(|c| c.is_ascii_uppercase()))
 }
 
 impl ImageCatalogue {
@@ -155,7 +158,8 @@ impl ImageCatalogue {
 pub fn normalized(reference: &str) -> String {
     let path = repository(reference);
     let first = path.split('/').next().unwrap_or_default();
-    let has_registry = path.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost");
+    let has_registry =
+        path.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost");
     let mut full = if has_registry {
         reference.to_owned()
     } else if path.contains('/') {
@@ -171,7 +175,8 @@ pub fn normalized(reference: &str) -> String {
 
 /// Whether the tag asks for a fresh pull by default.
 pub fn is_latest(reference: &str) -> bool {
-    !reference.contains('@') && (repository(reference).len() == reference.len() || reference.ends_with(":latest"))
+    !reference.contains('@')
+        && (repository(reference).len() == reference.len() || reference.ends_with(":latest"))
 }
 
 #[cfg(test)]
@@ -181,7 +186,10 @@ mod tests {
     fn catalogue() -> ImageCatalogue {
         let mut catalogue = ImageCatalogue::default();
         catalogue.add(&["alpine", "busybox"], &Image::default());
-        let details = Image { user: (1000, 1000), ..Image::default() };
+        let details = Image {
+            user: (1000, 1000),
+            ..Image::default()
+        };
         catalogue.add(&["examples-bookinfo-details-v1"], &details);
         catalogue.add(&["lateen/pilot"], &Image::default());
         catalogue
@@ -200,18 +208,32 @@ mod tests {
         ] {
             assert!(catalogue.find(name).is_ok(), "{name}");
         }
-        let details = catalogue.find("docker.io/istio/examples-bookinfo-details-v1:1.17.0").unwrap();
+        let details = catalogue
+            .find("docker.io/istio/examples-bookinfo-details-v1:1.17.0")
+            .unwrap();
         assert_eq!(details.user, (1000, 1000));
-        assert_eq!(catalogue.find("istio/examples-bookinfo-details-v1:0.2.3"), Ok(details));
+        assert_eq!(
+            catalogue.find("istio/examples-bookinfo-details-v1:0.2.3"),
+            Ok(details)
+        );
     }
 
     #[test]
     fn unknown_and_invalid() {
         let catalogue = catalogue();
-        assert_eq!(catalogue.find("nginx:1"), Err(ImageError::Unknown("nginx:1".into())));
-        assert!(matches!(catalogue.find("other/pilot"), Err(ImageError::Unknown(_))));
+        assert_eq!(
+            catalogue.find("nginx:1"),
+            Err(ImageError::Unknown("nginx:1".into()))
+        );
+        assert!(matches!(
+            catalogue.find("other/pilot"),
+            Err(ImageError::Unknown(_))
+        ));
         for name in ["", "a b", "alpine:", "/alpine", "x//y", "Alpine"] {
-            assert!(matches!(catalogue.find(name), Err(ImageError::Invalid(_))), "{name}");
+            assert!(
+                matches!(catalogue.find(name), Err(ImageError::Invalid(_))),
+                "{name}"
+            );
         }
         assert!(catalogue.hint().contains("alpine, busybox"));
     }

@@ -113,13 +113,22 @@ impl Live {
         spec: LiveSpec,
         log: Arc<Log>,
     ) -> Result<(Arc<Self>, JoinHandle<ExitStatus>), StartError> {
-        let LiveSpec { launch, interactive, stdin_once, id } = spec;
+        let LiveSpec {
+            launch,
+            interactive,
+            stdin_once,
+            id,
+        } = spec;
         let mut pumps = Vec::new();
         let mut input = None;
         let (process, terminal) = if launch.tty {
             let (process, terminal) = sandbox.run(&launch, Stdio::Terminal).await?;
             if let Some(terminal) = &terminal {
-                pumps.push(tokio::spawn(pump(terminal.clone(), Source::Stdout, Arc::clone(&log))));
+                pumps.push(tokio::spawn(pump(
+                    terminal.clone(),
+                    Source::Stdout,
+                    Arc::clone(&log),
+                )));
             }
             (process, terminal)
         } else {
@@ -133,12 +142,19 @@ impl Live {
             } else {
                 null()?
             };
-            let started = sandbox.run(&launch, Stdio::Fds([stdin, stdout, stderr])).await?;
+            let started = sandbox
+                .run(&launch, Stdio::Fds([stdin, stdout, stderr]))
+                .await?;
             pumps.push(tokio::spawn(pump(out, Source::Stdout, Arc::clone(&log))));
             pumps.push(tokio::spawn(pump(err, Source::Stderr, Arc::clone(&log))));
             started
         };
-        let template = Launch { root: None, argv: Vec::new(), tty: false, ..launch };
+        let template = Launch {
+            root: None,
+            argv: Vec::new(),
+            tty: false,
+            ..launch
+        };
         let live = Arc::new(Self {
             sandbox,
             process: process.clone(),
@@ -175,7 +191,11 @@ impl Live {
         stdio: Stdio,
     ) -> Result<(Process, Option<Terminal>), StartError> {
         let tty = matches!(stdio, Stdio::Terminal);
-        let mut launch = Launch { argv, tty, ..self.template.clone() };
+        let mut launch = Launch {
+            argv,
+            tty,
+            ..self.template.clone()
+        };
         if tty && !launch.env.iter().any(|(k, _)| k == "TERM") {
             launch.env.push(("TERM".to_owned(), "xterm".to_owned()));
         }
@@ -224,7 +244,11 @@ impl Live {
 
     /// Kills the main process and whatever it left in its process group.
     pub async fn kill(&self) {
-        if let Err(error) = self.sandbox.signal(&self.process, libc::SIGKILL, true).await {
+        if let Err(error) = self
+            .sandbox
+            .signal(&self.process, libc::SIGKILL, true)
+            .await
+        {
             tracing::debug!(%error, "kill was not sent");
         }
     }

@@ -79,7 +79,12 @@ impl Log {
         let length = file.metadata()?.len();
         Ok(Self {
             path,
-            inner: Mutex::new(Inner { file, length, replay: Vec::new(), replay_length: 0 }),
+            inner: Mutex::new(Inner {
+                file,
+                length,
+                replay: Vec::new(),
+                replay_length: 0,
+            }),
             progress: watch::Sender::new(Progress::default()),
             live: broadcast::Sender::new(ATTACH_BACKLOG),
         })
@@ -119,7 +124,10 @@ impl Log {
         let rotate = inner.length > ROTATE_AT;
         if rotate {
             std::fs::rename(&self.path, rotated(&self.path))?;
-            inner.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            inner.file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.path)?;
             inner.length = 0;
         }
         inner.file.write_all(&records)?;
@@ -144,9 +152,16 @@ impl Log {
     }
 
     /// Output from now on; with `replay`, first what was written since the start (bounded).
-    pub fn attach(&self, replay: bool) -> (Vec<(Source, Bytes)>, broadcast::Receiver<(Source, Bytes)>) {
+    pub fn attach(
+        &self,
+        replay: bool,
+    ) -> (Vec<(Source, Bytes)>, broadcast::Receiver<(Source, Bytes)>) {
         let inner = self.lock();
-        let past = if replay { inner.replay.clone() } else { Vec::new() };
+        let past = if replay {
+            inner.replay.clone()
+        } else {
+            Vec::new()
+        };
         (past, self.live.subscribe())
     }
 }
@@ -179,7 +194,11 @@ pub fn parse_record(line: &[u8]) -> Option<Record> {
         b"P" => false,
         _ => return None,
     };
-    Some(Record { time, full, text: fields.next()?.to_vec() })
+    Some(Record {
+        time,
+        full,
+        text: fields.next()?.to_vec(),
+    })
 }
 
 /// Which part of a log a reader wants, and in what form.
@@ -203,7 +222,10 @@ pub struct Formatter {
 impl Formatter {
     /// A formatter for one reader.
     pub fn new(filter: Filter) -> Self {
-        Self { filter, inside_line: false }
+        Self {
+            filter,
+            inside_line: false,
+        }
     }
 
     /// Adds a record's text to `out`.
@@ -259,7 +281,11 @@ impl LogReader {
     /// # Errors
     /// When there is none.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: BufReader::new(File::open(path)?), torn: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufReader::new(File::open(path)?),
+            torn: Vec::new(),
+        })
     }
 
     /// All records that are there and were not read yet.
@@ -328,7 +354,8 @@ pub fn message_text(path: &Path) -> String {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut text));
     // A container may remove or hide its message file; then there is no message.
-    read.map(|_| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    read.map(|_| String::from_utf8_lossy(&text).into_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -354,12 +381,40 @@ mod tests {
         log.write(Source::Stderr, b"three\n", at(30)).unwrap();
         let (records, mut reader) = read_all(log.path()).unwrap();
         assert_eq!(text(&records, Filter::default()), "one\ntwo more\nthree\n");
-        let last = Filter { tail: Some(2), ..Filter::default() };
+        let last = Filter {
+            tail: Some(2),
+            ..Filter::default()
+        };
         assert_eq!(text(&records, last), "two more\nthree\n");
-        assert_eq!(text(&records, Filter { tail: Some(0), ..last }), "");
-        assert_eq!(text(&records, Filter { tail: Some(9), ..last }), "one\ntwo more\nthree\n");
-        let late = Filter { since: Some(at(25)), timestamps: true, ..Filter::default() };
-        assert_eq!(text(&records, late), "1970-01-01T00:00:30.000000000Z three\n");
+        assert_eq!(
+            text(
+                &records,
+                Filter {
+                    tail: Some(0),
+                    ..last
+                }
+            ),
+            ""
+        );
+        assert_eq!(
+            text(
+                &records,
+                Filter {
+                    tail: Some(9),
+                    ..last
+                }
+            ),
+            "one\ntwo more\nthree\n"
+        );
+        let late = Filter {
+            since: Some(at(25)),
+            timestamps: true,
+            ..Filter::default()
+        };
+        assert_eq!(
+            text(&records, late),
+            "1970-01-01T00:00:30.000000000Z three\n"
+        );
         assert!(reader.records().unwrap().is_empty());
         log.write(Source::Stdout, b"four\n", at(40)).unwrap();
         assert_eq!(reader.records().unwrap()[0].text, b"four");
@@ -373,9 +428,11 @@ mod tests {
         let big = vec![b'x'; 6 << 20];
         let mut reader = LogReader::open(log.path()).unwrap();
         for _ in 0..3 {
-            log.write(Source::Stdout, &big, Timestamp::UNIX_EPOCH).unwrap();
+            log.write(Source::Stdout, &big, Timestamp::UNIX_EPOCH)
+                .unwrap();
         }
-        log.write(Source::Stdout, b"end\n", Timestamp::UNIX_EPOCH).unwrap();
+        log.write(Source::Stdout, b"end\n", Timestamp::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(log.progress().borrow().generation, 1);
         assert!(rotated(log.path()).exists());
         assert_eq!(reader.records_across_rotation().unwrap().len(), 4);
@@ -393,11 +450,16 @@ mod tests {
     async fn attached_clients_get_the_past_once() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::create(dir.path().join("0.log")).unwrap();
-        log.write(Source::Stdout, b"a", Timestamp::UNIX_EPOCH).unwrap();
+        log.write(Source::Stdout, b"a", Timestamp::UNIX_EPOCH)
+            .unwrap();
         let (past, mut live) = log.attach(true);
-        log.write(Source::Stderr, b"b", Timestamp::UNIX_EPOCH).unwrap();
+        log.write(Source::Stderr, b"b", Timestamp::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(past, [(Source::Stdout, Bytes::from_static(b"a"))]);
-        assert_eq!(live.recv().await.unwrap(), (Source::Stderr, Bytes::from_static(b"b")));
+        assert_eq!(
+            live.recv().await.unwrap(),
+            (Source::Stderr, Bytes::from_static(b"b"))
+        );
         assert!(log.attach(false).0.is_empty());
     }
 }

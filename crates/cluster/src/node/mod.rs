@@ -86,7 +86,9 @@ pub struct NodeHandle {
 impl NodeHandle {
     /// What the streaming subresources talk to; stands for all nodes.
     pub fn runtime(&self) -> Arc<dyn NodeRuntime> {
-        Arc::new(Runtime { agent: Arc::clone(&self.agent) })
+        Arc::new(Runtime {
+            agent: Arc::clone(&self.agent),
+        })
     }
 
     /// The service rules' follower.
@@ -111,7 +113,14 @@ impl NodeHandle {
 /// # Errors
 /// When DNS cannot listen, the state folder cannot be made or the API refuses the nodes.
 pub async fn start(api: Api, options: NodeOptions) -> Result<NodeHandle, NodeError> {
-    let api = api.as_user(&format!("system:node:{}", options.nodes.first().map_or("agent", |n| n.name.as_str())));
+    let api = api.as_user(&format!(
+        "system:node:{}",
+        options
+            .network
+            .nodes
+            .first()
+            .map_or("agent", |n| n.name.as_str())
+    ));
     let agent = Arc::new(Agent::new(api.clone(), options)?);
     let options = &agent.options;
     let services = Arc::new(ServiceSync::default());
@@ -121,7 +130,13 @@ pub async fn start(api: Api, options: NodeOptions) -> Result<NodeHandle, NodeErr
         options.cluster_domain.clone(),
         options.network.ranges.pods,
         options.network.ranges.services,
-        Forwarder::new(options.resolvers.iter().map(|ip| (*ip, DNS_PORT).into()).collect()),
+        Forwarder::new(
+            agent
+                .resolvers
+                .iter()
+                .map(|ip| (*ip, DNS_PORT).into())
+                .collect(),
+        ),
     );
     let address = options.network.listen(DNS_PORT);
     let dns = DnsServer::bind(address, resolver).await;
@@ -133,7 +148,13 @@ pub async fn start(api: Api, options: NodeOptions) -> Result<NodeHandle, NodeErr
     background.spawn(register::keep_alive(Arc::clone(&agent)));
     let (stop, stopped) = oneshot::channel();
     let manager = tokio::spawn(manage(Arc::clone(&agent), stopped));
-    Ok(NodeHandle { agent, services, stop, manager, background })
+    Ok(NodeHandle {
+        agent,
+        services,
+        stop,
+        manager,
+        background,
+    })
 }
 
 type Workers = HashMap<String, mpsc::UnboundedSender<Notice>>;
@@ -163,10 +184,17 @@ async fn manage(agent: Arc<Agent>, mut stopped: oneshot::Receiver<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
-async fn follow(agent: &Arc<Agent>, workers: &mut Workers, tasks: &mut JoinSet<()>) -> Result<(), ApiError> {
+async fn follow(
+    agent: &Arc<Agent>,
+    workers: &mut Workers,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), ApiError> {
     let mut pods = agent.api.watch(&PODS, None, &Selectors::all(), 0).await?;
     let initial = crate::network::service::take_initial(&mut pods).await?;
-    let present: Vec<&str> = initial.iter().filter_map(|event| uid(&event.object)).collect();
+    let present: Vec<&str> = initial
+        .iter()
+        .filter_map(|event| uid(&event.object))
+        .collect();
     for (known, worker) in workers.iter() {
         if !present.contains(&known.as_str()) {
             let _ = worker.send(Notice::Gone);
@@ -195,7 +223,12 @@ fn uid(object: &Value) -> Option<&str> {
     object["metadata"]["uid"].as_str()
 }
 
-fn dispatch(agent: &Arc<Agent>, workers: &mut Workers, tasks: &mut JoinSet<()>, event: &WatchEvent) {
+fn dispatch(
+    agent: &Arc<Agent>,
+    workers: &mut Workers,
+    tasks: &mut JoinSet<()>,
+    event: &WatchEvent,
+) {
     let Some(uid) = uid(&event.object).map(str::to_owned) else {
         return;
     };
@@ -205,7 +238,9 @@ fn dispatch(agent: &Arc<Agent>, workers: &mut Workers, tasks: &mut JoinSet<()>, 
         }
         return;
     }
-    let node = event.object["spec"]["nodeName"].as_str().unwrap_or_default();
+    let node = event.object["spec"]["nodeName"]
+        .as_str()
+        .unwrap_or_default();
     if agent.node(node).is_none() {
         return;
     }

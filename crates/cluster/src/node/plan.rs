@@ -82,7 +82,10 @@ pub enum Step {
 /// The next steps. `containers` is init containers in order, then main containers.
 pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
     let mut steps = Vec::new();
-    let first_main = containers.iter().position(|c| c.role == Role::Main).unwrap_or(containers.len());
+    let first_main = containers
+        .iter()
+        .position(|c| c.role == Role::Main)
+        .unwrap_or(containers.len());
     let finished = outcome(policy, containers);
     if let Some(success) = finished {
         stop_sidecars(&containers[..first_main], success, &mut steps);
@@ -118,7 +121,10 @@ pub fn outcome(policy: RestartPolicy, containers: &[Seen]) -> Option<bool> {
     if init_failed {
         return Some(false);
     }
-    let mut mains = containers.iter().filter(|c| c.role == Role::Main).peekable();
+    let mut mains = containers
+        .iter()
+        .filter(|c| c.role == Role::Main)
+        .peekable();
     mains.peek()?;
     let mut success = true;
     for container in mains {
@@ -143,7 +149,11 @@ fn advance(n: usize, life: Life, now: u64, steps: &mut Vec<Step>) {
         Life::New => steps.push(Step::Start(n)),
         Life::Starting | Life::Running => {}
         Life::Stuck { retry_at: at } | Life::Ended { restart_at: at, .. } => {
-            steps.push(if at <= now { Step::Start(n) } else { Step::LookAt(at) });
+            steps.push(if at <= now {
+                Step::Start(n)
+            } else {
+                Step::LookAt(at)
+            });
         }
     }
 }
@@ -187,7 +197,9 @@ impl Backoff {
     pub fn delay(self) -> u64 {
         match self.failures {
             0 | 1 => 0,
-            n => FIRST_DELAY.saturating_mul(1 << (n - 2).min(10)).min(LONGEST_DELAY),
+            n => FIRST_DELAY
+                .saturating_mul(1 << (n - 2).min(10))
+                .min(LONGEST_DELAY),
         }
     }
 }
@@ -196,10 +208,18 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const ENDED: fn(i32) -> Life = |code| Life::Ended { code, restart_at: 0 };
+    const ENDED: fn(i32) -> Life = |code| Life::Ended {
+        code,
+        restart_at: 0,
+    };
 
     fn seen(role: Role, life: Life, started: bool) -> Seen {
-        Seen { role, life, started, once_started: started }
+        Seen {
+            role,
+            life,
+            started,
+            once_started: started,
+        }
     }
 
     #[test]
@@ -215,7 +235,10 @@ mod tests {
         assert_eq!(go(&all), [Step::Start(0)]);
         all[0].life = Life::Running;
         assert_eq!(go(&all), []);
-        all[0].life = Life::Ended { code: 1, restart_at: 500 };
+        all[0].life = Life::Ended {
+            code: 1,
+            restart_at: 500,
+        };
         assert_eq!(go(&all), [Step::LookAt(500)]);
         all[0].life = ENDED(1);
         assert_eq!(go(&all), [Step::Start(0)]);
@@ -229,7 +252,12 @@ mod tests {
         all[2].life = ENDED(0);
         assert_eq!(go(&all), [Step::Start(3), Step::Start(4)]);
         // A sidecar that falls over is restarted without holding up the others.
-        all[1] = Seen { role: Role::Sidecar, life: ENDED(0), started: false, once_started: true };
+        all[1] = Seen {
+            role: Role::Sidecar,
+            life: ENDED(0),
+            started: false,
+            once_started: true,
+        };
         assert_eq!(go(&all), [Step::Start(1), Step::Start(3), Step::Start(4)]);
     }
 
@@ -238,8 +266,14 @@ mod tests {
         let go = |policy, code| next(policy, &[seen(Role::Main, ENDED(code), true)], 0);
         assert_eq!(go(RestartPolicy::Always, 0), [Step::Start(0)]);
         assert_eq!(go(RestartPolicy::OnFailure, 1), [Step::Start(0)]);
-        assert_eq!(go(RestartPolicy::OnFailure, 0), [Step::Finish { success: true }]);
-        assert_eq!(go(RestartPolicy::Never, 2), [Step::Finish { success: false }]);
+        assert_eq!(
+            go(RestartPolicy::OnFailure, 0),
+            [Step::Finish { success: true }]
+        );
+        assert_eq!(
+            go(RestartPolicy::Never, 2),
+            [Step::Finish { success: false }]
+        );
     }
 
     #[test]
@@ -262,8 +296,14 @@ mod tests {
 
     #[test]
     fn a_failed_init_container_fails_a_pod_that_never_restarts() {
-        let all = [seen(Role::Init, ENDED(3), false), seen(Role::Main, Life::New, false)];
-        assert_eq!(next(RestartPolicy::Never, &all, 0), [Step::Finish { success: false }]);
+        let all = [
+            seen(Role::Init, ENDED(3), false),
+            seen(Role::Main, Life::New, false),
+        ];
+        assert_eq!(
+            next(RestartPolicy::Never, &all, 0),
+            [Step::Finish { success: false }]
+        );
         assert_eq!(next(RestartPolicy::OnFailure, &all, 0), [Step::Start(0)]);
     }
 

@@ -49,9 +49,13 @@ impl Timing {
     /// Reads a probe.
     pub fn of(probe: &Probe) -> Self {
         let number = |value: Option<i32>, default: u32| {
-            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+            value
+                .and_then(|v| u32::try_from(v).ok())
+                .filter(|v| *v > 0)
+                .unwrap_or(default)
         };
-        let seconds = |value: Option<i32>, default: u32| Duration::from_secs(number(value, default).into());
+        let seconds =
+            |value: Option<i32>, default: u32| Duration::from_secs(number(value, default).into());
         Self {
             initial_delay: seconds(probe.initial_delay_seconds, 0),
             period: seconds(probe.period_seconds, 10),
@@ -79,7 +83,11 @@ impl Streak {
             self.last = Some(success);
             self.length = 1;
         }
-        let needed = if success { timing.success_threshold } else { timing.failure_threshold };
+        let needed = if success {
+            timing.success_threshold
+        } else {
+            timing.failure_threshold
+        };
         (self.length >= needed).then_some(success)
     }
 }
@@ -93,13 +101,20 @@ pub fn resolve_port(container: &Container, port: &IntOrString) -> Result<u16, St
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => name.parse().ok().or_else(|| {
             let mut ports = container.ports.iter().flatten();
-            ports.find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+            ports
+                .find(|p| p.name.as_deref() == Some(name))
+                .map(|p| p.container_port)
         }),
     };
     number
         .and_then(|n| u16::try_from(n).ok())
         .filter(|n| *n != 0)
-        .ok_or_else(|| format!("couldn't find port {port:?} of container {:?}", container.name))
+        .ok_or_else(|| {
+            format!(
+                "couldn't find port {port:?} of container {:?}",
+                container.name
+            )
+        })
 }
 
 /// How a Go network error would read: people know these texts.
@@ -118,21 +133,34 @@ fn dial_text(address: SocketAddr, error: &std::io::Error) -> String {
 /// # Errors
 /// The text of the failure.
 pub async fn tcp(address: SocketAddr) -> Result<(), String> {
-    TcpStream::connect(address).await.map(drop).map_err(|e| dial_text(address, &e))
+    TcpStream::connect(address)
+        .await
+        .map(drop)
+        .map_err(|e| dial_text(address, &e))
 }
 
 /// Sends a GET; any status from 200 to 399 passes.
 ///
 /// # Errors
 /// The text of the failure.
-pub async fn http(action: &HTTPGetAction, container: &Container, pod_ip: IpAddr) -> Result<(), String> {
+pub async fn http(
+    action: &HTTPGetAction,
+    container: &Container,
+    pod_ip: IpAddr,
+) -> Result<(), String> {
     let port = resolve_port(container, &action.port)?;
     let host = match action.host.as_deref().filter(|h| !h.is_empty()) {
         None => pod_ip,
-        Some(text) => text.parse().map_err(|_| format!("probe host {text:?} is not an address"))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("probe host {text:?} is not an address"))?,
     };
     let address = SocketAddr::new(host, port);
-    let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
+    let path = action
+        .path
+        .as_deref()
+        .filter(|p| !p.is_empty())
+        .unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
     let secure = action.scheme.as_deref() == Some("HTTPS");
     let scheme = if secure { "https" } else { "http" };
@@ -167,8 +195,14 @@ pub async fn http(action: &HTTPGetAction, container: &Container, pod_ip: IpAddr)
     }
 }
 
-async fn exchange(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, head: &str) -> Result<u16, String> {
-    stream.write_all(head.as_bytes()).await.map_err(|e| e.to_string())?;
+async fn exchange(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    head: &str,
+) -> Result<u16, String> {
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .map_err(|e| e.to_string())?;
     let mut answer = Vec::new();
     let mut buf = [0; 1024];
     // The status line is all that counts.
@@ -185,9 +219,14 @@ async fn exchange(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite 
     let mut words = line.split_whitespace();
     let version = words.next().unwrap_or_default();
     let status = words.next().and_then(|word| word.parse().ok());
-    status.filter(|_| version.starts_with("HTTP/")).ok_or_else(|| {
-        format!("malformed HTTP response {:?}", line.lines().next().unwrap_or_default())
-    })
+    status
+        .filter(|_| version.starts_with("HTTP/"))
+        .ok_or_else(|| {
+            format!(
+                "malformed HTTP response {:?}",
+                line.lines().next().unwrap_or_default()
+            )
+        })
 }
 
 #[cfg(test)]
@@ -198,7 +237,8 @@ mod tests {
 
     #[test]
     fn thresholds_count_in_a_row() {
-        let probe: Probe = serde_json::from_value(json!({"failureThreshold": 2, "successThreshold": 3})).unwrap();
+        let probe: Probe =
+            serde_json::from_value(json!({"failureThreshold": 2, "successThreshold": 3})).unwrap();
         let timing = Timing::of(&probe);
         assert_eq!((timing.period.as_secs(), timing.timeout.as_secs()), (10, 1));
         let mut streak = Streak::default();
@@ -208,11 +248,17 @@ mod tests {
         assert_eq!(note(false), None);
         assert_eq!(note(false), Some(false));
         assert_eq!(note(false), Some(false));
-        assert_eq!([note(true), note(true), note(true)], [None, None, Some(true)]);
+        assert_eq!(
+            [note(true), note(true), note(true)],
+            [None, None, Some(true)]
+        );
     }
 
     fn container() -> Container {
-        serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap()
+        serde_json::from_value(
+            json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -228,14 +274,25 @@ mod tests {
     async fn http_statuses_and_texts() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let action: HTTPGetAction = serde_json::from_value(json!({"port": port, "path": "ready", "httpHeaders": [{"name": "X-A", "value": "1"}]})).unwrap();
+        let action: HTTPGetAction = serde_json::from_value(
+            json!({"port": port, "path": "ready", "httpHeaders": [{"name": "X-A", "value": "1"}]}),
+        )
+        .unwrap();
         let server = tokio::spawn(async move {
-            for answer in ["HTTP/1.1 302 Found\r\n\r\n", "HTTP/1.1 503 No\r\n\r\n", "junk\n", ""] {
+            for answer in [
+                "HTTP/1.1 302 Found\r\n\r\n",
+                "HTTP/1.1 503 No\r\n\r\n",
+                "junk\n",
+                "",
+            ] {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut buf = [0; 1024];
                 let n = stream.read(&mut buf).await.unwrap();
                 let head = String::from_utf8_lossy(&buf[..n]).into_owned();
-                assert!(head.starts_with("GET /ready HTTP/1.1\r\n") && head.contains("X-A: 1"), "{head}");
+                assert!(
+                    head.starts_with("GET /ready HTTP/1.1\r\n") && head.contains("X-A: 1"),
+                    "{head}"
+                );
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
@@ -246,10 +303,20 @@ mod tests {
         }
         server.await.unwrap();
         assert_eq!(results[0], Ok(()));
-        assert_eq!(results[1], Err("HTTP probe failed with statuscode: 503".into()));
-        assert!(results[2].as_ref().unwrap_err().contains("malformed HTTP response"));
+        assert_eq!(
+            results[1],
+            Err("HTTP probe failed with statuscode: 503".into())
+        );
+        assert!(
+            results[2]
+                .as_ref()
+                .unwrap_err()
+                .contains("malformed HTTP response")
+        );
         assert!(results[3].as_ref().unwrap_err().ends_with("EOF"));
-        let refused = http(&action, &container, [127, 0, 0, 1].into()).await.unwrap_err();
+        let refused = http(&action, &container, [127, 0, 0, 1].into())
+            .await
+            .unwrap_err();
         assert!(refused.contains("connect: connection refused"), "{refused}");
     }
 }

@@ -51,7 +51,10 @@ impl ServerCertVerifier for AnyServer {
 }
 
 /// Wraps a connection in TLS without checking the peer's certificate.
-pub(super) async fn connect(stream: TcpStream, host: IpAddr) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn connect(
+    stream: TcpStream,
+    host: IpAddr,
+) -> Result<TlsStream<TcpStream>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -60,5 +63,8 @@ pub(super) async fn connect(stream: TcpStream, host: IpAddr) -> Result<TlsStream
         .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
         .with_no_client_auth();
     let name = ServerName::IpAddress(host.into());
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|e| e.to_string())
 }

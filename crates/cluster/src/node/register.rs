@@ -31,9 +31,17 @@ struct Machine {
 
 fn read_machine() -> Machine {
     // Each is decoration: a machine without the file shows an empty field.
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let release = read("/etc/os-release");
-    let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+    let pretty = release
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("Linux");
     Machine {
         kernel: read("/proc/sys/kernel/osrelease"),
         os_image: pretty.trim_matches('"').to_owned(),
@@ -70,12 +78,25 @@ fn node_object(spec: &NodeSpec, network: &NodeNetwork) -> Value {
     })
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str, since: &str, now: &str) -> Value {
+fn condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    since: &str,
+    now: &str,
+) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message,
         "lastHeartbeatTime": now, "lastTransitionTime": since})
 }
 
-fn node_status(agent: &Agent, spec: &NodeSpec, network: &NodeNetwork, machine: &Machine, since: &str) -> Value {
+fn node_status(
+    agent: &Agent,
+    spec: &NodeSpec,
+    network: &NodeNetwork,
+    machine: &Machine,
+    since: &str,
+) -> Value {
     let now = format!("{:.0}", Timestamp::now());
     let kib = agent.memory / 1024;
     let capacity = json!({"cpu": agent.cpus.to_string(), "memory": format!("{kib}Ki"), "pods": "250",
@@ -97,24 +118,34 @@ fn node_status(agent: &Agent, spec: &NodeSpec, network: &NodeNetwork, machine: &
             "architecture": architecture(), "operatingSystem": "linux",
             "kernelVersion": machine.kernel, "osImage": machine.os_image,
             "machineID": machine.machine_id, "systemUUID": machine.machine_id, "bootID": machine.boot_id,
-            "containerRuntimeVersion": format!("lateen://{}", env!("CARGO_PKG_VERSION")),
+            "containerRuntimeVersion": agent.options.runtime_version,
             "kubeletVersion": agent.options.version, "kubeProxyVersion": agent.options.version,
         },
     })
 }
 
-async fn write_node(agent: &Agent, spec: &NodeSpec, machine: &Machine, since: &str) -> Result<(), ApiError> {
+async fn write_node(
+    agent: &Agent,
+    spec: &NodeSpec,
+    machine: &Machine,
+    since: &str,
+) -> Result<(), ApiError> {
     let Some(network) = agent.node(&spec.name) else {
         return Ok(());
     };
     let status = json!({"status": node_status(agent, spec, network, machine, since)});
     let api = &agent.api;
-    match api.merge_patch(&NODES, None, &spec.name, &status, Some("status")).await {
+    match api
+        .merge_patch(&NODES, None, &spec.name, &status, Some("status"))
+        .await
+    {
         Err(error) if error.code == 404 => {}
         other => return other.map(drop),
     }
     api.create(&NODES, None, node_object(spec, network)).await?;
-    api.merge_patch(&NODES, None, &spec.name, &status, Some("status")).await.map(drop)
+    api.merge_patch(&NODES, None, &spec.name, &status, Some("status"))
+        .await
+        .map(drop)
 }
 
 /// Brings an existing node's labels and range up to date.
@@ -123,8 +154,13 @@ async fn adopt_node(agent: &Agent, spec: &NodeSpec) -> Result<(), ApiError> {
         return Ok(());
     };
     let object = node_object(spec, network);
-    let patch = json!({"metadata": {"labels": object["metadata"]["labels"]}, "spec": object["spec"]});
-    match agent.api.merge_patch(&NODES, None, &spec.name, &patch, None).await {
+    let patch =
+        json!({"metadata": {"labels": object["metadata"]["labels"]}, "spec": object["spec"]});
+    match agent
+        .api
+        .merge_patch(&NODES, None, &spec.name, &patch, None)
+        .await
+    {
         Err(error) if error.code == 404 => Ok(()),
         other => other.map(drop),
     }
@@ -134,7 +170,10 @@ async fn renew_lease(api: &Api, node: &str) -> Result<(), ApiError> {
     let now = format!("{:.6}", Timestamp::now());
     let namespace = Some("kube-node-lease");
     let patch = json!({"spec": {"renewTime": now}});
-    match api.merge_patch(&LEASES, namespace, node, &patch, None).await {
+    match api
+        .merge_patch(&LEASES, namespace, node, &patch, None)
+        .await
+    {
         Err(error) if error.code == 404 => {}
         other => return other.map(drop),
     }
@@ -153,7 +192,7 @@ async fn renew_lease(api: &Api, node: &str) -> Result<(), ApiError> {
 pub async fn register(agent: &Agent) -> Result<(), ApiError> {
     let machine = read_machine();
     let since = format!("{:.0}", Timestamp::now());
-    for spec in &agent.options.nodes {
+    for spec in &agent.nodes {
         adopt_node(agent, spec).await?;
         write_node(agent, spec, &machine, &since).await?;
         renew_lease(&agent.api, &spec.name).await?;
@@ -169,7 +208,7 @@ pub async fn keep_alive(agent: Arc<Agent>) {
     loop {
         tokio::time::sleep(RENEW).await;
         round = round.wrapping_add(1);
-        for spec in &agent.options.nodes {
+        for spec in &agent.nodes {
             let lease = renew_lease(&agent.api, &spec.name).await;
             let status = if round.is_multiple_of(HEARTBEAT) {
                 write_node(&agent, spec, &machine, &since).await
@@ -201,7 +240,12 @@ pub async fn announce_dns(agent: &Agent, port: u16) -> Result<(), ApiError> {
         "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
         "spec": {"clusterIP": options.dns_ip.to_string(), "ports": ports(json!(port))},
     });
-    match options_created(agent.api.create(&SERVICES, Some("kube-system"), service).await) {
+    match options_created(
+        agent
+            .api
+            .create(&SERVICES, Some("kube-system"), service)
+            .await,
+    ) {
         Ok(()) => {}
         Err(error) => return Err(error),
     }
@@ -216,15 +260,19 @@ pub async fn announce_dns(agent: &Agent, port: u16) -> Result<(), ApiError> {
         "endpoints": [{
             "addresses": [options.network.address.to_string()],
             "conditions": {"ready": true, "serving": true, "terminating": false},
-            "nodeName": options.nodes.first().map(|n| n.name.clone()),
-            "zone": options.nodes.first().map(|n| n.zone.clone()),
+            "nodeName": agent.nodes.first().map(|n| n.name.clone()),
+            "zone": agent.nodes.first().map(|n| n.zone.clone()),
         }],
         "ports": [
             {"name": "dns", "port": port, "protocol": "UDP"},
             {"name": "dns-tcp", "port": port, "protocol": "TCP"},
         ],
     });
-    agent.api.apply(&ENDPOINT_SLICES, Some("kube-system"), slice, MANAGER).await.map(drop)
+    agent
+        .api
+        .apply(&ENDPOINT_SLICES, Some("kube-system"), slice, MANAGER)
+        .await
+        .map(drop)
 }
 
 /// "Exists already" is fine.

@@ -16,7 +16,13 @@ const MASKED: [&str; 9] = [
     "/proc/scsi",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 const DIRS: [(&str, u32); 24] = [
     ("/dev", 0o755),
@@ -89,37 +95,66 @@ pub fn plan(image: &Image, host: &HostTools, inputs: &RootInputs) -> RootSpec {
     mounts.extend(host.program_mounts(&image.programs));
     mounts.push(bind(&inputs.program, PROGRAM, true));
     let mut own = |target: &str, kind: MountKind, readonly: bool| {
-        mounts.push(Mount { target: target.to_owned(), kind, readonly });
+        mounts.push(Mount {
+            target: target.to_owned(),
+            kind,
+            readonly,
+        });
     };
     own("/proc", MountKind::Proc, false);
     own("/sys", MountKind::Sysfs, !inputs.privileged);
     own("/dev/pts", MountKind::Devpts, false);
     own("/dev/mqueue", MountKind::Mqueue, false);
-    own("/dev/shm", MountKind::Bind(inputs.shared_memory.clone()), false);
+    own(
+        "/dev/shm",
+        MountKind::Bind(inputs.shared_memory.clone()),
+        false,
+    );
     let mut volumes = inputs.volumes.clone();
     // Parents before children, whatever order the pod gives.
     volumes.sort_by_key(|m| m.target.trim_end_matches('/').matches('/').count());
-    let covered = |path: &str| volumes.iter().any(|m| m.target.trim_end_matches('/') == path);
+    let covered = |path: &str| {
+        volumes
+            .iter()
+            .any(|m| m.target.trim_end_matches('/') == path)
+    };
     for file in ["hosts", "resolv.conf", "hostname"] {
         let target = format!("/etc/{file}");
         if !covered(&target) {
-            mounts.push(bind(&format!("{}/{file}", inputs.pod_files), &target, false));
+            mounts.push(bind(
+                &format!("{}/{file}", inputs.pod_files),
+                &target,
+                false,
+            ));
         }
     }
     if !inputs.termination_path.is_empty() {
-        mounts.push(bind(&inputs.termination_log, &inputs.termination_path, false));
+        mounts.push(bind(
+            &inputs.termination_log,
+            &inputs.termination_path,
+            false,
+        ));
     }
     mounts.extend(volumes);
     let paths = |list: &[&str]| -> Vec<String> {
-        if inputs.privileged { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() }
+        if inputs.privileged {
+            Vec::new()
+        } else {
+            list.iter().map(|p| (*p).to_owned()).collect()
+        }
     };
-    let mut links: Vec<(String, String)> =
-        LINKS.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let mut links: Vec<(String, String)> = LINKS
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect();
     links.extend(host.links().iter().cloned());
     links.extend(image.links.iter().cloned());
     RootSpec {
         mountpoint: inputs.mountpoint.clone(),
-        dirs: DIRS.iter().map(|(path, mode)| ((*path).to_owned(), *mode)).collect(),
+        dirs: DIRS
+            .iter()
+            .map(|(path, mode)| ((*path).to_owned(), *mode))
+            .collect(),
         links,
         files: account_files(inputs.user),
         mounts,
@@ -131,7 +166,8 @@ pub fn plan(image: &Image, host: &HostTools, inputs: &RootInputs) -> RootSpec {
 
 /// `/etc/passwd`, `/etc/group` and name service settings.
 fn account_files((uid, gid): (u32, u32)) -> Vec<(String, String, u32)> {
-    let mut passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n".to_owned();
+    let mut passwd =
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n".to_owned();
     let mut group = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n".to_owned();
     if ![0, 65534].contains(&uid) {
         passwd.push_str(&format!("app:x:{uid}:{gid}:app:/home/app:/bin/sh\n"));
@@ -140,9 +176,13 @@ fn account_files((uid, gid): (u32, u32)) -> Vec<(String, String, u32)> {
         group.push_str(&format!("app:x:{gid}:\n"));
     }
     let nss = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
-    [("/etc/passwd", passwd), ("/etc/group", group), ("/etc/nsswitch.conf", nss.to_owned())]
-        .map(|(path, text)| (path.to_owned(), text, 0o644))
-        .to_vec()
+    [
+        ("/etc/passwd", passwd),
+        ("/etc/group", group),
+        ("/etc/nsswitch.conf", nss.to_owned()),
+    ]
+    .map(|(path, text)| (path.to_owned(), text, 0o644))
+    .to_vec()
 }
 
 #[cfg(test)]
@@ -165,19 +205,40 @@ mod tests {
     #[test]
     fn volumes_come_parents_first_and_cover_pod_files() {
         let mut inputs = inputs();
-        inputs.volumes = vec![bind("/v/a", "/data/sub", false), bind("/v/b", "/data", false), bind("/v/h", "/etc/hosts", true)];
+        inputs.volumes = vec![
+            bind("/v/a", "/data/sub", false),
+            bind("/v/b", "/data", false),
+            bind("/v/h", "/etc/hosts", true),
+        ];
         let root = plan(&Image::default(), &HostTools::default(), &inputs);
         let at = |target: &str| root.mounts.iter().position(|m| m.target == target).unwrap();
         assert!(at("/data") < at("/data/sub"));
-        assert_eq!(root.mounts.iter().filter(|m| m.target == "/etc/hosts").count(), 1);
-        assert_eq!(root.mounts[at("/etc/hosts")].kind, MountKind::Bind("/v/h".into()));
-        assert!(root.files.iter().any(|(p, t, _)| p == "/etc/passwd" && t.contains("app:x:1000:1001")));
+        assert_eq!(
+            root.mounts
+                .iter()
+                .filter(|m| m.target == "/etc/hosts")
+                .count(),
+            1
+        );
+        assert_eq!(
+            root.mounts[at("/etc/hosts")].kind,
+            MountKind::Bind("/v/h".into())
+        );
+        assert!(
+            root.files
+                .iter()
+                .any(|(p, t, _)| p == "/etc/passwd" && t.contains("app:x:1000:1001"))
+        );
     }
 
     #[test]
     fn privileged_containers_see_everything() {
         let mut inputs = inputs();
-        assert!(!plan(&Image::default(), &HostTools::default(), &inputs).masked.is_empty());
+        assert!(
+            !plan(&Image::default(), &HostTools::default(), &inputs)
+                .masked
+                .is_empty()
+        );
         inputs.privileged = true;
         let root = plan(&Image::default(), &HostTools::default(), &inputs);
         assert!(root.masked.is_empty() && root.readonly_paths.is_empty());

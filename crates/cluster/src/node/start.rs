@@ -81,7 +81,9 @@ impl StartJob {
     }
 
     fn event(&self, level: Level, reason: &'static str, message: String) {
-        self.agent.events.record(&self.pod, &self.field(), level, reason, message);
+        self.agent
+            .events
+            .record(&self.pod, &self.field(), level, reason, message);
     }
 
     fn namespace(&self) -> &str {
@@ -91,7 +93,10 @@ impl StartJob {
     /// File on the host that holds this instance's termination message.
     pub fn termination_log(&self) -> PathBuf {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        self.agent.pod_dir(uid).join("messages").join(format!("{}.{}", self.container.name, self.instance))
+        self.agent
+            .pod_dir(uid)
+            .join("messages")
+            .join(format!("{}.{}", self.container.name, self.instance))
     }
 
     /// File of this instance's log.
@@ -110,7 +115,10 @@ pub fn field(role: Role, name: &str) -> String {
 
 /// File of an instance's log.
 pub fn log_path(entry: &PodEntry, container: &str, instance: u32) -> PathBuf {
-    entry.log_dir.join(container).join(format!("{instance}.log"))
+    entry
+        .log_dir
+        .join(container)
+        .join(format!("{instance}.log"))
 }
 
 /// Starts the container.
@@ -124,7 +132,11 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         job.event(Level::Warning, "Failed", format!("Error: {message}"));
         StartFailure::Config(message)
     })?;
-    job.event(Level::Normal, "Created", format!("Created container: {}", job.container.name));
+    job.event(
+        Level::Normal,
+        "Created",
+        format!("Created container: {}", job.container.name),
+    );
     let failed = |message: String| {
         job.event(Level::Warning, "Failed", format!("Error: {message}"));
         StartFailure::Run(message)
@@ -135,29 +147,65 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         entry.instance = Some(job.instance);
         entry.log = Some(Arc::clone(&log));
     }
-    let id = format!("lateen://{:016x}{:016x}{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..), fastrand::u64(..), fastrand::u64(..));
-    let spec = LiveSpec { launch, interactive, stdin_once, id };
+    let id = format!(
+        "lateen://{:016x}{:016x}{:016x}{:016x}",
+        fastrand::u64(..),
+        fastrand::u64(..),
+        fastrand::u64(..),
+        fastrand::u64(..)
+    );
+    let spec = LiveSpec {
+        launch,
+        interactive,
+        stdin_once,
+        id,
+    };
     let started = Live::start(Arc::clone(&job.sandbox), spec, log).await;
     let (live, end) = started.map_err(|error| match error {
-        StartError::Refused { message, .. } => failed(format!("failed to start container: {message}")),
+        StartError::Refused { message, .. } => {
+            failed(format!("failed to start container: {message}"))
+        }
         other => failed(other.to_string()),
     })?;
     if let Some(entry) = locked(&job.entry.containers).get_mut(&job.container.name) {
         entry.live = Some(Arc::clone(&live));
     }
-    job.event(Level::Normal, "Started", format!("Started container {}", job.container.name));
+    job.event(
+        Level::Normal,
+        "Started",
+        format!("Started container {}", job.container.name),
+    );
     post_start(job, &live).await?;
-    Ok(Started { live, end, image_id: image::normalized(job.container.image.as_deref().unwrap_or_default()) })
+    Ok(Started {
+        live,
+        end,
+        image_id: image::normalized(job.container.image.as_deref().unwrap_or_default()),
+    })
 }
 
 async fn post_start(job: &StartJob, live: &Arc<Live>) -> Result<(), StartFailure> {
-    let handler = job.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    let handler = job
+        .container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.post_start.as_ref());
     let Some(handler) = handler else {
         return Ok(());
     };
-    let done = hook::run(handler, &job.container, live, &job.facts.pod_ip, hook::LONGEST).await;
+    let done = hook::run(
+        handler,
+        &job.container,
+        live,
+        &job.facts.pod_ip,
+        hook::LONGEST,
+    )
+    .await;
     done.map_err(|message| {
-        job.event(Level::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+        job.event(
+            Level::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {message}"),
+        );
         StartFailure::Hook(message)
     })?;
     Ok(())
@@ -174,15 +222,24 @@ fn find_image(job: &StartJob) -> Result<Image, StartFailure> {
         Ok(image) => {
             if always {
                 job.event(Level::Normal, "Pulling", format!("Pulling image {name:?}"));
-                let text = format!("Successfully pulled image {name:?} in 1ms (1ms including waiting). Image size: {} bytes.", image.size);
+                let text = format!(
+                    "Successfully pulled image {name:?} in 1ms (1ms including waiting). Image size: {} bytes.",
+                    image.size
+                );
                 job.event(Level::Normal, "Pulled", text);
             } else {
-                job.event(Level::Normal, "Pulled", format!("Container image {name:?} already present on machine"));
+                job.event(
+                    Level::Normal,
+                    "Pulled",
+                    format!("Container image {name:?} already present on machine"),
+                );
             }
             Ok(image.clone())
         }
         Err(ImageError::Invalid(_)) => {
-            let text = format!("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: invalid reference format");
+            let text = format!(
+                "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: invalid reference format"
+            );
             job.event(Level::Warning, "InspectFailed", text.clone());
             Err(StartFailure::Image("InvalidImageName", text))
         }
@@ -193,8 +250,18 @@ fn find_image(job: &StartJob) -> Result<Image, StartFailure> {
         }
         Err(ImageError::Unknown(_)) => {
             job.event(Level::Normal, "Pulling", format!("Pulling image {name:?}"));
-            let text = format!("failed to pull image {name:?}: {}", job.agent.options.images.hint());
-            job.event(Level::Warning, "Failed", format!("Failed to pull image {name:?}: {}", job.agent.options.images.hint()));
+            let text = format!(
+                "failed to pull image {name:?}: {}",
+                job.agent.options.images.hint()
+            );
+            job.event(
+                Level::Warning,
+                "Failed",
+                format!(
+                    "Failed to pull image {name:?}: {}",
+                    job.agent.options.images.hint()
+                ),
+            );
             job.event(Level::Warning, "Failed", "Error: ErrImagePull".to_owned());
             Err(StartFailure::Image("ErrImagePull", text))
         }
@@ -218,22 +285,40 @@ async fn prepare(job: &StartJob, image: &Image) -> Result<(Launch, bool, bool), 
     std::fs::write(&termination_log, b"").map_err(|e| e.to_string())?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(&termination_log, mode).map_err(|e| e.to_string())?;
-    let text = |path: PathBuf| path.to_str().map(str::to_owned).ok_or("a state path is not text");
-    let pod_dir = job.agent.pod_dir(job.pod.metadata.uid.as_deref().unwrap_or_default());
+    let text = |path: PathBuf| {
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or("a state path is not text")
+    };
+    let pod_dir = job
+        .agent
+        .pod_dir(job.pod.metadata.uid.as_deref().unwrap_or_default());
     let inputs = RootInputs {
         mountpoint: text(job.agent.mountpoint.clone())?,
         program: text(job.agent.options.program.clone())?,
         pod_files: text(pod_dir.join("etc"))?,
         shared_memory: text(pod_dir.join("shm"))?,
         termination_log: text(termination_log)?,
-        termination_path: container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
+        termination_path: container
+            .termination_message_path
+            .clone()
+            .unwrap_or_else(|| "/dev/termination-log".to_owned()),
         volumes: job.volumes.mounts(container, &known)?,
         user: (security.identity.uid, security.identity.gid),
         privileged: security.privileged,
         readonly: security.readonly_root,
     };
-    let cwd = container.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| image.working_dir.clone());
-    let share_pid = job.pod.spec.as_ref().and_then(|s| s.share_process_namespace).unwrap_or(false);
+    let cwd = container
+        .working_dir
+        .clone()
+        .filter(|d| !d.is_empty())
+        .unwrap_or_else(|| image.working_dir.clone());
+    let share_pid = job
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.share_process_namespace)
+        .unwrap_or(false);
     let launch = Launch {
         root: Some(rootfs::plan(image, &job.agent.host, &inputs)),
         argv,
@@ -243,11 +328,21 @@ async fn prepare(job: &StartJob, image: &Image) -> Result<(Launch, bool, bool), 
         tty,
         share_pid,
     };
-    Ok((launch, container.stdin == Some(true), container.stdin_once == Some(true)))
+    Ok((
+        launch,
+        container.stdin == Some(true),
+        container.stdin_once == Some(true),
+    ))
 }
 
 /// Image and runtime variables first, the pod's own over them.
-fn environment(job: &StartJob, image: &Image, own: Vec<(String, String)>, uid: u32, tty: bool) -> Vec<(String, String)> {
+fn environment(
+    job: &StartJob,
+    image: &Image,
+    own: Vec<(String, String)>,
+    uid: u32,
+    tty: bool,
+) -> Vec<(String, String)> {
     let home = if uid == 0 { "/root" } else { "/home/app" };
     let mut all = vec![
         ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
@@ -268,16 +363,28 @@ fn environment(job: &StartJob, image: &Image, own: Vec<(String, String)>, uid: u
 
 fn argv(container: &Container, image: &Image, env: &BTreeMap<String, String>) -> Vec<String> {
     let expanded = |list: Option<&Vec<String>>| {
-        list.map(|list| list.iter().map(|word| env::expand(word, env)).collect::<Vec<_>>())
-            .filter(|list| !list.is_empty())
+        list.map(|list| {
+            list.iter()
+                .map(|word| env::expand(word, env))
+                .collect::<Vec<_>>()
+        })
+        .filter(|list| !list.is_empty())
     };
-    match (expanded(container.command.as_ref()), expanded(container.args.as_ref())) {
+    match (
+        expanded(container.command.as_ref()),
+        expanded(container.args.as_ref()),
+    ) {
         (Some(mut command), args) => {
             command.extend(args.unwrap_or_default());
             command
         }
         (None, Some(args)) => image.entrypoint.iter().cloned().chain(args).collect(),
-        (None, None) => image.entrypoint.iter().chain(&image.command).cloned().collect(),
+        (None, None) => image
+            .entrypoint
+            .iter()
+            .chain(&image.command)
+            .cloned()
+            .collect(),
     }
 }
 
@@ -307,18 +414,38 @@ async fn gather(job: &StartJob) -> Result<EnvSources, ApiError> {
         }
     }
     let namespace = job.namespace();
-    let (services, _) = job.agent.api.list(&SERVICES, Some(namespace), &Selectors::all()).await?;
-    let read = |object: &serde_json::Value| <Service as serde::Deserialize>::deserialize(object).ok();
+    let (services, _) = job
+        .agent
+        .api
+        .list(&SERVICES, Some(namespace), &Selectors::all())
+        .await?;
+    let read =
+        |object: &serde_json::Value| <Service as serde::Deserialize>::deserialize(object).ok();
     sources.services = services.iter().filter_map(|object| read(object)).collect();
     if namespace != "default" {
-        let api = job.agent.api.get(&SERVICES, Some("default"), "kubernetes").await;
-        sources.services.extend(api.ok().and_then(|object| read(&object)));
+        let api = job
+            .agent
+            .api
+            .get(&SERVICES, Some("default"), "kubernetes")
+            .await;
+        sources
+            .services
+            .extend(api.ok().and_then(|object| read(&object)));
     }
     Ok(sources)
 }
 
-async fn fetch<T: DeserializeOwned>(job: &StartJob, resource: &Resource, name: &str) -> Result<Option<T>, ApiError> {
-    match job.agent.api.get(resource, Some(job.namespace()), name).await {
+async fn fetch<T: DeserializeOwned>(
+    job: &StartJob,
+    resource: &Resource,
+    name: &str,
+) -> Result<Option<T>, ApiError> {
+    match job
+        .agent
+        .api
+        .get(resource, Some(job.namespace()), name)
+        .await
+    {
         Ok(object) => Ok(T::deserialize(&*object).ok()),
         Err(error) if error.code == 404 => Ok(None),
         Err(error) => Err(error),
@@ -332,8 +459,16 @@ mod tests {
 
     fn of(container: Value) -> Vec<String> {
         let container: Container = serde_json::from_value(container).unwrap();
-        let image = Image { entrypoint: vec!["e".into()], command: vec!["c".into()], ..Image::default() };
-        argv(&container, &image, &[("A".to_owned(), "1".to_owned())].into())
+        let image = Image {
+            entrypoint: vec!["e".into()],
+            command: vec!["c".into()],
+            ..Image::default()
+        };
+        argv(
+            &container,
+            &image,
+            &[("A".to_owned(), "1".to_owned())].into(),
+        )
     }
 
     #[test]
@@ -341,6 +476,9 @@ mod tests {
         assert_eq!(of(json!({"name": "x"})), ["e", "c"]);
         assert_eq!(of(json!({"name": "x", "args": ["$(A)"]})), ["e", "1"]);
         assert_eq!(of(json!({"name": "x", "command": ["k"]})), ["k"]);
-        assert_eq!(of(json!({"name": "x", "command": ["k"], "args": ["$$(A)", "$(B)"]})), ["k", "$(A)", "$(B)"]);
+        assert_eq!(
+            of(json!({"name": "x", "command": ["k"], "args": ["$$(A)", "$(B)"]})),
+            ["k", "$(A)", "$(B)"]
+        );
     }
 }

@@ -109,7 +109,9 @@ fn state(current: &Current) -> ContainerState {
             ..ContainerState::default()
         },
         Current::Running { since } => ContainerState {
-            running: Some(ContainerStateRunning { started_at: Some(time(*since)) }),
+            running: Some(ContainerStateRunning {
+                started_at: Some(time(*since)),
+            }),
             ..ContainerState::default()
         },
         Current::Terminated(end) => terminated(end),
@@ -163,7 +165,10 @@ pub fn phase(facts: &PodFacts) -> &'static str {
 }
 
 fn names<'a>(containers: impl Iterator<Item = &'a ContainerFacts>) -> String {
-    containers.map(|c| c.name.as_str()).collect::<Vec<_>>().join(" ")
+    containers
+        .map(|c| c.name.as_str())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 struct Verdict {
@@ -175,7 +180,12 @@ struct Verdict {
 
 fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
     let done = facts.finished == Some(true);
-    let yes = |name| Verdict { name, status: true, reason: None, message: None };
+    let yes = |name| Verdict {
+        name,
+        status: true,
+        reason: None,
+        message: None,
+    };
     let no = |name, reason, message: String| Verdict {
         name,
         status: false,
@@ -201,9 +211,15 @@ fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
     };
     list.push(if waiting.is_empty() {
         let reason = done.then_some("PodCompleted");
-        Verdict { reason, ..yes("Initialized") }
+        Verdict {
+            reason,
+            ..yes("Initialized")
+        }
     } else {
-        let text = format!("containers with incomplete status: [{}]", names(waiting.into_iter()));
+        let text = format!(
+            "containers with incomplete status: [{}]",
+            names(waiting.into_iter())
+        );
         no("Initialized", "ContainersNotInitialized", text)
     });
     let counted = facts.containers.iter().filter(|c| c.role != Role::Init);
@@ -215,7 +231,11 @@ fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
             None if unready.is_empty() => yes(name),
             None => {
                 let list = names(unready.iter().copied());
-                no(name, "ContainersNotReady", format!("containers with unready status: [{list}]"))
+                no(
+                    name,
+                    "ContainersNotReady",
+                    format!("containers with unready status: [{list}]"),
+                )
             }
         });
     }
@@ -225,21 +245,35 @@ fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
 /// Conditions with the times of their last changes, taken from `previous` where nothing changed.
 /// Conditions of others (scheduler, readiness gates) are kept.
 fn conditions(pod: &Pod, facts: &PodFacts, now: Timestamp) -> Vec<PodCondition> {
-    let previous = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let previous = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.clone())
+        .unwrap_or_default();
     let mut verdicts = verdicts(facts);
     let gates = pod.spec.as_ref().and_then(|s| s.readiness_gates.as_ref());
     let open = gates.into_iter().flatten().find(|gate| {
-        !previous.iter().any(|c| c.type_ == gate.condition_type && c.status == "True")
+        !previous
+            .iter()
+            .any(|c| c.type_ == gate.condition_type && c.status == "True")
     });
-    if let (Some(gate), Some(ready)) = (open, verdicts.iter_mut().find(|v| v.name == "Ready" && v.status)) {
+    if let (Some(gate), Some(ready)) = (
+        open,
+        verdicts.iter_mut().find(|v| v.name == "Ready" && v.status),
+    ) {
         ready.status = false;
         ready.reason = Some("ReadinessGatesNotReady");
-        ready.message = Some(format!("the status of pod readiness gate {:?} is not \"True\", but \"False\"", gate.condition_type));
+        ready.message = Some(format!(
+            "the status of pod readiness gate {:?} is not \"True\", but \"False\"",
+            gate.condition_type
+        ));
     }
     let mut list: Vec<PodCondition> = Vec::new();
     for verdict in verdicts {
         let status = if verdict.status { "True" } else { "False" };
-        let same = previous.iter().find(|c| c.type_ == verdict.name && c.status == status);
+        let same = previous
+            .iter()
+            .find(|c| c.type_ == verdict.name && c.status == status);
         list.push(PodCondition {
             type_: verdict.name.to_owned(),
             status: status.to_owned(),
@@ -251,8 +285,10 @@ fn conditions(pod: &Pod, facts: &PodFacts, now: Timestamp) -> Vec<PodCondition> 
             ..PodCondition::default()
         });
     }
-    let foreign: Vec<PodCondition> =
-        previous.into_iter().filter(|p| !list.iter().any(|c| c.type_ == p.type_)).collect();
+    let foreign: Vec<PodCondition> = previous
+        .into_iter()
+        .filter(|p| !list.iter().any(|c| c.type_ == p.type_))
+        .collect();
     if !foreign.iter().any(|c| c.type_ == "PodScheduled") {
         list.push(PodCondition {
             type_: "PodScheduled".to_owned(),
@@ -270,7 +306,11 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else {
         return "BestEffort";
     };
-    let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let all = || {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    };
     let mut any = false;
     let mut guaranteed = true;
     for container in all() {
@@ -292,7 +332,12 @@ pub fn qos_class(pod: &Pod) -> &'static str {
 /// The whole status.
 pub fn build(pod: &Pod, facts: &PodFacts, now: Timestamp) -> PodStatus {
     let of = |wanted: fn(Role) -> bool| -> Vec<ContainerStatus> {
-        facts.containers.iter().filter(|c| wanted(c.role)).map(container_status).collect()
+        facts
+            .containers
+            .iter()
+            .filter(|c| wanted(c.role))
+            .map(container_status)
+            .collect()
     };
     let mut mains = of(|role| role == Role::Main);
     mains.sort_by(|a, b| a.name.cmp(&b.name));
@@ -305,7 +350,9 @@ pub fn build(pod: &Pod, facts: &PodFacts, now: Timestamp) -> PodStatus {
         container_statuses: Some(mains),
         init_container_statuses: Some(inits).filter(|list| !list.is_empty()),
         host_ip: Some(facts.host_ip.clone()),
-        host_ips: Some(vec![HostIP { ip: facts.host_ip.clone() }]),
+        host_ips: Some(vec![HostIP {
+            ip: facts.host_ip.clone(),
+        }]),
         pod_ip: facts.pod_ip.clone(),
         pod_ips: facts.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
         start_time: Some(time(facts.start_time)),
@@ -326,7 +373,10 @@ mod tests {
             image_id: String::new(),
             container_id: String::new(),
             role,
-            current: Current::Waiting { reason: "PodInitializing".into(), message: String::new() },
+            current: Current::Waiting {
+                reason: "PodInitializing".into(),
+                message: String::new(),
+            },
             last: None,
             restarts: 0,
             started: false,
@@ -336,7 +386,11 @@ mod tests {
 
     fn facts() -> PodFacts {
         PodFacts {
-            containers: vec![container("init", Role::Init), container("b", Role::Main), container("a", Role::Main)],
+            containers: vec![
+                container("init", Role::Init),
+                container("b", Role::Main),
+                container("a", Role::Main),
+            ],
             host_ip: "10.244.1.1".into(),
             pod_ip: Some("10.244.1.2".into()),
             start_time: Timestamp::UNIX_EPOCH,
@@ -360,7 +414,14 @@ mod tests {
     }
 
     fn condition(status: &PodStatus, name: &str) -> PodCondition {
-        status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == name).unwrap().clone()
+        status
+            .conditions
+            .as_ref()
+            .unwrap()
+            .iter()
+            .find(|c| c.type_ == name)
+            .unwrap()
+            .clone()
     }
 
     #[test]
@@ -368,12 +429,26 @@ mod tests {
         let status = build(&pod(), &facts(), Timestamp::UNIX_EPOCH);
         assert_eq!(status.phase.as_deref(), Some("Pending"));
         let initialized = condition(&status, "Initialized");
-        assert_eq!(initialized.message.as_deref(), Some("containers with incomplete status: [init]"));
+        assert_eq!(
+            initialized.message.as_deref(),
+            Some("containers with incomplete status: [init]")
+        );
         let ready = condition(&status, "Ready");
-        assert_eq!(ready.message.as_deref(), Some("containers with unready status: [b a]"));
-        assert_eq!(ready.last_transition_time.unwrap().0.to_string(), "2026-01-02T00:00:00Z");
+        assert_eq!(
+            ready.message.as_deref(),
+            Some("containers with unready status: [b a]")
+        );
+        assert_eq!(
+            ready.last_transition_time.unwrap().0.to_string(),
+            "2026-01-02T00:00:00Z"
+        );
         assert_eq!(condition(&status, "PodScheduled").status, "True");
-        let names: Vec<_> = status.container_statuses.unwrap().into_iter().map(|c| c.name).collect();
+        let names: Vec<_> = status
+            .container_statuses
+            .unwrap()
+            .into_iter()
+            .map(|c| c.name)
+            .collect();
         assert_eq!(names, ["a", "b"]);
     }
 
@@ -383,7 +458,9 @@ mod tests {
         facts.initialized = true;
         for c in &mut facts.containers {
             c.container_id = "lateen://x".into();
-            c.current = Current::Running { since: Timestamp::UNIX_EPOCH };
+            c.current = Current::Running {
+                since: Timestamp::UNIX_EPOCH,
+            };
             c.started = true;
             c.ready = true;
         }
@@ -395,18 +472,25 @@ mod tests {
         facts.finished = Some(true);
         let status = build(&pod(), &facts, Timestamp::UNIX_EPOCH);
         assert_eq!(status.phase.as_deref(), Some("Succeeded"));
-        assert_eq!(condition(&status, "Ready").reason.as_deref(), Some("PodCompleted"));
+        assert_eq!(
+            condition(&status, "Ready").reason.as_deref(),
+            Some("PodCompleted")
+        );
     }
 
     #[test]
     fn a_closed_readiness_gate_keeps_the_pod_unready() {
         let mut pod = pod();
-        pod.spec.as_mut().unwrap().readiness_gates = serde_json::from_value(json!([{"conditionType": "x/y"}])).unwrap();
+        pod.spec.as_mut().unwrap().readiness_gates =
+            serde_json::from_value(json!([{"conditionType": "x/y"}])).unwrap();
         let mut facts = facts();
         facts.initialized = true;
         facts.containers.iter_mut().for_each(|c| c.ready = true);
         let status = build(&pod, &facts, Timestamp::UNIX_EPOCH);
-        assert_eq!(condition(&status, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
+        assert_eq!(
+            condition(&status, "Ready").reason.as_deref(),
+            Some("ReadinessGatesNotReady")
+        );
         assert_eq!(condition(&status, "ContainersReady").status, "True");
     }
 
@@ -418,6 +502,9 @@ mod tests {
         };
         assert_eq!(with(json!({})), "BestEffort");
         assert_eq!(with(json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(with(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+        assert_eq!(
+            with(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            "Guaranteed"
+        );
     }
 }

@@ -45,21 +45,32 @@ impl Runtime {
     fn pod(&self, pod: &PodRef) -> Result<Arc<PodEntry>, RuntimeError> {
         let found = self.agent.pod(&pod.namespace, &pod.name);
         let found = found.filter(|entry| pod.uid.is_empty() || entry.uid == pod.uid);
-        found.ok_or_else(|| RuntimeError::NotFound(format!("pod {:?} not found on its node", pod.name)))
+        found.ok_or_else(|| {
+            RuntimeError::NotFound(format!("pod {:?} not found on its node", pod.name))
+        })
     }
 
-    fn container(&self, pod: &PodRef, name: &str) -> Result<(Arc<PodEntry>, ContainerEntry), RuntimeError> {
+    fn container(
+        &self,
+        pod: &PodRef,
+        name: &str,
+    ) -> Result<(Arc<PodEntry>, ContainerEntry), RuntimeError> {
         let entry = self.pod(pod)?;
         let container = locked(&entry.containers).get(name).cloned();
         match container {
             Some(container) => Ok((entry, container)),
-            None => Err(RuntimeError::NotFound(format!("container {name} is not valid for pod {}", pod.name))),
+            None => Err(RuntimeError::NotFound(format!(
+                "container {name} is not valid for pod {}",
+                pod.name
+            ))),
         }
     }
 
     fn live(&self, pod: &PodRef, name: &str) -> Result<Arc<Live>, RuntimeError> {
         let (_, container) = self.container(pod, name)?;
-        container.live.ok_or_else(|| RuntimeError::NotFound(format!("container not found (\"{name}\")")))
+        container
+            .live
+            .ok_or_else(|| RuntimeError::NotFound(format!("container not found (\"{name}\")")))
     }
 }
 
@@ -99,17 +110,29 @@ fn follow_exec(live: Arc<Live>, process: Process) -> oneshot::Receiver<ExitStatu
 
 #[async_trait]
 impl NodeRuntime for Runtime {
-    async fn exec(&self, pod: &PodRef, container: &str, request: ExecRequest) -> Result<Session, RuntimeError> {
+    async fn exec(
+        &self,
+        pod: &PodRef,
+        container: &str,
+        request: ExecRequest,
+    ) -> Result<Session, RuntimeError> {
         let live = self.live(pod, container)?;
         if request.command.is_empty() {
-            return Err(RuntimeError::BadRequest("you must specify at least one command for the container".to_owned()));
+            return Err(RuntimeError::BadRequest(
+                "you must specify at least one command for the container".to_owned(),
+            ));
         }
         if request.tty {
             let (process, terminal) = live.exec(request.command, Stdio::Terminal).await?;
             let output = terminal.clone();
             return Ok(Session {
-                stdin: terminal.clone().filter(|_| request.stdin).map(|t| Box::new(t) as SessionWriter),
-                stdout: output.filter(|_| request.stdout).map(|t| Box::new(t) as SessionReader),
+                stdin: terminal
+                    .clone()
+                    .filter(|_| request.stdin)
+                    .map(|t| Box::new(t) as SessionWriter),
+                stdout: output
+                    .filter(|_| request.stdout)
+                    .map(|t| Box::new(t) as SessionReader),
                 stderr: None,
                 resize: resizer(terminal),
                 exit: follow_exec(live, process),
@@ -124,7 +147,9 @@ impl NodeRuntime for Runtime {
         };
         let (out, stdout) = output_pipe(owner)?;
         let (err, stderr) = output_pipe(owner)?;
-        let (process, _) = live.exec(request.command, Stdio::Fds([input, stdout, stderr])).await?;
+        let (process, _) = live
+            .exec(request.command, Stdio::Fds([input, stdout, stderr]))
+            .await?;
         let keep = |wanted: bool, reader| {
             if wanted {
                 return Some(Box::new(reader) as SessionReader);
@@ -143,12 +168,22 @@ impl NodeRuntime for Runtime {
         })
     }
 
-    async fn attach(&self, pod: &PodRef, container: &str, request: AttachRequest) -> Result<Session, RuntimeError> {
+    async fn attach(
+        &self,
+        pod: &PodRef,
+        container: &str,
+        request: AttachRequest,
+    ) -> Result<Session, RuntimeError> {
         let live = self.live(pod, container)?;
         let stdin: Option<SessionWriter> = match &live.terminal {
             _ if !request.stdin || !live.interactive => None,
             Some(terminal) => Some(Box::new(terminal.clone())),
-            None if live.stdin_once => live.stdin.lock().await.take().map(|p| Box::new(p) as SessionWriter),
+            None if live.stdin_once => live
+                .stdin
+                .lock()
+                .await
+                .take()
+                .map(|p| Box::new(p) as SessionWriter),
             None => Some(shared_input(&live)),
         };
         // The client of `kubectl run -i` comes a moment after the program's first words.
@@ -158,7 +193,13 @@ impl NodeRuntime for Runtime {
         let (err_reader, err) = tokio::io::duplex(ATTACH_BUFFER);
         let has_terminal = live.terminal.is_some();
         let stderr = (request.stderr && !has_terminal).then_some(err);
-        tokio::spawn(copy_live(Arc::clone(&live), past, receiver, request.stdout.then_some(out), stderr));
+        tokio::spawn(copy_live(
+            Arc::clone(&live),
+            past,
+            receiver,
+            request.stdout.then_some(out),
+            stderr,
+        ));
         let (sender, exit) = oneshot::channel();
         let resize = resizer(live.terminal.clone());
         tokio::spawn(async move {
@@ -167,21 +208,38 @@ impl NodeRuntime for Runtime {
         });
         Ok(Session {
             stdin,
-            stdout: request.stdout.then(|| Box::new(out_reader) as SessionReader),
-            stderr: (request.stderr && !has_terminal).then(|| Box::new(err_reader) as SessionReader),
+            stdout: request
+                .stdout
+                .then(|| Box::new(out_reader) as SessionReader),
+            stderr: (request.stderr && !has_terminal)
+                .then(|| Box::new(err_reader) as SessionReader),
             resize,
             exit,
         })
     }
 
-    async fn logs(&self, pod: &PodRef, container: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
+    async fn logs(
+        &self,
+        pod: &PodRef,
+        container: &str,
+        options: LogOptions,
+    ) -> Result<LogStream, RuntimeError> {
         let (entry, state) = self.container(pod, container)?;
         let instance = match (state.instance, options.previous) {
             (None, false) => {
-                let reason = if state.waiting.is_empty() { "ContainerCreating" } else { &state.waiting };
+                let reason = if state.waiting.is_empty() {
+                    "ContainerCreating"
+                } else {
+                    &state.waiting
+                };
                 let name = &pod.name;
-                let text = if matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName") {
-                    format!("container {container:?} in pod {name:?} is waiting to start: trying and failing to pull image")
+                let text = if matches!(
+                    reason,
+                    "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName"
+                ) {
+                    format!(
+                        "container {container:?} in pod {name:?} is waiting to start: trying and failing to pull image"
+                    )
                 } else {
                     format!("container {container:?} in pod {name:?} is waiting to start: {reason}")
                 };
@@ -190,8 +248,17 @@ impl NodeRuntime for Runtime {
             (Some(present), false) => present,
             (present, true) => {
                 let ended_now = state.live.is_none() && state.waiting == "CrashLoopBackOff";
-                let previous = if ended_now { present } else { present.and_then(|n| n.checked_sub(1)) };
-                let missing = || RuntimeError::BadRequest(format!("previous terminated container {container:?} in pod {:?} not found", pod.name));
+                let previous = if ended_now {
+                    present
+                } else {
+                    present.and_then(|n| n.checked_sub(1))
+                };
+                let missing = || {
+                    RuntimeError::BadRequest(format!(
+                        "previous terminated container {container:?} in pod {:?} not found",
+                        pod.name
+                    ))
+                };
                 previous.ok_or_else(missing)?
             }
         };
@@ -199,30 +266,48 @@ impl NodeRuntime for Runtime {
         let live_log = state.log.filter(|log| log.path() == path);
         let since = options.since_time.or_else(|| {
             let seconds = i64::try_from(options.since_seconds?).ok()?;
-            Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok()
+            Timestamp::now()
+                .checked_sub(SignedDuration::from_secs(seconds))
+                .ok()
         });
-        let filter = Filter { since, tail: options.tail_lines, timestamps: options.timestamps };
+        let filter = Filter {
+            since,
+            tail: options.tail_lines,
+            timestamps: options.timestamps,
+        };
         let (sender, receiver) = mpsc::channel(8);
         let follow = options.follow && !options.previous;
-        let job = LogJob { path, log: live_log, filter, limit: options.limit_bytes, follow };
+        let job = LogJob {
+            path,
+            log: live_log,
+            filter,
+            limit: options.limit_bytes,
+            follow,
+        };
         tokio::spawn(async move {
             if let Err(error) = job.send(&sender).await {
                 // A client that left needs no error.
                 drop(sender.send(Err(error)).await);
             }
         });
-        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)))
+        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
+            receiver,
+        )))
     }
 
     async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
         let entry = self.pod(pod)?;
         let sandbox = locked(&entry.sandbox).clone();
-        let sandbox = sandbox.ok_or_else(|| RuntimeError::BadRequest(format!("pod {:?} is not running", pod.name)))?;
+        let sandbox = sandbox.ok_or_else(|| {
+            RuntimeError::BadRequest(format!("pod {:?} is not running", pod.name))
+        })?;
         let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = match netns::connect(sandbox.netns(), four).await {
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
                 let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-                netns::connect(sandbox.netns(), six).await.map_err(|_| error)?
+                netns::connect(sandbox.netns(), six)
+                    .await
+                    .map_err(|_| error)?
             }
             other => other?,
         };
@@ -306,7 +391,10 @@ type LogSender = mpsc::Sender<std::io::Result<Bytes>>;
 impl LogJob {
     async fn send(&self, sender: &LogSender) -> std::io::Result<()> {
         let mut progress = self.log.as_ref().map(|log| log.progress());
-        let mut seen = progress.as_mut().map(|p| *p.borrow_and_update()).unwrap_or_default();
+        let mut seen = progress
+            .as_mut()
+            .map(|p| *p.borrow_and_update())
+            .unwrap_or_default();
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || log::read_all(&path)).await;
         let (records, mut reader) = read.map_err(std::io::Error::other)??;
@@ -332,7 +420,9 @@ impl LogJob {
         loop {
             let closed = seen.closed;
             let records = next_records(&mut reader, seen.generation, progress.borrow().generation)?;
-            records.iter().for_each(|record| formatter.push(record, &mut out));
+            records
+                .iter()
+                .for_each(|record| formatter.push(record, &mut out));
             if !pass_on(sender, &mut out, &mut left).await || closed {
                 return Ok(());
             }
@@ -343,15 +433,25 @@ impl LogJob {
             let now = *progress.borrow_and_update();
             if now.generation != seen.generation {
                 let records = reader.records_across_rotation()?;
-                records.iter().for_each(|record| formatter.push(record, &mut out));
+                records
+                    .iter()
+                    .for_each(|record| formatter.push(record, &mut out));
             }
             seen = now;
         }
     }
 }
 
-fn next_records(reader: &mut LogReader, before: u64, now: u64) -> std::io::Result<Vec<log::Record>> {
-    if before == now { reader.records() } else { Ok(Vec::new()) }
+fn next_records(
+    reader: &mut LogReader,
+    before: u64,
+    now: u64,
+) -> std::io::Result<Vec<log::Record>> {
+    if before == now {
+        reader.records()
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 /// Sends what was gathered, within the limit; `false` ends the request.

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection,
-    Volume, VolumeMount, VolumeProjection,
+    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use serde::Deserialize;
 
@@ -73,7 +73,9 @@ fn default_mode(mode: Option<i32>) -> u32 {
 
 /// Whether a path stays below the directory it is joined to.
 fn stays_inside(path: &str) -> bool {
-    Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    Path::new(path)
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
 }
 
 fn select(
@@ -83,7 +85,10 @@ fn select(
     optional: bool,
 ) -> Result<Payload, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data.into_iter().map(|(key, content)| (key, (content, mode))).collect());
+        return Ok(data
+            .into_iter()
+            .map(|(key, content)| (key, (content, mode)))
+            .collect());
     };
     let mut payload = Payload::new();
     for item in items {
@@ -103,13 +108,26 @@ fn select(
 }
 
 fn config_map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-    let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+    let text = map
+        .data
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+    let binary = map
+        .binary_data
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.0.clone()));
     text.chain(binary).collect()
 }
 
 fn secret_data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
-    secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
+    secret
+        .data
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.0.clone()))
+        .collect()
 }
 
 impl VolumeContext<'_> {
@@ -117,8 +135,18 @@ impl VolumeContext<'_> {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    async fn config_map(&self, name: &str, items: Option<&[KeyToPath]>, mode: u32, optional: bool) -> Result<Payload, String> {
-        match self.api.get(&CONFIG_MAPS, Some(self.namespace()), name).await {
+    async fn config_map(
+        &self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        mode: u32,
+        optional: bool,
+    ) -> Result<Payload, String> {
+        match self
+            .api
+            .get(&CONFIG_MAPS, Some(self.namespace()), name)
+            .await
+        {
             Ok(object) => {
                 let map = ConfigMap::deserialize(&*object).map_err(|e| e.to_string())?;
                 select(config_map_data(&map), items, mode, optional)
@@ -129,7 +157,13 @@ impl VolumeContext<'_> {
         }
     }
 
-    async fn secret(&self, name: &str, items: Option<&[KeyToPath]>, mode: u32, optional: bool) -> Result<Payload, String> {
+    async fn secret(
+        &self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        mode: u32,
+        optional: bool,
+    ) -> Result<Payload, String> {
         match self.api.get(&SECRETS, Some(self.namespace()), name).await {
             Ok(object) => {
                 let secret = Secret::deserialize(&*object).map_err(|e| e.to_string())?;
@@ -174,8 +208,15 @@ impl VolumeContext<'_> {
         }
         let meta = &self.pod.metadata;
         let spec = self.pod.spec.as_ref();
-        let account = spec.and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
-        let audiences: Vec<String> = wanted.audience.iter().filter(|a| !a.is_empty()).cloned().collect();
+        let account = spec
+            .and_then(|s| s.service_account_name.as_deref())
+            .unwrap_or("default");
+        let audiences: Vec<String> = wanted
+            .audience
+            .iter()
+            .filter(|a| !a.is_empty())
+            .cloned()
+            .collect();
         let life = wanted.expiration_seconds.unwrap_or(3600);
         let bound = BoundPod {
             name: meta.name.clone().unwrap_or_default(),
@@ -187,16 +228,42 @@ impl VolumeContext<'_> {
             .await
             .map_err(|e| format!("failed to fetch token: {e}"))?;
         let renew_at = now + (made.expires_at - now).max(0) / 5 * 4;
-        volumes.keep_token(key, Token { text: made.token.clone(), renew_at });
+        volumes.keep_token(
+            key,
+            Token {
+                text: made.token.clone(),
+                renew_at,
+            },
+        );
         Ok(made.token.into_bytes())
     }
 
-    async fn projection(&self, volumes: &Volumes, volume: &str, source: &VolumeProjection, mode: u32) -> Result<Payload, String> {
+    async fn projection(
+        &self,
+        volumes: &Volumes,
+        volume: &str,
+        source: &VolumeProjection,
+        mode: u32,
+    ) -> Result<Payload, String> {
         if let Some(map) = &source.config_map {
-            return self.config_map(&map.name, map.items.as_deref(), mode, map.optional == Some(true)).await;
+            return self
+                .config_map(
+                    &map.name,
+                    map.items.as_deref(),
+                    mode,
+                    map.optional == Some(true),
+                )
+                .await;
         }
         if let Some(secret) = &source.secret {
-            return self.secret(&secret.name, secret.items.as_deref(), mode, secret.optional == Some(true)).await;
+            return self
+                .secret(
+                    &secret.name,
+                    secret.items.as_deref(),
+                    mode,
+                    secret.optional == Some(true),
+                )
+                .await;
         }
         if let Some(downward) = &source.downward_api {
             return self.downward(downward.items.as_deref().unwrap_or_default(), mode);
@@ -216,17 +283,25 @@ impl VolumeContext<'_> {
         if let Some(source) = &volume.config_map {
             let mode = default_mode(source.default_mode);
             let optional = source.optional == Some(true);
-            return self.config_map(&source.name, source.items.as_deref(), mode, optional).await.map(Some);
+            return self
+                .config_map(&source.name, source.items.as_deref(), mode, optional)
+                .await
+                .map(Some);
         }
         if let Some(source) = &volume.secret {
             let mode = default_mode(source.default_mode);
             let optional = source.optional == Some(true);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            return self.secret(name, source.items.as_deref(), mode, optional).await.map(Some);
+            return self
+                .secret(name, source.items.as_deref(), mode, optional)
+                .await
+                .map(Some);
         }
         if let Some(source) = &volume.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
-            return self.downward(items, default_mode(source.default_mode)).map(Some);
+            return self
+                .downward(items, default_mode(source.default_mode))
+                .map(Some);
         }
         if let Some(source) = &volume.projected {
             let mode = default_mode(source.default_mode);
@@ -248,7 +323,11 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 impl Volumes {
     /// Volumes below `root` (made when missing). Nothing is written yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, places: BTreeMap::new(), tokens: Mutex::default() }
+        Self {
+            root,
+            places: BTreeMap::new(),
+            tokens: Mutex::default(),
+        }
     }
 
     fn token(&self, key: &str) -> Option<Token> {
@@ -268,8 +347,13 @@ impl Volumes {
         let memory = volumes.into_iter().flatten().filter_map(|volume| {
             let source = volume.empty_dir.as_ref()?;
             (source.medium.as_deref() == Some("Memory")).then_some(())?;
-            let mut options = group.map_or("mode=0777".to_owned(), |g| format!("mode=2777,gid={g}"));
-            let bytes = source.size_limit.as_ref().and_then(env::milli).map(|m| m / 1000);
+            let mut options =
+                group.map_or("mode=0777".to_owned(), |g| format!("mode=2777,gid={g}"));
+            let bytes = source
+                .size_limit
+                .as_ref()
+                .and_then(env::milli)
+                .map(|m| m / 1000);
             if let Some(bytes) = bytes.filter(|b| *b > 0) {
                 options.push_str(&format!(",size={bytes}"));
             }
@@ -283,10 +367,18 @@ impl Volumes {
     /// # Errors
     /// The first volume that cannot be set up; others may have been.
     pub async fn set_up(&mut self, context: VolumeContext<'_>) -> Result<(), VolumeError> {
-        let volumes = context.pod.spec.as_ref().and_then(|s| s.volumes.clone()).unwrap_or_default();
+        let volumes = context
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.volumes.clone())
+            .unwrap_or_default();
         for volume in &volumes {
             let place = self.set_up_one(context, volume).await;
-            let place = place.map_err(|message| VolumeError { volume: volume.name.clone(), message })?;
+            let place = place.map_err(|message| VolumeError {
+                volume: volume.name.clone(),
+                message,
+            })?;
             self.places.insert(volume.name.clone(), place);
         }
         Ok(())
@@ -302,21 +394,32 @@ impl Volumes {
             let result = async {
                 if let Some(payload) = context.payload(self, volume).await? {
                     let dir = self.root.join(&volume.name);
-                    write_payload(&dir, &payload, fs_group(context.pod)).map_err(|e| e.to_string())?;
+                    write_payload(&dir, &payload, fs_group(context.pod))
+                        .map_err(|e| e.to_string())?;
                 }
                 Ok(())
             };
-            result.await.map_err(|message| VolumeError { volume: volume.name.clone(), message })?;
+            result.await.map_err(|message| VolumeError {
+                volume: volume.name.clone(),
+                message,
+            })?;
         }
         Ok(())
     }
 
-    async fn set_up_one(&self, context: VolumeContext<'_>, volume: &Volume) -> Result<Place, String> {
+    async fn set_up_one(
+        &self,
+        context: VolumeContext<'_>,
+        volume: &Volume,
+    ) -> Result<Place, String> {
         let path = self.root.join(&volume.name);
         let group = fs_group(context.pod);
         if let Some(source) = &volume.host_path {
             let path = host_path(&source.path, source.type_.as_deref().unwrap_or_default())?;
-            return Ok(Place { path, memory: false });
+            return Ok(Place {
+                path,
+                memory: false,
+            });
         }
         fs::create_dir_all(&path).map_err(|e| e.to_string())?;
         if let Some(source) = &volume.empty_dir {
@@ -333,14 +436,21 @@ impl Volumes {
             }
             None => return Err("this kind of volume is not supported in this cluster".to_owned()),
         }
-        Ok(Place { path, memory: false })
+        Ok(Place {
+            path,
+            memory: false,
+        })
     }
 
     /// A container's mounts.
     ///
     /// # Errors
     /// The message of a `CreateContainerConfigError`.
-    pub fn mounts(&self, container: &Container, env: &BTreeMap<String, String>) -> Result<Vec<Mount>, String> {
+    pub fn mounts(
+        &self,
+        container: &Container,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Vec<Mount>, String> {
         let mounts = container.volume_mounts.iter().flatten();
         mounts.map(|mount| self.mount(mount, env)).collect()
     }
@@ -353,7 +463,11 @@ impl Volumes {
             (_, Some(expression)) if !expression.is_empty() => env::expand(expression, env),
             _ => String::new(),
         };
-        let path = if sub.is_empty() { place.path.clone() } else { sub_path(place, &sub)? };
+        let path = if sub.is_empty() {
+            place.path.clone()
+        } else {
+            sub_path(place, &sub)?
+        };
         let source = path.to_str().ok_or("a volume path is not text")?;
         let target = if mount.mount_path.starts_with('/') {
             mount.mount_path.clone()
@@ -387,9 +501,15 @@ fn sub_path(place: &Place, sub: &str) -> Result<PathBuf, String> {
         fs::create_dir_all(&path).map_err(|e| format!("subPath {sub:?}: {e}"))?;
     }
     // A link planted in the volume must not lead out of it.
-    let real = path.canonicalize().map_err(|e| format!("subPath {sub:?}: {e}"))?;
+    let real = path
+        .canonicalize()
+        .map_err(|e| format!("subPath {sub:?}: {e}"))?;
     let base = place.path.canonicalize().map_err(|e| e.to_string())?;
-    if real.starts_with(&base) { Ok(real) } else { Err(format!("subPath {sub:?} leaves the volume")) }
+    if real.starts_with(&base) {
+        Ok(real)
+    } else {
+        Err(format!("subPath {sub:?} leaves the volume"))
+    }
 }
 
 fn host_path(path: &str, kind: &str) -> Result<PathBuf, String> {
@@ -405,7 +525,9 @@ fn host_path(path: &str, kind: &str) -> Result<PathBuf, String> {
         "" if !Path::new(path).exists() => fs::create_dir_all(path).map_err(|e| e.to_string())?,
         _ => {}
     }
-    Path::new(path).canonicalize().map_err(|e| format!("{path}: {e}"))
+    Path::new(path)
+        .canonicalize()
+        .map_err(|e| format!("{path}: {e}"))
 }
 
 /// Writes files behind the link `..data`, which moves from the old set to the new at once. Nothing
@@ -427,7 +549,10 @@ fn write_payload(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Resul
         }
         fs::write(&file, content)?;
         chown(&file, None, group)?;
-        fs::set_permissions(&file, Permissions::from_mode(file_mode(*mode, group.is_some())))?;
+        fs::set_permissions(
+            &file,
+            Permissions::from_mode(file_mode(*mode, group.is_some())),
+        )?;
     }
     let swap = dir.join("..data_tmp");
     symlink(&name, &swap)?;
@@ -455,7 +580,15 @@ fn unchanged(data: &Path, payload: &Payload, grouped: bool) -> bool {
 
 fn count_files(dir: &Path) -> usize {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|e| if e.path().is_dir() { count_files(&e.path()) } else { 1 }).sum()
+    entries
+        .map(|e| {
+            if e.path().is_dir() {
+                count_files(&e.path())
+            } else {
+                1
+            }
+        })
+        .sum()
 }
 
 /// The visible names: a link per first path segment, none for names that are gone.
@@ -484,7 +617,10 @@ mod tests {
     use serde_json::json;
 
     fn payload(items: &[(&str, &str)]) -> Payload {
-        items.iter().map(|(k, v)| ((*k).to_owned(), (v.as_bytes().to_vec(), 0o640))).collect()
+        items
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (v.as_bytes().to_vec(), 0o640)))
+            .collect()
     }
 
     #[test]
@@ -494,7 +630,10 @@ mod tests {
         write_payload(path, &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap();
         assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "1");
         assert_eq!(fs::read_to_string(path.join("sub/b")).unwrap(), "2");
-        assert_eq!(fs::metadata(path.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(path.join("a")).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         let first = fs::read_link(path.join("..data")).unwrap();
         write_payload(path, &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap();
         assert_eq!(fs::read_link(path.join("..data")).unwrap(), first);
@@ -507,24 +646,42 @@ mod tests {
     #[test]
     fn items_choose_and_rename() {
         let data: BTreeMap<String, Vec<u8>> = [("k".to_owned(), b"v".to_vec())].into();
-        let items: Vec<KeyToPath> = serde_json::from_value(json!([{"key": "k", "path": "d/x", "mode": 0o400}])).unwrap();
+        let items: Vec<KeyToPath> =
+            serde_json::from_value(json!([{"key": "k", "path": "d/x", "mode": 0o400}])).unwrap();
         let chosen = select(data.clone(), Some(&items), 0o644, false).unwrap();
         assert_eq!(chosen["d/x"], (b"v".to_vec(), 0o400));
-        let missing: Vec<KeyToPath> = serde_json::from_value(json!([{"key": "no", "path": "x"}])).unwrap();
-        assert!(select(data.clone(), Some(&missing), 0o644, false).unwrap_err().contains("non-existent config key: no"));
-        assert!(select(data.clone(), Some(&missing), 0o644, true).unwrap().is_empty());
-        let escaping: Vec<KeyToPath> = serde_json::from_value(json!([{"key": "k", "path": "../x"}])).unwrap();
+        let missing: Vec<KeyToPath> =
+            serde_json::from_value(json!([{"key": "no", "path": "x"}])).unwrap();
+        assert!(
+            select(data.clone(), Some(&missing), 0o644, false)
+                .unwrap_err()
+                .contains("non-existent config key: no")
+        );
+        assert!(
+            select(data.clone(), Some(&missing), 0o644, true)
+                .unwrap()
+                .is_empty()
+        );
+        let escaping: Vec<KeyToPath> =
+            serde_json::from_value(json!([{"key": "k", "path": "../x"}])).unwrap();
         assert!(select(data, Some(&escaping), 0o644, false).is_err());
     }
 
     #[test]
     fn sub_paths_stay_inside() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { path: dir.path().canonicalize().unwrap(), memory: false };
+        let place = Place {
+            path: dir.path().canonicalize().unwrap(),
+            memory: false,
+        };
         symlink("/etc", dir.path().join("out")).unwrap();
         assert!(sub_path(&place, "a/b").unwrap().ends_with("a/b"));
         assert!(sub_path(&place, "../x").is_err());
         assert!(sub_path(&place, "/etc").is_err());
-        assert!(sub_path(&place, "out").unwrap_err().contains("leaves the volume"));
+        assert!(
+            sub_path(&place, "out")
+                .unwrap_err()
+                .contains("leaves the volume")
+        );
     }
 }

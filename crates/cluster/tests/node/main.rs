@@ -2,12 +2,16 @@
 //!
 //! The binary has its own `main`, because pods re-execute it as their first process.
 
+mod agent;
 mod bed;
 mod process;
 
 use std::time::Duration;
 
-type Test = (&'static str, fn() -> futures_util::future::BoxFuture<'static, ()>);
+type Test = (
+    &'static str,
+    fn() -> futures_util::future::BoxFuture<'static, ()>,
+);
 
 /// Longest time one test may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -18,20 +22,35 @@ fn main() {
     if first.as_deref() == Some(lateen_cluster::node::process::entry::PAUSE) {
         lateen_cluster::node::process::entry::pause();
     }
-    let filter: Vec<String> = first.into_iter().chain(arguments).filter(|a| !a.starts_with('-')).collect();
+    if first.as_deref() == Some("serve") {
+        serve(&arguments.next().unwrap());
+    }
+    let filter: Vec<String> = first
+        .into_iter()
+        .chain(arguments)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: tests of the node agent need root");
         return;
     }
-    let tests: Vec<Test> = [process::TESTS].concat();
+    let tests: Vec<Test> = [process::TESTS, agent::TESTS].concat();
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let mut failed = Vec::new();
     for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
         let started = std::time::Instant::now();
-        let outcome = runtime.block_on(async { tokio::time::timeout(LIMIT, tokio::spawn(test())).await });
+        let outcome =
+            runtime.block_on(async { tokio::time::timeout(LIMIT, tokio::spawn(test())).await });
         let ok = matches!(outcome, Ok(Ok(())));
-        println!("test {name} ... {} ({:?})", if ok { "ok" } else { "FAILED" }, started.elapsed());
+        println!(
+            "test {name} ... {} ({:?})",
+            if ok { "ok" } else { "FAILED" },
+            started.elapsed()
+        );
         if !ok {
             failed.push(name);
         }
@@ -40,5 +59,23 @@ fn main() {
     if !failed.is_empty() {
         eprintln!("failed: {failed:?}");
         std::process::exit(1);
+    }
+}
+
+/// A program for containers: answers every connection with the pod's name.
+fn serve(port: &str) -> ! {
+    let listener = std::net::TcpListener::bind(format!("[::]:{port}")).unwrap();
+    let name = std::env::var("HOSTNAME").unwrap();
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{name}\n",
+            name.len() + 1
+        );
+        let mut head = [0; 1024];
+        // A probe connects and says nothing.
+        drop(stream.set_read_timeout(Some(Duration::from_millis(100))));
+        drop(std::io::Read::read(&mut stream, &mut head));
+        drop(std::io::Write::write_all(&mut stream, answer.as_bytes()));
     }
 }

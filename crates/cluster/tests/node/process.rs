@@ -2,16 +2,22 @@
 
 use futures_util::FutureExt;
 use lateen_cluster::node::process::sandbox::{Process, Sandbox, StartError, Stdio};
-use lateen_cluster::node::process::spec::{Identity, Launch, Mount, MountKind, RootSpec, SandboxSpec};
+use lateen_cluster::node::process::spec::{
+    Identity, Launch, Mount, MountKind, RootSpec, SandboxSpec,
+};
 use lateen_cluster::node::runtime::ExitStatus;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bed::{Bed, null, output_pipe};
 
 pub const TESTS: &[crate::Test] = &[
-    ("process_runs_in_its_own_root", || runs_in_its_own_root().boxed()),
+    ("process_runs_in_its_own_root", || {
+        runs_in_its_own_root().boxed()
+    }),
     ("process_failures_are_told", || failures_are_told().boxed()),
-    ("process_exec_joins_the_container", || exec_joins_the_container().boxed()),
+    ("process_exec_joins_the_container", || {
+        exec_joins_the_container().boxed()
+    }),
     ("process_terminal", || terminal().boxed()),
     ("process_network", || network().boxed()),
 ];
@@ -37,8 +43,16 @@ fn launch(root: &str, argv: &[&str]) -> Launch {
             mounts: vec![
                 bind("/usr"),
                 bind("/etc/alternatives"),
-                Mount { target: "/proc".into(), kind: MountKind::Proc, readonly: false },
-                Mount { target: "/dev/pts".into(), kind: MountKind::Devpts, readonly: false },
+                Mount {
+                    target: "/proc".into(),
+                    kind: MountKind::Proc,
+                    readonly: false,
+                },
+                Mount {
+                    target: "/dev/pts".into(),
+                    kind: MountKind::Devpts,
+                    readonly: false,
+                },
                 Mount {
                     target: "/dev/null".into(),
                     kind: MountKind::Bind("/dev/null".into()),
@@ -50,16 +64,25 @@ fn launch(root: &str, argv: &[&str]) -> Launch {
             readonly: false,
         }),
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
-        env: vec![("PATH".into(), "/usr/bin:/usr/sbin".into()), ("X".into(), "1".into())],
+        env: vec![
+            ("PATH".into(), "/usr/bin:/usr/sbin".into()),
+            ("X".into(), "1".into()),
+        ],
         cwd: "/".into(),
-        identity: Identity { capabilities: u64::MAX, ..Identity::default() },
+        identity: Identity {
+            capabilities: u64::MAX,
+            ..Identity::default()
+        },
         tty: false,
         share_pid: false,
     }
 }
 
 fn spec() -> SandboxSpec {
-    SandboxSpec { hostname: "pod-1".into(), ..SandboxSpec::default() }
+    SandboxSpec {
+        hostname: "pod-1".into(),
+        ..SandboxSpec::default()
+    }
 }
 
 async fn run(sandbox: &Sandbox, launch: &Launch) -> (String, ExitStatus) {
@@ -80,25 +103,50 @@ fn mountpoint(bed: &Bed) -> String {
 async fn runs_in_its_own_root() {
     let bed = Bed::open(1).await;
     let root = mountpoint(&bed);
-    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec()).await.unwrap();
-    let script = "echo pid=$$ host=$(hostname) x=$X; ls /; ls /home 2>&1; id -u; touch /usr/x 2>&1; exit 3";
+    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec())
+        .await
+        .unwrap();
+    let script =
+        "echo pid=$$ host=$(hostname) x=$X; ls /; ls /home 2>&1; id -u; touch /usr/x 2>&1; exit 3";
     let (text, status) = run(&sandbox, &launch(&root, &["sh", "-c", script])).await;
     assert!(text.starts_with("pid=1 host=pod-1 x=1\n"), "{text}");
-    assert!(text.contains("etc\n") && !text.contains("lateen-host"), "{text}");
+    assert!(
+        text.contains("etc\n") && !text.contains("lateen-host"),
+        "{text}"
+    );
     assert!(text.contains("Read-only file system"), "{text}");
     assert_eq!(status, ExitStatus::Code(3));
 
-    let mut plain = launch(&root, &["sh", "-c", "id; grep CapEff /proc/self/status; grep NoNew /proc/self/status"]);
-    plain.identity = Identity { uid: 1000, gid: 1000, groups: vec![5], no_new_privileges: true, ..Identity::default() };
+    let mut plain = launch(
+        &root,
+        &[
+            "sh",
+            "-c",
+            "id; grep CapEff /proc/self/status; grep NoNew /proc/self/status",
+        ],
+    );
+    plain.identity = Identity {
+        uid: 1000,
+        gid: 1000,
+        groups: vec![5],
+        no_new_privileges: true,
+        ..Identity::default()
+    };
     let (text, status) = run(&sandbox, &plain).await;
     assert!(text.contains("uid=1000 gid=1000 groups=1000,5"), "{text}");
-    assert!(text.contains("CapEff:\t0000000000000000") && text.contains("NoNewPrivs:\t1"), "{text}");
+    assert!(
+        text.contains("CapEff:\t0000000000000000") && text.contains("NoNewPrivs:\t1"),
+        "{text}"
+    );
     assert_eq!(status, ExitStatus::Code(0));
 
     let mut few = launch(&root, &["grep", "Cap", "/proc/self/status"]);
     few.identity.capabilities = 1 << 12;
     let (text, _) = run(&sandbox, &few).await;
-    assert!(text.contains("CapEff:\t0000000000001000") && text.contains("CapBnd:\t0000000000001000"), "{text}");
+    assert!(
+        text.contains("CapEff:\t0000000000001000") && text.contains("CapBnd:\t0000000000001000"),
+        "{text}"
+    );
 
     let pid = sandbox.pid();
     sandbox.destroy().await;
@@ -109,16 +157,33 @@ async fn runs_in_its_own_root() {
 async fn failures_are_told() {
     let bed = Bed::open(2).await;
     let root = mountpoint(&bed);
-    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec()).await.unwrap();
+    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec())
+        .await
+        .unwrap();
     let stdio = || Stdio::Fds([null(), null(), null()]);
     let refused = |error: StartError| match error {
         StartError::Refused { code, message } => (code, message),
         other => panic!("{other:?}"),
     };
-    let error = sandbox.run(&launch(&root, &["nothing-here"]), stdio()).await.unwrap_err();
-    assert_eq!(refused(error), (127, "exec: \"nothing-here\": executable file not found in $PATH".into()));
-    let error = sandbox.run(&launch(&root, &["/etc/hostname"]), stdio()).await.unwrap_err();
-    assert_eq!(refused(error), (126, "exec: \"/etc/hostname\": permission denied".into()));
+    let error = sandbox
+        .run(&launch(&root, &["nothing-here"]), stdio())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused(error),
+        (
+            127,
+            "exec: \"nothing-here\": executable file not found in $PATH".into()
+        )
+    );
+    let error = sandbox
+        .run(&launch(&root, &["/etc/hostname"]), stdio())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused(error),
+        (126, "exec: \"/etc/hostname\": permission denied".into())
+    );
     let mut broken = launch(&root, &["true"]);
     broken.root.as_mut().unwrap().mounts.push(Mount {
         target: "/x".into(),
@@ -129,21 +194,37 @@ async fn failures_are_told() {
     assert_eq!(code, 128);
     assert!(message.starts_with("mount /x: No such file"), "{message}");
     sandbox.destroy().await;
-    let error = sandbox.run(&launch(&root, &["true"]), stdio()).await.unwrap_err();
+    let error = sandbox
+        .run(&launch(&root, &["true"]), stdio())
+        .await
+        .unwrap_err();
     assert!(matches!(error, StartError::Gone));
     bed.close().await;
 }
 
 async fn start(sandbox: &Sandbox, launch: &Launch) -> Process {
-    sandbox.run(launch, Stdio::Fds([null(), null(), null()])).await.unwrap().0
+    sandbox
+        .run(launch, Stdio::Fds([null(), null(), null()]))
+        .await
+        .unwrap()
+        .0
 }
 
 async fn exec_joins_the_container() {
     let bed = Bed::open(3).await;
     let root = mountpoint(&bed);
-    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec()).await.unwrap();
+    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec())
+        .await
+        .unwrap();
     let main = start(&sandbox, &launch(&root, &["sleep", "1000"])).await;
-    let mut inner = launch(&root, &["sh", "-c", "cat /etc/hostname; read -r line < /proc/1/cmdline; echo $line; cat; exit 4"]);
+    let mut inner = launch(
+        &root,
+        &[
+            "sh",
+            "-c",
+            "cat /etc/hostname; read -r line < /proc/1/cmdline; echo $line; cat; exit 4",
+        ],
+    );
     inner.root = None;
     let (mut out, write) = output_pipe();
     let (input, mut feed) = std::io::pipe().unwrap();
@@ -153,15 +234,24 @@ async fn exec_joins_the_container() {
     drop(feed);
     let mut text = String::new();
     out.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("pod-1\nsleep") && text.ends_with("fed\n"), "{text:?}");
+    assert!(
+        text.starts_with("pod-1\nsleep") && text.ends_with("fed\n"),
+        "{text:?}"
+    );
     assert_eq!(process.ended().await, ExitStatus::Code(4));
     // A second program ends with the container.
     inner.argv = vec!["sleep".into(), "1000".into()];
-    let (second, _) = sandbox.exec(&main, &inner, Stdio::Fds([null(), null(), null()])).await.unwrap();
+    let (second, _) = sandbox
+        .exec(&main, &inner, Stdio::Fds([null(), null(), null()]))
+        .await
+        .unwrap();
     sandbox.signal(&main, libc::SIGKILL, false).await.unwrap();
     assert_eq!(main.ended().await, ExitStatus::Signal(9));
     assert_eq!(second.ended().await, ExitStatus::Signal(9));
-    let error = sandbox.exec(&main, &inner, Stdio::Fds([null(), null(), null()])).await.unwrap_err();
+    let error = sandbox
+        .exec(&main, &inner, Stdio::Fds([null(), null(), null()]))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StartError::Refused { .. }));
     sandbox.destroy().await;
     bed.close().await;
@@ -170,8 +260,13 @@ async fn exec_joins_the_container() {
 async fn terminal() {
     let bed = Bed::open(4).await;
     let root = mountpoint(&bed);
-    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec()).await.unwrap();
-    let mut shell = launch(&root, &["sh", "-c", "tty; read line; echo got $line; stty size"]);
+    let sandbox = Sandbox::spawn(&bed.helper(), "default/pod-1", &spec())
+        .await
+        .unwrap();
+    let mut shell = launch(
+        &root,
+        &["sh", "-c", "tty; read line; echo got $line; stty size"],
+    );
     shell.tty = true;
     let (process, terminal) = sandbox.run(&shell, Stdio::Terminal).await.unwrap();
     let mut terminal = terminal.unwrap();
@@ -179,7 +274,10 @@ async fn terminal() {
     terminal.write_all(b"hello\n").await.unwrap();
     let mut text = String::new();
     terminal.read_to_string(&mut text).await.unwrap();
-    assert!(text.contains("/dev/pts/0") && text.contains("got hello") && text.contains("31 91"), "{text:?}");
+    assert!(
+        text.contains("/dev/pts/0") && text.contains("got hello") && text.contains("31 91"),
+        "{text:?}"
+    );
     assert_eq!(process.ended().await, ExitStatus::Code(0));
     sandbox.destroy().await;
     bed.close().await;
@@ -191,26 +289,57 @@ async fn network() {
     let net = &bed.network;
     let mut sandboxes = Vec::new();
     for (n, node) in net.nodes.iter().enumerate() {
-        let sandbox = Sandbox::spawn(&bed.helper(), "default/pod", &spec()).await.unwrap();
+        let sandbox = Sandbox::spawn(&bed.helper(), "default/pod", &spec())
+            .await
+            .unwrap();
         let address = lateen_cluster::network::cidr::nth_address(node.range, 2).unwrap();
         let name = format!("ltt5p{n}");
-        net.links.attach_pod(net.bridge, &name, sandbox.netns(), address, node.address).await.unwrap();
+        net.links
+            .attach_pod(net.bridge, &name, sandbox.netns(), address, node.address)
+            .await
+            .unwrap();
         sandboxes.push((sandbox, address));
     }
-    let server = "while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n' | nc -l -q 0 -p 8080; done";
-    let _server = start(&sandboxes[1].0, &launch(&root, &["sh", "-c", server])).await;
+    let serve = start(&sandboxes[1].0, &serve_launch(&root)).await;
     let url = format!("http://{}:8080/", sandboxes[1].1);
-    let fetch = ["curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-m", "5", &url];
+    let fetch = [
+        "curl",
+        "-sS",
+        "--retry",
+        "20",
+        "--retry-connrefused",
+        "--retry-delay",
+        "1",
+        "-m",
+        "5",
+        &url,
+    ];
     let (text, status) = run(&sandboxes[0].0, &launch(&root, &fetch)).await;
     assert_eq!((text.as_str(), status), ("hello\n", ExitStatus::Code(0)));
-    // From inside the namespace and from the host.
+    // From inside the namespace.
     let inside = ([127, 0, 0, 1], 8080).into();
-    let mut stream = lateen_cluster::network::netns::connect(sandboxes[1].0.netns(), inside).await.unwrap();
+    let netns = sandboxes[1].0.netns();
+    let connected = lateen_cluster::network::netns::connect(netns, inside).await;
+    let mut stream = connected.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     assert!(text.ends_with("hello\n"));
+    drop(serve);
     for (sandbox, _) in sandboxes {
         sandbox.destroy().await;
     }
     bed.close().await;
+}
+
+/// This test program as a server on port 8080.
+fn serve_launch(root: &str) -> Launch {
+    let mut launch = launch(root, &["/opt/serve", "serve", "8080"]);
+    let program = crate::bed::program().to_str().unwrap().to_owned();
+    launch.env.push(("HOSTNAME".into(), "hello".into()));
+    launch.root.as_mut().unwrap().mounts.push(Mount {
+        target: "/opt/serve".into(),
+        kind: MountKind::Bind(program),
+        readonly: true,
+    });
+    launch
 }

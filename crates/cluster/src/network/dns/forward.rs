@@ -58,7 +58,11 @@ impl Forwarder {
         }
         for resolver in &self.resolvers {
             let exchange = async {
-                if tcp { over_tcp(*resolver, query).await } else { over_udp(*resolver, query).await }
+                if tcp {
+                    over_tcp(*resolver, query).await
+                } else {
+                    over_udp(*resolver, query).await
+                }
             };
             match timeout(PATIENCE, exchange).await {
                 Ok(Ok(answer)) => return Some(answer),
@@ -67,7 +71,8 @@ impl Forwarder {
             }
         }
         let rest = u64::try_from(REST.as_millis()).unwrap_or(0);
-        self.resting_until.store(self.now() + rest, Ordering::Relaxed);
+        self.resting_until
+            .store(self.now() + rest, Ordering::Relaxed);
         None
     }
 }
@@ -107,7 +112,10 @@ mod tests {
     #[test]
     fn resolvers_are_read() {
         let text = "# c\nsearch a b\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver x\n";
-        let found: Vec<String> = parse_resolvers(text).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = parse_resolvers(text)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(found, ["10.0.0.2", "fe80::1"]);
     }
 

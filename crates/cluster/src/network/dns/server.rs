@@ -44,7 +44,13 @@ impl Resolver {
         services: Ipv4Net,
         forwarder: Forwarder,
     ) -> Self {
-        Self { view, domain, pods, services, forwarder }
+        Self {
+            view,
+            domain,
+            pods,
+            services,
+            forwarder,
+        }
     }
 
     fn look_up(&self, name: &str, kind: Kind) -> Answer {
@@ -62,7 +68,9 @@ impl Resolver {
     pub async fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let Ok(query) = Message::from_vec(bytes) else {
             let id = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
-            return Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok();
+            return Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)
+                .to_vec()
+                .ok();
         };
         if query.metadata.message_type != MessageType::Query {
             return None;
@@ -119,14 +127,21 @@ impl Resolver {
                     reply.metadata.response_code = ResponseCode::NXDomain;
                     self.add_authority(reply);
                 }
-                Answer::Found { records, additional } => {
+                Answer::Found {
+                    records,
+                    additional,
+                } => {
                     reply.metadata.authoritative = true;
                     self.add_found(reply, &owner, records, additional);
                 }
                 Answer::Alias(target) => {
                     reply.metadata.authoritative = true;
                     let target = absolute(&target)?;
-                    reply.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target.clone()))));
+                    reply.add_answer(Record::from_rdata(
+                        owner,
+                        TTL,
+                        RData::CNAME(CNAME(target.clone())),
+                    ));
                     owner = target;
                     continue;
                 }
@@ -216,7 +231,11 @@ impl DnsServer {
     pub async fn bind(address: SocketAddr, resolver: Resolver) -> io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
         let udp = UdpSocket::bind(tcp.local_addr()?).await?;
-        Ok(Self { udp, tcp, resolver: Arc::new(resolver) })
+        Ok(Self {
+            udp,
+            tcp,
+            resolver: Arc::new(resolver),
+        })
     }
 
     /// Where it listens.
@@ -286,10 +305,18 @@ mod tests {
 
     fn resolver(resolvers: Vec<SocketAddr>) -> Resolver {
         let mut view = View::default();
-        let service = ServiceView { cluster_ips: vec![[10, 96, 0, 7].into()], ..ServiceView::default() };
-        view.services.insert(("default".into(), "web".into()), service);
-        let alias = ServiceView { external_name: Some("web.default.svc.cluster.local".into()), ..ServiceView::default() };
-        view.services.insert(("default".into(), "alias".into()), alias);
+        let service = ServiceView {
+            cluster_ips: vec![[10, 96, 0, 7].into()],
+            ..ServiceView::default()
+        };
+        view.services
+            .insert(("default".into(), "web".into()), service);
+        let alias = ServiceView {
+            external_name: Some("web.default.svc.cluster.local".into()),
+            ..ServiceView::default()
+        };
+        view.services
+            .insert(("default".into(), "alias".into()), alias);
         Resolver::new(
             Arc::new(ArcSwap::from_pointee(view)),
             "cluster.local".into(),
@@ -302,7 +329,10 @@ mod tests {
     async fn ask(name: &str, record_type: RecordType) -> Message {
         let mut query = Message::new(77, MessageType::Query, OpCode::Query);
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), record_type));
-        let reply = resolver(vec![]).respond(&query.to_vec().unwrap(), false).await.unwrap();
+        let reply = resolver(vec![])
+            .respond(&query.to_vec().unwrap(), false)
+            .await
+            .unwrap();
         let reply = Message::from_vec(&reply).unwrap();
         assert_eq!(reply.metadata.id, 77);
         reply
@@ -329,6 +359,9 @@ mod tests {
         let resolver = resolver(vec![]);
         assert!(resolver.respond(&[1], false).await.is_none());
         let reply = resolver.respond(&[1, 2, 0, 0, 0, 9], false).await.unwrap();
-        assert_eq!(Message::from_vec(&reply).unwrap().metadata.response_code, ResponseCode::FormErr);
+        assert_eq!(
+            Message::from_vec(&reply).unwrap().metadata.response_code,
+            ResponseCode::FormErr
+        );
     }
 }

@@ -123,7 +123,9 @@ impl Zone<'_> {
     }
 
     fn find(&self, service: &str, namespace: &str) -> Option<(&Key, &ServiceView)> {
-        self.view.services.get_key_value(&(namespace.to_owned(), service.to_owned()))
+        self.view
+            .services
+            .get_key_value(&(namespace.to_owned(), service.to_owned()))
     }
 
     fn service(&self, service: &str, namespace: &str, kind: Kind) -> Answer {
@@ -135,8 +137,10 @@ impl Zone<'_> {
         }
         match kind {
             Kind::A if view.headless => {
-                let mut found: Vec<Ipv4Addr> =
-                    published(self.view, key, view).iter().map(|e| e.address).collect();
+                let mut found: Vec<Ipv4Addr> = published(self.view, key, view)
+                    .iter()
+                    .map(|e| e.address)
+                    .collect();
                 found.sort_unstable();
                 found.dedup();
                 Answer::records(found.into_iter().map(Data::A).collect())
@@ -153,7 +157,9 @@ impl Zone<'_> {
             return Answer::Missing;
         };
         let ours = |e: &&EndpointView| {
-            e.hostname.as_deref().map_or_else(|| dashed(e.address) == label, |h| h == label)
+            e.hostname
+                .as_deref()
+                .map_or_else(|| dashed(e.address) == label, |h| h == label)
         };
         let found: Vec<Ipv4Addr> = published(self.view, key, view)
             .into_iter()
@@ -189,7 +195,10 @@ impl Zone<'_> {
         let mut additional = Vec::new();
         if view.headless {
             for endpoint in published(self.view, key, view) {
-                let label = endpoint.hostname.clone().unwrap_or_else(|| dashed(endpoint.address));
+                let label = endpoint
+                    .hostname
+                    .clone()
+                    .unwrap_or_else(|| dashed(endpoint.address));
                 let target = format!("{label}.{base}");
                 let before = records.len();
                 for (name, protocol, port) in &endpoint.ports {
@@ -211,7 +220,10 @@ impl Zone<'_> {
                 additional.extend(view.cluster_ips.iter().map(|ip| (base.clone(), *ip)));
             }
         }
-        Answer::Found { records, additional }
+        Answer::Found {
+            records,
+            additional,
+        }
     }
 
     fn pod(label: &str, kind: Kind) -> Answer {
@@ -343,10 +355,22 @@ mod tests {
     #[test]
     fn service_names() {
         assert_eq!(addresses("web.default.svc.cluster.local"), ["10.96.0.7"]);
-        assert_eq!(addresses("db.default.svc.cluster.local"), ["10.244.1.5", "10.244.1.6"]);
-        assert_eq!(addresses("db-0.db.default.svc.cluster.local"), ["10.244.1.5"]);
-        assert_eq!(addresses("10-244-1-6.db.default.svc.cluster.local"), ["10.244.1.6"]);
-        assert_eq!(addresses("10-244-9-9.any.pod.cluster.local"), ["10.244.9.9"]);
+        assert_eq!(
+            addresses("db.default.svc.cluster.local"),
+            ["10.244.1.5", "10.244.1.6"]
+        );
+        assert_eq!(
+            addresses("db-0.db.default.svc.cluster.local"),
+            ["10.244.1.5"]
+        );
+        assert_eq!(
+            addresses("10-244-1-6.db.default.svc.cluster.local"),
+            ["10.244.1.6"]
+        );
+        assert_eq!(
+            addresses("10-244-9-9.any.pod.cluster.local"),
+            ["10.244.9.9"]
+        );
         assert_eq!(
             ask("out.default.svc.cluster.local", Kind::A),
             Answer::Alias("example.com".into())
@@ -355,7 +379,10 @@ mod tests {
 
     #[test]
     fn missing_names_and_missing_types_differ() {
-        assert_eq!(ask("web.default.svc.cluster.local", Kind::Other), Answer::empty());
+        assert_eq!(
+            ask("web.default.svc.cluster.local", Kind::Other),
+            Answer::empty()
+        );
         assert_eq!(ask("default.svc.cluster.local", Kind::A), Answer::empty());
         assert_eq!(ask("cluster.local", Kind::A), Answer::empty());
         for name in [
@@ -380,12 +407,19 @@ mod tests {
             additional: vec![(target, [10, 96, 0, 7].into())],
         };
         assert_eq!(web, expected);
-        let Answer::Found { records, additional } = ask("_sql._tcp.db.default.svc.cluster.local", Kind::Srv) else {
+        let Answer::Found {
+            records,
+            additional,
+        } = ask("_sql._tcp.db.default.svc.cluster.local", Kind::Srv)
+        else {
             panic!("no SRV");
         };
         assert_eq!(records.len(), 2);
         assert_eq!(additional[1].0, "10-244-1-6.db.default.svc.cluster.local");
-        assert_eq!(ask("_no._tcp.db.default.svc.cluster.local", Kind::Srv), Answer::Missing);
+        assert_eq!(
+            ask("_no._tcp.db.default.svc.cluster.local", Kind::Srv),
+            Answer::Missing
+        );
     }
 
     #[test]

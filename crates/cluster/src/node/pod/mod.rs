@@ -62,8 +62,14 @@ pub enum Notice {
 }
 
 /// Starts a pod's task; the sender reaches it.
-pub fn spawn(agent: &Arc<Agent>, pod: Arc<Pod>, tasks: &mut JoinSet<()>) -> Option<mpsc::UnboundedSender<Notice>> {
-    let node = agent.node(pod.spec.as_ref()?.node_name.as_deref()?)?.clone();
+pub fn spawn(
+    agent: &Arc<Agent>,
+    pod: Arc<Pod>,
+    tasks: &mut JoinSet<()>,
+) -> Option<mpsc::UnboundedSender<Notice>> {
+    let node = agent
+        .node(pod.spec.as_ref()?.node_name.as_deref()?)?
+        .clone();
     let (sender, receiver) = mpsc::unbounded_channel();
     let worker = Worker::new(Arc::clone(agent), pod, node, sender.clone());
     tasks.spawn(worker.run(receiver));
@@ -112,16 +118,32 @@ fn text(value: Option<&String>) -> String {
 }
 
 impl Worker {
-    fn new(agent: Arc<Agent>, pod: Arc<Pod>, node: NodeNetwork, notices: mpsc::UnboundedSender<Notice>) -> Self {
+    fn new(
+        agent: Arc<Agent>,
+        pod: Arc<Pod>,
+        node: NodeNetwork,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Self {
         let meta = &pod.metadata;
-        let (namespace, name, uid) = (text(meta.namespace.as_ref()), text(meta.name.as_ref()), text(meta.uid.as_ref()));
+        let (namespace, name, uid) = (
+            text(meta.namespace.as_ref()),
+            text(meta.name.as_ref()),
+            text(meta.uid.as_ref()),
+        );
         let units = Unit::of_pod(&pod);
         let containers = units.iter().map(|u| {
-            let entry = ContainerEntry { waiting: "ContainerCreating".to_owned(), ..ContainerEntry::default() };
+            let entry = ContainerEntry {
+                waiting: "ContainerCreating".to_owned(),
+                ..ContainerEntry::default()
+            };
             (u.name().to_owned(), entry)
         });
         let entry = Arc::new(PodEntry {
-            log_dir: agent.options.state_dir.join("logs").join(format!("{namespace}_{name}_{uid}")),
+            log_dir: agent
+                .options
+                .state_dir
+                .join("logs")
+                .join(format!("{namespace}_{name}_{uid}")),
             uid,
             sandbox: std::sync::Mutex::default(),
             containers: std::sync::Mutex::new(containers.collect()),
@@ -132,7 +154,11 @@ impl Worker {
             Some("Failed") => Mode::Finished(false),
             _ => Mode::Alive,
         };
-        let start_time = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
+        let start_time = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.start_time.as_ref())
+            .map(|t| t.0);
         Self {
             publisher: Publisher::new(agent.api.clone(), &namespace, &name, &entry.uid),
             agent,
@@ -171,7 +197,12 @@ impl Worker {
     }
 
     fn policy(&self) -> RestartPolicy {
-        match self.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
+        match self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.restart_policy.as_deref())
+        {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
             _ => RestartPolicy::Always,
@@ -179,15 +210,26 @@ impl Worker {
     }
 
     fn pod_ip(&self) -> Option<Ipv4Addr> {
-        let host = self.pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
-        if host { Some(self.node.address) } else { self.address }
+        let host = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.host_network)
+            .unwrap_or(false);
+        if host {
+            Some(self.node.address)
+        } else {
+            self.address
+        }
     }
 
     fn facts(&self) -> super::env::PodFacts {
         super::env::PodFacts {
             pod_ip: self.pod_ip().map(|ip| ip.to_string()).unwrap_or_default(),
             host_ip: self.node.address.to_string(),
-            node_milli_cpu: i64::try_from(self.agent.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+            node_milli_cpu: i64::try_from(self.agent.cpus)
+                .unwrap_or(i64::MAX)
+                .saturating_mul(1000),
             node_memory: i64::try_from(self.agent.memory).unwrap_or(i64::MAX),
         }
     }
@@ -197,13 +239,15 @@ impl Worker {
         DnsFacts {
             domain: options.cluster_domain.clone(),
             cluster: options.dns_ip.into(),
-            host: options.resolvers.clone(),
-            host_search: options.host_search.clone(),
+            host: self.agent.resolvers.clone(),
+            host_search: self.agent.host_search.clone(),
         }
     }
 
     fn event(&self, field: &str, level: Level, reason: &'static str, message: String) {
-        self.agent.events.record(&self.pod, field, level, reason, message);
+        self.agent
+            .events
+            .record(&self.pod, field, level, reason, message);
     }
 
     async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Notice>) {
@@ -250,7 +294,10 @@ impl Worker {
         (self.mode == Mode::Alive).then_some(())?;
         let end = self.start_time.as_second().saturating_add(seconds);
         let left = end.saturating_sub(Timestamp::now().as_second());
-        Some(self.now().saturating_add(u64::try_from(left).unwrap_or(0).saturating_mul(1000)))
+        Some(
+            self.now()
+                .saturating_add(u64::try_from(left).unwrap_or(0).saturating_mul(1000)),
+        )
     }
 
     /// Does whatever is due.
@@ -260,7 +307,10 @@ impl Worker {
             return;
         }
         if self.deadline().is_some_and(|at| at <= self.now()) {
-            self.reason = Some(("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".to_owned()));
+            self.reason = Some((
+                "DeadlineExceeded".to_owned(),
+                "Pod was active on the node longer than the specified deadline".to_owned(),
+            ));
             self.finish(false);
             return;
         }
@@ -319,7 +369,10 @@ impl Worker {
             facts: super::env::PodFacts::default(),
             entry: Arc::clone(&self.entry),
         };
-        let job = StartJob { facts: self.facts(), ..job };
+        let job = StartJob {
+            facts: self.facts(),
+            ..job
+        };
         let (notices, turn) = (self.notices.clone(), self.units[n].turn);
         tokio::spawn(async move {
             let result = start::start(&job).await;
@@ -358,7 +411,11 @@ impl Worker {
             Ok(ground) => {
                 self.address = ground.address;
                 *locked(&self.entry.sandbox) = Some(Arc::clone(&ground.sandbox));
-                let (sandbox, notices, generation) = (Arc::clone(&ground.sandbox), self.notices.clone(), self.generation);
+                let (sandbox, notices, generation) = (
+                    Arc::clone(&ground.sandbox),
+                    self.notices.clone(),
+                    self.generation,
+                );
                 tokio::spawn(async move {
                     sandbox.gone().await;
                     drop(notices.send(Notice::SandboxLost(generation)));
@@ -380,7 +437,11 @@ impl Worker {
         }
         match result {
             Ok(started) => {
-                let Started { live, end, image_id } = *started;
+                let Started {
+                    live,
+                    end,
+                    image_id,
+                } = *started;
                 let notices = self.notices.clone();
                 tokio::spawn(async move {
                     // A panic of the follower would be a bug there; the container counts as killed.
@@ -399,7 +460,8 @@ impl Worker {
                 self.units[n].stuck("CreateContainerConfigError", message, now);
             }
             Err(StartFailure::Run(message)) => {
-                let log = start::log_path(&self.entry, self.units[n].name(), self.units[n].instance());
+                let log =
+                    start::log_path(&self.entry, self.units[n].name(), self.units[n].instance());
                 self.units[n].failed_to_run(message, now, &log);
                 self.after_end(n);
             }
@@ -418,7 +480,11 @@ impl Worker {
         if unit.turn != turn {
             return;
         }
-        let message_file = self.agent.pod_dir(&uid).join("messages").join(format!("{}.{instance}", unit.name()));
+        let message_file = self
+            .agent
+            .pod_dir(&uid)
+            .join("messages")
+            .join(format!("{}.{instance}", unit.name()));
         let log = start::log_path(&self.entry, unit.name(), instance);
         unit.ended(status, now, &message_file, &log);
         self.after_end(n);
@@ -434,7 +500,10 @@ impl Worker {
         let role_restarts = match unit.role {
             Role::Sidecar => true,
             Role::Init => policy != RestartPolicy::Never && !unit.succeeded(),
-            Role::Main => policy == RestartPolicy::Always || (policy == RestartPolicy::OnFailure && !unit.succeeded()),
+            Role::Main => {
+                policy == RestartPolicy::Always
+                    || (policy == RestartPolicy::OnFailure && !unit.succeeded())
+            }
         };
         if self.mode != Mode::Alive || !role_restarts {
             return;
@@ -448,7 +517,14 @@ impl Worker {
         }
     }
 
-    fn probed(&mut self, n: usize, turn: u64, purpose: Purpose, verdict: Option<bool>, message: &str) {
+    fn probed(
+        &mut self,
+        n: usize,
+        turn: u64,
+        purpose: Purpose,
+        verdict: Option<bool>,
+        message: &str,
+    ) {
         let unit = &self.units[n];
         if unit.turn != turn || unit.live.is_none() {
             return;
@@ -468,7 +544,11 @@ impl Worker {
             (Purpose::Liveness, Some(true)) => {}
             (Purpose::Startup | Purpose::Liveness, Some(false)) => {
                 let name = self.units[n].name();
-                let what = if purpose == Purpose::Startup { "startup" } else { "liveness" };
+                let what = if purpose == Purpose::Startup {
+                    "startup"
+                } else {
+                    "liveness"
+                };
                 let text = format!("Container {name} failed {what} probe, will be restarted");
                 self.event(&field, Level::Normal, "Killing", text);
                 self.units[n].stop_probes();
@@ -481,7 +561,12 @@ impl Worker {
         if generation != self.generation || self.mode != Mode::Alive {
             return;
         }
-        self.event("", Level::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.".to_owned());
+        self.event(
+            "",
+            Level::Normal,
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+        );
         self.ground = None;
         *locked(&self.entry.sandbox) = None;
         let now = self.now();
@@ -510,7 +595,11 @@ impl Worker {
             unit.abandon(now);
         }
         if let Some(ground) = self.ground.take() {
-            let (agent, node, address) = (Arc::clone(&self.agent), self.node.name.clone(), self.address);
+            let (agent, node, address) = (
+                Arc::clone(&self.agent),
+                self.node.name.clone(),
+                self.address,
+            );
             tokio::spawn(async move {
                 ground.clear(&agent).await;
                 if let Some(address) = address {
@@ -525,9 +614,16 @@ impl Worker {
             return;
         };
         let facts = self.facts();
-        let context = VolumeContext { api: &self.agent.api, pod: &self.pod, facts: &facts };
+        let context = VolumeContext {
+            api: &self.agent.api,
+            pod: &self.pod,
+            facts: &facts,
+        };
         if let Err(error) = ground.volumes.refresh(context).await {
-            let text = format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);
+            let text = format!(
+                "MountVolume.SetUp failed for volume {:?} : {}",
+                error.volume, error.message
+            );
             self.event("", Level::Warning, "FailedMount", text);
         }
     }
@@ -554,9 +650,15 @@ impl Worker {
     }
 
     fn status_facts(&self) -> status::PodFacts {
-        let ready = |u: &Unit| u.is_ready() && self.mode == Mode::Alive || (u.is_ready() && self.mode == Mode::Terminating);
+        let ready = |u: &Unit| {
+            u.is_ready() && self.mode == Mode::Alive
+                || (u.is_ready() && self.mode == Mode::Terminating)
+        };
         let containers = self.units.iter().map(|u| u.facts(ready(u))).collect();
-        let mains_begun = self.units.iter().any(|u| u.role == Role::Main && u.turn > 0);
+        let mains_begun = self
+            .units
+            .iter()
+            .any(|u| u.role == Role::Main && u.turn > 0);
         status::PodFacts {
             containers,
             host_ip: self.node.address.to_string(),
@@ -579,7 +681,12 @@ impl Worker {
         self.publish();
         self.publisher.flush().await;
         let options = DeleteOptions::now().with_uid(self.entry.uid.clone());
-        match self.agent.api.delete(&PODS, Some(self.namespace()), self.name(), options).await {
+        match self
+            .agent
+            .api
+            .delete(&PODS, Some(self.namespace()), self.name(), options)
+            .await
+        {
             Ok(None) => {}
             // Finalizers of others keep the object; the containers are gone all the same.
             Ok(Some(_)) => return false,
@@ -612,9 +719,13 @@ impl Worker {
                 self.agent.free_address(&self.node.name, address);
             }
         }
-        self.agent.withdraw(self.namespace(), self.name(), &self.entry.uid);
+        self.agent
+            .withdraw(self.namespace(), self.name(), &self.entry.uid);
         if self.gone {
-            for dir in [self.agent.pod_dir(&self.entry.uid), self.entry.log_dir.clone()] {
+            for dir in [
+                self.agent.pod_dir(&self.entry.uid),
+                self.entry.log_dir.clone(),
+            ] {
                 match std::fs::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         tracing::warn!(%error, dir = %dir.display(), "pod files were left behind");

@@ -29,22 +29,39 @@ impl Worker {
         let started = unit.seen().started;
         let spec = &unit.spec;
         let wanted = [
-            (Purpose::Startup, spec.startup_probe.clone().filter(|_| !started)),
-            (Purpose::Liveness, spec.liveness_probe.clone().filter(|_| started)),
-            (Purpose::Readiness, spec.readiness_probe.clone().filter(|_| started)),
+            (
+                Purpose::Startup,
+                spec.startup_probe.clone().filter(|_| !started),
+            ),
+            (
+                Purpose::Liveness,
+                spec.liveness_probe.clone().filter(|_| started),
+            ),
+            (
+                Purpose::Readiness,
+                spec.readiness_probe.clone().filter(|_| started),
+            ),
         ];
         let turn = unit.turn;
         for (purpose, probe) in wanted {
             let Some(probe) = probe else {
                 continue;
             };
-            let (container, live, notices) = (unit.spec.clone(), Arc::clone(&live), notices.clone());
+            let (container, live, notices) =
+                (unit.spec.clone(), Arc::clone(&live), notices.clone());
             let task = tokio::spawn(async move {
-                repeat(purpose, &probe, &container, &live, address, |verdict, message| {
-                    drop(notices.send(Notice::Probe(n, turn, purpose, verdict, message)));
-                    // A startup probe that passed has done its work.
-                    !(purpose == Purpose::Startup && verdict == Some(true))
-                })
+                repeat(
+                    purpose,
+                    &probe,
+                    &container,
+                    &live,
+                    address,
+                    |verdict, message| {
+                        drop(notices.send(Notice::Probe(n, turn, purpose, verdict, message)));
+                        // A startup probe that passed has done its work.
+                        !(purpose == Purpose::Startup && verdict == Some(true))
+                    },
+                )
                 .await;
             });
             unit.probes.push(task.abort_handle());
@@ -67,8 +84,17 @@ async fn repeat(
     let mut passed = false;
     sleep(timing.initial_delay).await;
     loop {
-        let outcome = timeout(timing.timeout, once(probe, container, live, address, timing.timeout)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned()));
+        let outcome = timeout(
+            timing.timeout,
+            once(probe, container, live, address, timing.timeout),
+        )
+        .await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            Err(
+                "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+                    .to_owned(),
+            )
+        });
         let verdict = streak.note(outcome.is_ok(), &timing);
         // A verdict that repeats itself is no news, unless it fails and restarts.
         let news = verdict.filter(|v| told != Some(*v) || !*v);
@@ -80,11 +106,22 @@ async fn repeat(
         }
         // A container that was never ready is looked at more often: readiness can only gain by it.
         let eager = purpose == Purpose::Readiness && !passed;
-        sleep(if eager { timing.period.min(EAGER) } else { timing.period }).await;
+        sleep(if eager {
+            timing.period.min(EAGER)
+        } else {
+            timing.period
+        })
+        .await;
     }
 }
 
-async fn once(probe: &Probe, container: &Container, live: &Live, address: IpAddr, limit: Duration) -> Result<(), String> {
+async fn once(
+    probe: &Probe,
+    container: &Container,
+    live: &Live,
+    address: IpAddr,
+    limit: Duration,
+) -> Result<(), String> {
     if let Some(get) = &probe.http_get {
         return probe::http(get, container, address).await;
     }
@@ -92,7 +129,9 @@ async fn once(probe: &Probe, container: &Container, live: &Live, address: IpAddr
         let port = probe::resolve_port(container, &socket.port)?;
         let host = match socket.host.as_deref().filter(|h| !h.is_empty()) {
             None => address,
-            Some(text) => text.parse().map_err(|_| format!("probe host {text:?} is not an address"))?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| format!("probe host {text:?} is not an address"))?,
         };
         return probe::tcp(SocketAddr::new(host, port)).await;
     }

@@ -21,8 +21,18 @@ pub(super) struct Publisher {
 impl Publisher {
     pub fn new(api: Api, namespace: &str, name: &str, uid: &str) -> Self {
         let (wanted, receiver) = watch::channel(Value::Null);
-        let task = tokio::spawn(write(api, namespace.to_owned(), name.to_owned(), uid.to_owned(), receiver));
-        Self { wanted: Some(wanted), task: Some(task), last: Value::Null }
+        let task = tokio::spawn(write(
+            api,
+            namespace.to_owned(),
+            name.to_owned(),
+            uid.to_owned(),
+            receiver,
+        ));
+        Self {
+            wanted: Some(wanted),
+            task: Some(task),
+            last: Value::Null,
+        }
     }
 
     /// Publishes a status if it differs from the last one.
@@ -55,13 +65,22 @@ impl Publisher {
     }
 }
 
-async fn write(api: Api, namespace: String, name: String, uid: String, mut wanted: watch::Receiver<Value>) {
+async fn write(
+    api: Api,
+    namespace: String,
+    name: String,
+    uid: String,
+    mut wanted: watch::Receiver<Value>,
+) {
     while wanted.changed().await.is_ok() {
         loop {
             let status = wanted.borrow_and_update().clone();
             // The uid keeps a status off a new pod of the same name.
             let patch = json!({"metadata": {"uid": uid}, "status": status});
-            match api.merge_patch(&PODS, Some(&namespace), &name, &patch, Some("status")).await {
+            match api
+                .merge_patch(&PODS, Some(&namespace), &name, &patch, Some("status"))
+                .await
+            {
                 Ok(_) => break,
                 Err(error) if matches!(error.code, 404 | 409) => break,
                 Err(error) => {

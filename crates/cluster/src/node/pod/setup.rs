@@ -15,8 +15,10 @@ use crate::node::process::spec::SandboxSpec;
 use crate::node::volume::{VolumeContext, Volumes};
 
 /// Kernel settings of every pod: no privileged ports, ping for all, no redirects (the bridge is
-/// the only way anyhow).
-const SYSCTLS: [(&str, &str); 4] = [
+/// the only way anyhow), no IPv6 but on the loopback (the cluster has no IPv6 addresses, and a
+/// hairpin port would show an interface its own neighbour queries).
+const SYSCTLS: [(&str, &str); 5] = [
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
@@ -61,17 +63,29 @@ impl Ground {
 /// Why it failed; worth another try.
 pub async fn lay(job: Job) -> Result<Ground, String> {
     let fail = |reason, message: String| {
-        job.agent.events.record(&job.pod, "", Level::Warning, reason, message.clone());
+        job.agent
+            .events
+            .record(&job.pod, "", Level::Warning, reason, message.clone());
         message
     };
     let uid = job.pod.metadata.uid.clone().unwrap_or_default();
-    let host_network = job.pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
+    let host_network = job
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.host_network)
+        .unwrap_or(false);
     let address = match job.address {
         _ if host_network => None,
         Some(address) => Some(address),
         None => {
             let free = job.agent.take_address(&job.node.name);
-            Some(free.ok_or_else(|| fail("FailedCreatePodSandBox", "no free pod address on this node".to_owned()))?)
+            Some(free.ok_or_else(|| {
+                fail(
+                    "FailedCreatePodSandBox",
+                    "no free pod address on this node".to_owned(),
+                )
+            })?)
         }
     };
     let release = |message: String| {
@@ -86,14 +100,29 @@ pub async fn lay(job: Job) -> Result<Ground, String> {
     }
     let dir = job.agent.pod_dir(&uid);
     let mut volumes = Volumes::new(dir.join("volumes"));
-    let context = VolumeContext { api: &job.agent.api, pod: &job.pod, facts: &facts };
+    let context = VolumeContext {
+        api: &job.agent.api,
+        pod: &job.pod,
+        facts: &facts,
+    };
     volumes.set_up(context).await.map_err(|error| {
-        let text = format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);
+        let text = format!(
+            "MountVolume.SetUp failed for volume {:?} : {}",
+            error.volume, error.message
+        );
         release(fail("FailedMount", text))
     })?;
-    let sandbox_failed = |message: String| release(fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}")));
-    let pod_ip = address.map(IpAddr::V4).or_else(|| facts.pod_ip.parse().ok());
-    files::write(&dir.join("etc"), &job.pod, pod_ip, &job.dns).map_err(|e| sandbox_failed(e.to_string()))?;
+    let sandbox_failed = |message: String| {
+        release(fail(
+            "FailedCreatePodSandBox",
+            format!("Failed to create pod sandbox: {message}"),
+        ))
+    };
+    let pod_ip = address
+        .map(IpAddr::V4)
+        .or_else(|| facts.pod_ip.parse().ok());
+    files::write(&dir.join("etc"), &job.pod, pod_ip, &job.dns)
+        .map_err(|e| sandbox_failed(e.to_string()))?;
     let made = make_sandbox(&job, &volumes, &dir.join("shm"), host_network).await;
     let sandbox = made.map_err(sandbox_failed)?;
     let interface = match address {
@@ -101,7 +130,16 @@ pub async fn lay(job: Job) -> Result<Ground, String> {
         Some(address) => {
             let name = interface_name(&job.agent.options.instance, &uid);
             let network = &job.agent.options.network;
-            let attached = network.links.attach_pod(network.bridge, &name, sandbox.netns(), address, job.node.address).await;
+            let attached = network
+                .links
+                .attach_pod(
+                    network.bridge,
+                    &name,
+                    sandbox.netns(),
+                    address,
+                    job.node.address,
+                )
+                .await;
             if let Err(error) = attached {
                 // The dropped sandbox takes a half-made interface with it.
                 drop(sandbox);
@@ -110,10 +148,20 @@ pub async fn lay(job: Job) -> Result<Ground, String> {
             Some(name)
         }
     };
-    Ok(Ground { sandbox: Arc::new(sandbox), volumes: Arc::new(volumes), address, interface })
+    Ok(Ground {
+        sandbox: Arc::new(sandbox),
+        volumes: Arc::new(volumes),
+        address,
+        interface,
+    })
 }
 
-async fn make_sandbox(job: &Job, volumes: &Volumes, shm: &std::path::Path, host_network: bool) -> Result<Sandbox, String> {
+async fn make_sandbox(
+    job: &Job,
+    volumes: &Volumes,
+    shm: &std::path::Path,
+    host_network: bool,
+) -> Result<Sandbox, String> {
     std::fs::create_dir_all(shm).map_err(|e| e.to_string())?;
     let mut memory_mounts = volumes.memory_mounts(&job.pod);
     let shm = shm.to_str().ok_or("a state path is not text")?;
@@ -121,15 +169,34 @@ async fn make_sandbox(job: &Job, volumes: &Volumes, shm: &std::path::Path, host_
     let mut sysctls = Vec::new();
     if !host_network {
         sysctls.extend(SYSCTLS.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let context = job.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-        for sysctl in context.and_then(|c| c.sysctls.as_ref()).into_iter().flatten() {
+        let context = job
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.security_context.as_ref());
+        for sysctl in context
+            .and_then(|c| c.sysctls.as_ref())
+            .into_iter()
+            .flatten()
+        {
             sysctls.push((sysctl.name.replace('.', "/"), sysctl.value.clone()));
         }
     }
-    let spec = SandboxSpec { hostname: files::host_name(&job.pod), host_network, memory_mounts, sysctls };
+    let spec = SandboxSpec {
+        hostname: files::host_name(&job.pod),
+        host_network,
+        memory_mounts,
+        sysctls,
+    };
     let meta = &job.pod.metadata;
-    let name = format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    Sandbox::spawn(&job.agent.helper, &name, &spec).await.map_err(|e| e.to_string())
+    let name = format!(
+        "{}/{}",
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default()
+    );
+    Sandbox::spawn(&job.agent.helper, &name, &spec)
+        .await
+        .map_err(|e| e.to_string())
 }
 
 /// The host's end of a pod's interface: stable, unique per pod, within 15 letters.

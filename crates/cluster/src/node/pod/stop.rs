@@ -28,15 +28,30 @@ struct Target {
 }
 
 fn stop_signal(container: &Container) -> i32 {
-    let name = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref());
-    name.and_then(|n| n.parse::<nix::sys::signal::Signal>().ok()).map_or(libc::SIGTERM, |s| s as i32)
+    let name = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.stop_signal.as_deref());
+    name.and_then(|n| n.parse::<nix::sys::signal::Signal>().ok())
+        .map_or(libc::SIGTERM, |s| s as i32)
 }
 
 async fn stop(target: Target, until: Instant) {
-    let handler = target.container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
+    let handler = target
+        .container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.pre_stop.clone());
     if let Some(handler) = handler {
         let left = until.saturating_duration_since(Instant::now());
-        let done = hook::run(&handler, &target.container, &target.live, &target.pod_ip, left).await;
+        let done = hook::run(
+            &handler,
+            &target.container,
+            &target.live,
+            &target.pod_ip,
+            left,
+        )
+        .await;
         if let Err(message) = done {
             tracing::debug!(container = target.container.name, %message, "pre-stop hook failed");
         }
@@ -44,10 +59,19 @@ async fn stop(target: Target, until: Instant) {
     target.live.signal(stop_signal(&target.container)).await;
     let now = Instant::now();
     let until = if until > now { until } else { now + MINIMUM };
-    if timeout_at(until, target.live.process.ended()).await.is_err() {
+    if timeout_at(until, target.live.process.ended())
+        .await
+        .is_err()
+    {
         target.live.kill().await;
-        if timeout(KILL_WAIT, target.live.process.ended()).await.is_err() {
-            tracing::warn!(container = target.container.name, "a killed container is still there");
+        if timeout(KILL_WAIT, target.live.process.ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                container = target.container.name,
+                "a killed container is still there"
+            );
         }
     }
 }
@@ -64,7 +88,11 @@ impl Worker {
     }
 
     fn own_grace(&self) -> Duration {
-        let seconds = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+        let seconds = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds);
         Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30))
     }
 
@@ -91,7 +119,9 @@ impl Worker {
     /// Begins (or, with a shorter grace, hastens) the end of the pod.
     pub(super) fn begin_termination(&mut self) {
         let grace = self.pod.metadata.deletion_grace_period_seconds;
-        let grace = grace.and_then(|g| u64::try_from(g).ok()).unwrap_or(self.own_grace().as_secs());
+        let grace = grace
+            .and_then(|g| u64::try_from(g).ok())
+            .unwrap_or(self.own_grace().as_secs());
         let again = self.mode == Mode::Terminating;
         if again && grace >= self.grace {
             return;
@@ -107,7 +137,12 @@ impl Worker {
             if let Some(target) = self.target(n) {
                 if !again {
                     let text = format!("Stopping container {}", target.container.name);
-                    self.event(&field(target.role, &target.container.name), Level::Normal, "Killing", text);
+                    self.event(
+                        &field(target.role, &target.container.name),
+                        Level::Normal,
+                        "Killing",
+                        text,
+                    );
                 }
                 targets.push(target);
             }

@@ -44,7 +44,10 @@ pub(super) struct Unit {
 }
 
 fn waiting(reason: &str, message: String) -> Current {
-    Current::Waiting { reason: reason.to_owned(), message }
+    Current::Waiting {
+        reason: reason.to_owned(),
+        message,
+    }
 }
 
 impl Unit {
@@ -54,17 +57,27 @@ impl Unit {
         let Some(spec) = &pod.spec else {
             return Vec::new();
         };
-        let has_init = spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
+        let has_init = spec
+            .init_containers
+            .as_ref()
+            .is_some_and(|list| !list.is_empty());
         let inits = spec.init_containers.iter().flatten().map(|c| {
             let sidecar = c.restart_policy.as_deref() == Some("Always");
             (c, if sidecar { Role::Sidecar } else { Role::Init })
         });
         let mains = spec.containers.iter().map(|c| (c, Role::Main));
-        inits.chain(mains).map(|(c, role)| Self::new(c.clone(), role, has_init, earlier(pod, &c.name))).collect()
+        inits
+            .chain(mains)
+            .map(|(c, role)| Self::new(c.clone(), role, has_init, earlier(pod, &c.name)))
+            .collect()
     }
 
     fn new(spec: Container, role: Role, has_init: bool, earlier: Option<&ContainerStatus>) -> Self {
-        let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+        let reason = if has_init {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
         let mut unit = Self {
             spec,
             role,
@@ -116,7 +129,12 @@ impl Unit {
     }
 
     pub fn seen(&self) -> Seen {
-        Seen { role: self.role, life: self.life, started: self.started, once_started: self.once_started }
+        Seen {
+            role: self.role,
+            life: self.life,
+            started: self.started,
+            once_started: self.once_started,
+        }
     }
 
     /// Images may be changed in place.
@@ -124,7 +142,10 @@ impl Unit {
         let Some(spec) = &pod.spec else {
             return;
         };
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut all = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
         if let Some(container) = all.find(|c| c.name == self.spec.name) {
             self.spec.image.clone_from(&container.image);
         }
@@ -182,18 +203,25 @@ impl Unit {
         let delay = self.pulls.failed();
         let image = self.spec.image.clone().unwrap_or_default();
         // The failure itself is shown first, the waiting afterwards.
-        self.life = Life::Stuck { retry_at: now + if first { 2_000 } else { delay } };
+        self.life = Life::Stuck {
+            retry_at: now + if first { 2_000 } else { delay },
+        };
         if first || reason != "ErrImagePull" {
             self.current = waiting(reason, message);
             return None;
         }
         let text = format!("Back-off pulling image {image:?}");
-        self.current = waiting("ImagePullBackOff", format!("{text}: ErrImagePull: {message}"));
+        self.current = waiting(
+            "ImagePullBackOff",
+            format!("{text}: ErrImagePull: {message}"),
+        );
         Some(text)
     }
 
     pub fn stuck(&mut self, reason: &str, message: String, now: u64) {
-        self.life = Life::Stuck { retry_at: now + CONFIG_RETRY };
+        self.life = Life::Stuck {
+            retry_at: now + CONFIG_RETRY,
+        };
         self.current = waiting(reason, message);
     }
 
@@ -220,7 +248,8 @@ impl Unit {
         let (started_at, since) = self.since.map_or((None, now), |(at, ms)| (Some(at), ms));
         let code = status.code();
         let mut message = log::message_text(message_file);
-        let fallback = self.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let fallback =
+            self.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if message.is_empty() && fallback && code != 0 {
             message = log::tail_text(log_file);
         }
@@ -238,7 +267,10 @@ impl Unit {
 
     fn close(&mut self, end: Terminated, now: u64, ran: u64) {
         let delay = self.backoff.ended(ran);
-        self.life = Life::Ended { code: end.code, restart_at: now + delay };
+        self.life = Life::Ended {
+            code: end.code,
+            restart_at: now + delay,
+        };
         self.current = Current::Terminated(end);
         self.live = None;
         self.started = false;
@@ -258,9 +290,14 @@ impl Unit {
         }
         self.last = Some(end.clone());
         let name = &self.spec.name;
-        let message = format!("back-off {}s restarting failed container={name} pod={place}", delay / 1000);
+        let message = format!(
+            "back-off {}s restarting failed container={name} pod={place}",
+            delay / 1000
+        );
         self.current = waiting("CrashLoopBackOff", message);
-        Some(format!("Back-off restarting failed container {name} in pod {place}"))
+        Some(format!(
+            "Back-off restarting failed container {name} in pod {place}"
+        ))
     }
 
     /// The sandbox is gone: everything starts over, init containers too.
@@ -283,7 +320,12 @@ impl Unit {
     pub fn abandon(&mut self, now: u64) {
         self.stop_probes();
         if self.live.is_some() {
-            self.ended(&ExitStatus::Signal(libc::SIGKILL), now, Path::new(""), Path::new(""));
+            self.ended(
+                &ExitStatus::Signal(libc::SIGKILL),
+                now,
+                Path::new(""),
+                Path::new(""),
+            );
             self.turn += 1;
         }
     }
@@ -298,7 +340,11 @@ impl Unit {
         let image = self.spec.image.clone().unwrap_or_default();
         ContainerFacts {
             name: self.spec.name.clone(),
-            image_id: if self.image_id.is_empty() { String::new() } else { image::normalized(&image) },
+            image_id: if self.image_id.is_empty() {
+                String::new()
+            } else {
+                image::normalized(&image)
+            },
             image,
             container_id: self.container_id.clone(),
             role: self.role,
@@ -320,7 +366,9 @@ impl Drop for Unit {
 fn earlier<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let mains = status.container_statuses.iter().flatten();
-    mains.chain(status.init_container_statuses.iter().flatten()).find(|c| c.name == name)
+    mains
+        .chain(status.init_container_statuses.iter().flatten())
+        .find(|c| c.name == name)
 }
 
 #[cfg(test)]
@@ -355,14 +403,32 @@ mod tests {
         unit.begin();
         assert_eq!((unit.restarts, unit.turn), (0, 1));
         unit.ended(&ExitStatus::Code(1), 100, Path::new(""), Path::new(""));
-        assert_eq!(unit.life, Life::Ended { code: 1, restart_at: 100 });
+        assert_eq!(
+            unit.life,
+            Life::Ended {
+                code: 1,
+                restart_at: 100
+            }
+        );
         assert_eq!(unit.crash_loop("p"), None);
         unit.begin();
         assert_eq!(unit.restarts, 1);
         unit.ended(&ExitStatus::Signal(9), 200, Path::new(""), Path::new(""));
-        assert_eq!(unit.life, Life::Ended { code: 137, restart_at: 10_200 });
-        assert!(unit.crash_loop("p_d(u)").unwrap().starts_with("Back-off restarting failed container c in pod"));
-        assert!(matches!(&unit.current, Current::Waiting { reason, message } if reason == "CrashLoopBackOff" && message.starts_with("back-off 10s")));
+        assert_eq!(
+            unit.life,
+            Life::Ended {
+                code: 137,
+                restart_at: 10_200
+            }
+        );
+        assert!(
+            unit.crash_loop("p_d(u)")
+                .unwrap()
+                .starts_with("Back-off restarting failed container c in pod")
+        );
+        assert!(
+            matches!(&unit.current, Current::Waiting { reason, message } if reason == "CrashLoopBackOff" && message.starts_with("back-off 10s"))
+        );
         assert_eq!(unit.facts(false).last.unwrap().code, 137);
     }
 
@@ -382,7 +448,9 @@ mod tests {
         let mut units = units(json!({}));
         let unit = &mut units[2];
         assert_eq!(unit.no_image("ErrImagePull", "m".into(), 0), None);
-        assert!(matches!(&unit.current, Current::Waiting { reason, .. } if reason == "ErrImagePull"));
+        assert!(
+            matches!(&unit.current, Current::Waiting { reason, .. } if reason == "ErrImagePull")
+        );
         let text = unit.no_image("ErrImagePull", "m".into(), 2_000);
         assert_eq!(text.as_deref(), Some("Back-off pulling image \"alpine\""));
         assert_eq!(unit.life, Life::Stuck { retry_at: 22_000 });

@@ -176,7 +176,8 @@ fn assume(identity: &Identity) -> Result<(), Failure> {
     let uid = Uid::from_raw(identity.uid);
     setresuid(uid, uid, uid).map_err(Failure::at("setuid"))?;
     if identity.uid == 0 {
-        sys::set_capabilities(identity.capabilities & permitted()).map_err(Failure::at("capabilities"))?;
+        sys::set_capabilities(identity.capabilities & permitted())
+            .map_err(Failure::at("capabilities"))?;
     }
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(Failure::at("no_new_privs"))?;
@@ -189,7 +190,8 @@ fn assume(identity: &Identity) -> Result<(), Failure> {
 fn permitted() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let hex = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 fn exec(launch: &Launch) -> Result<std::convert::Infallible, Failure> {
@@ -256,8 +258,14 @@ fn refused(program: &str, errno: Errno) -> Failure {
 fn build_root(root: &RootSpec) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(Failure::at("mount namespace"))?;
     let base = root.mountpoint.as_str();
-    mount(Some("tmpfs"), base, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
-        .map_err(Failure::at("root file system"))?;
+    mount(
+        Some("tmpfs"),
+        base,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .map_err(Failure::at("root file system"))?;
     let old = format!("{base}{OLD_ROOT}");
     fs::create_dir(&old).map_err(Failure::at("root file system"))?;
     pivot_root(base, old.as_str()).map_err(Failure::at("pivot_root"))?;
@@ -315,7 +323,13 @@ fn mount_one(step: &Mount) -> io::Result<()> {
         MountKind::Tmpfs(options) => {
             fs::create_dir_all(target)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options.as_str()))?;
+            mount(
+                Some("tmpfs"),
+                target,
+                Some("tmpfs"),
+                flags,
+                Some(options.as_str()),
+            )?;
         }
         MountKind::Proc => {
             fs::create_dir_all(target)?;
@@ -367,7 +381,13 @@ fn bind(source: &str, target: &str, readonly: bool) -> io::Result<()> {
 
 fn remount_readonly(target: &str) -> io::Result<()> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    Ok(mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?)
+    Ok(mount(
+        None::<&str>,
+        target,
+        None::<&str>,
+        flags,
+        None::<&str>,
+    )?)
 }
 
 fn mask(path: &str) -> io::Result<()> {
@@ -375,7 +395,13 @@ fn mask(path: &str) -> io::Result<()> {
         Err(_) => Ok(()),
         Ok(meta) if meta.is_dir() => {
             let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some("size=0"))?)
+            Ok(mount(
+                Some("tmpfs"),
+                path,
+                Some("tmpfs"),
+                flags,
+                Some("size=0"),
+            )?)
         }
         Ok(_) => bind("/dev/null", path, false),
     }

@@ -79,7 +79,11 @@ impl Process {
     /// Waits until the program ended. Safe to call again and to cancel.
     pub async fn ended(&self) -> ExitStatus {
         let mut exit = self.exit.clone();
-        let status = exit.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
+        let status = exit
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|s| s.clone());
         status.unwrap_or(ExitStatus::Signal(libc::SIGKILL))
     }
 }
@@ -110,7 +114,9 @@ pub struct Sandbox {
 
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sandbox").field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Sandbox")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +137,11 @@ async fn send(socket: &UnixDatagram, message: &[u8], fds: &[&OwnedFd]) -> io::Re
     socket
         .async_io(Interest::WRITABLE, || {
             let control = [ControlMessage::ScmRights(&raw)];
-            let control = if raw.is_empty() { &[][..] } else { &control[..] };
+            let control = if raw.is_empty() {
+                &[][..]
+            } else {
+                &control[..]
+            };
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
             let fd = socket.as_raw_fd();
             sendmsg::<()>(fd, &[IoSlice::new(message)], control, flags, None)?;
@@ -166,7 +176,11 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the helper cannot be executed or the kernel refuses the namespaces.
-    pub async fn spawn(helper: &Helper, name: &str, spec: &SandboxSpec) -> Result<Self, StartError> {
+    pub async fn spawn(
+        helper: &Helper,
+        name: &str,
+        spec: &SandboxSpec,
+    ) -> Result<Self, StartError> {
         let (socket, theirs) = socket_pair()?;
         let arguments: [OsString; 3] = [PAUSE.into(), helper.marker.clone().into(), name.into()];
         let mut child = tokio::process::Command::new(&helper.program)
@@ -192,7 +206,12 @@ impl Sandbox {
         let socket = Arc::new(socket);
         let table = Arc::new(Mutex::new(Table::default()));
         let (gone_tx, gone) = watch::channel(false);
-        tokio::spawn(follow(Arc::clone(&socket), Arc::clone(&table), pid, gone_tx));
+        tokio::spawn(follow(
+            Arc::clone(&socket),
+            Arc::clone(&table),
+            pid,
+            gone_tx,
+        ));
         Ok(Self {
             pid,
             netns,
@@ -306,7 +325,11 @@ impl Sandbox {
     /// # Errors
     /// When the sandbox is gone.
     pub async fn signal(&self, process: &Process, signal: i32, group: bool) -> io::Result<()> {
-        let request = Request::Signal { id: process.id, signal, group };
+        let request = Request::Signal {
+            id: process.id,
+            signal,
+            group,
+        };
         send(&self.socket, &serde_json::to_vec(&request)?, &[]).await
     }
 

@@ -286,7 +286,11 @@ fn start_program(join: Option<Pid>, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd),
         pipe2(OFlag::O_CLOEXEC).map_err(|e| Failure::preparing(&format!("pipe: {e}")))?;
     let pid = match join {
         None => {
-            let flags = if launch.share_pid { 0 } else { libc::CLONE_NEWPID };
+            let flags = if launch.share_pid {
+                0
+            } else {
+                libc::CLONE_NEWPID
+            };
             fork_program(flags, &launch, stdio, status_write)?
         }
         Some(target) => join_program(target, &launch, stdio, status_write)?,

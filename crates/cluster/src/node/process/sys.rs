@@ -156,7 +156,11 @@ pub fn reset_signals() -> io::Result<()> {
 pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer argument and touches no memory.
     let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sets a terminal's size.
@@ -172,7 +176,11 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io:
     };
     // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
     let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Removes a capability (by number) from the bounding set; unknown numbers are ignored.
@@ -181,12 +189,24 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io:
 /// `EPERM` without `CAP_SETPCAP`.
 pub fn drop_bounding(capability: u8) -> io::Result<()> {
     // SAFETY: prctl with integer arguments only.
-    let rc = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    let rc = unsafe {
+        libc::prctl(
+            libc::PR_CAPBSET_DROP,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+            0,
+        )
+    };
     if rc == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 /// Header of capset(2), version 3.
@@ -213,16 +233,27 @@ const CAP_VERSION_3: u32 = 0x2008_0522;
 /// # Errors
 /// `EPERM` when `set` is not within the permitted set.
 pub fn set_capabilities(set: u64) -> io::Result<()> {
-    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
     let half = |bits: u64| {
         let bits = u32::try_from(bits & 0xffff_ffff).unwrap_or(u32::MAX);
-        CapData { effective: bits, permitted: bits, inheritable: 0 }
+        CapData {
+            effective: bits,
+            permitted: bits,
+            inheritable: 0,
+        }
     };
     let data = [half(set), half(set >> 32)];
     // SAFETY: both pointers refer to initialised values of the layout that version 3 asks for
     // (one header, two data structs), which outlive the call; the kernel only reads them.
     let rc = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Marks every descriptor from 3 on close-on-exec.
@@ -232,9 +263,18 @@ pub fn set_capabilities(set: u64) -> io::Result<()> {
 pub fn close_others_on_exec() -> io::Result<()> {
     // SAFETY: only flags of descriptors change; nothing is closed under an owner.
     let rc = unsafe {
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Makes `fd` the standard descriptor `number` (0, 1 or 2), without close-on-exec.
@@ -243,19 +283,28 @@ pub fn close_others_on_exec() -> io::Result<()> {
 /// Those of dup2(2).
 pub fn place_fd(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     if fd.as_raw_fd() == number {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        nix::fcntl::fcntl(
+            fd,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )?;
         return Ok(());
     }
     // SAFETY: dup2 onto a standard descriptor of a forked child that is about to exec; nothing in
     // the child holds an owning handle of descriptors 0 to 2 (std's handles do not own them).
     let rc = unsafe { libc::dup2(fd.as_raw_fd(), number) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, ControlMessage, SockFlag, SockType, sendmsg, socketpair};
+    use nix::sys::socket::{
+        AddressFamily, ControlMessage, SockFlag, SockType, sendmsg, socketpair,
+    };
     use std::io::Read;
     use std::os::fd::AsFd;
 
