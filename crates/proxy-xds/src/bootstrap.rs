@@ -91,7 +91,7 @@ pub fn load(sources: &[Source<'_>], overrides: &Overrides) -> std::result::Resul
     let mut unknown = Vec::new();
     for source in sources {
         let fail = |problem: String| BootstrapError { file: source.name.to_owned(), problem };
-        let value: serde_json::Value = serde_saphyr::from_str(source.text).map_err(|e| fail(e.to_string()))?;
+        let value = yaml(source.text).map_err(&fail)?;
         if !value.is_object() {
             return Err(fail("a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into()));
         }
@@ -108,6 +108,12 @@ pub fn load(sources: &[Source<'_>], overrides: &Overrides) -> std::result::Resul
     let mut loaded = from_message(&message).map_err(fail)?;
     loaded.unknown = unknown;
     Ok(loaded)
+}
+
+/// YAML (JSON is YAML) to a value. Only `true` and `false` are booleans, so that an id `n` stays text.
+pub(crate) fn yaml(text: &str) -> std::result::Result<serde_json::Value, String> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())
 }
 
 fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {

@@ -3,6 +3,7 @@
 pub mod ads;
 pub mod bootstrap;
 pub mod decode;
+mod dump;
 pub mod error;
 pub mod kind;
 pub mod sidecar;

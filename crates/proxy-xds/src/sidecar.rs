@@ -49,6 +49,18 @@ pub struct Sidecar {
     pub proxy_config: Value,
 }
 
+impl Sidecar {
+    /// Loads the built bootstrap like any other.
+    ///
+    /// # Errors
+    /// As [`crate::bootstrap::load`]; the mesh's root certificate is read later, with the clusters.
+    pub fn load(&self) -> Result<crate::bootstrap::Loaded, crate::bootstrap::BootstrapError> {
+        let text = self.bootstrap.to_string();
+        let source = crate::bootstrap::Source { name: "sidecar bootstrap", text: &text };
+        crate::bootstrap::load(&[source], &crate::bootstrap::Overrides::default())
+    }
+}
+
 /// Where injection mounts the mesh's root certificate.
 pub const ROOT_CERT: &str = "/var/run/secrets/istio/root-cert.pem";
 /// Where injection mounts the token for the management server.
@@ -139,7 +151,7 @@ pub fn build(input: &Input<'_>) -> Result<Sidecar, SidecarError> {
 fn proxy_config(text: Option<&str>) -> Result<Value, SidecarError> {
     let Some(text) = text else { return Ok(json!({})) };
     let invalid = |problem: String| SidecarError::Invalid { name: "PROXY_CONFIG".into(), problem };
-    let value: Value = serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    let value = crate::bootstrap::yaml(text).map_err(invalid)?;
     match value {
         Value::Null => Ok(json!({})),
         Value::Object(_) => Ok(value),
@@ -322,7 +334,6 @@ fn local_listener(port: u16, path: &str, cluster: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bootstrap::{Overrides, Source, load};
 
     fn environment(extra: &[(&str, &str)]) -> BTreeMap<String, String> {
         let base = [
@@ -357,8 +368,7 @@ mod tests {
         assert_eq!(built.node_id, "sidecar~10.244.0.7~productpage-v1-abc.default~default.svc.cluster.local");
         assert_eq!(built.token_file.as_deref(), Some(TOKEN));
         assert_eq!((built.concurrency, built.termination_drain_seconds), (Some(2), 7));
-        let text = built.bootstrap.to_string();
-        let loaded = load(&[Source { name: "sidecar", text: &text }], &Overrides::default()).unwrap();
+        let loaded = built.load().unwrap();
         assert_eq!(&*loaded.bootstrap.node.cluster, "productpage.default");
         let md = &loaded.bootstrap.node.metadata;
         let get = |key: &str| md.get(key).and_then(lateen_proxy_core::config::Value::as_str).map(ToOwned::to_owned);

@@ -103,6 +103,9 @@ pub struct World {
     dirty: BTreeSet<Kind>,
     initialized: bool,
     last: Arc<Snapshot>,
+    started_ms: u64,
+    /// Versions of the last accepted state-of-the-world responses.
+    versions: BTreeMap<Kind, Name>,
 }
 
 /// A static resource that is not acceptable.
@@ -139,6 +142,8 @@ impl World {
             dirty: Kind::ALL.into_iter().collect(),
             initialized: false,
             last: Arc::default(),
+            started_ms: now.unix_ms,
+            versions: BTreeMap::new(),
         };
         for (list, kind, items) in [
             ("secrets", Kind::Secret, &fixed.secrets),
@@ -517,6 +522,23 @@ impl World {
         };
         self.last = Arc::new(snapshot);
         Some(self.last.clone())
+    }
+
+    /// When the world was made, Unix milliseconds.
+    #[must_use]
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// Version of the last accepted response of a type.
+    #[must_use]
+    pub fn version(&self, kind: Kind) -> Option<&str> {
+        self.versions.get(&kind).map(|v| &**v)
+    }
+
+    /// Notes the version of an accepted response.
+    pub fn set_version(&mut self, kind: Kind, version: &str) {
+        self.versions.insert(kind, version.into());
     }
 
     /// The last snapshot.

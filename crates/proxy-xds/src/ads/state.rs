@@ -286,6 +286,7 @@ impl State {
         s.nonce = nonce;
         s.answered = true;
         if error.is_none() {
+            world.set_version(kind, &version);
             s.version = version;
         }
         match &error {

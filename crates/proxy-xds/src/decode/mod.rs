@@ -171,3 +171,6 @@ pub(crate) fn type_name(any: &Any) -> Result<String> {
     let any = common::unwrap_typed_struct(any).at("typed_config")?;
     Ok(lateen_xds_proto::type_url::message_name(&any.type_url).to_owned())
 }
+
+#[cfg(test)]
+mod tests;
