@@ -1,7 +1,7 @@
 //! Slow duties of a clock: pods of nodes that are no more, and nodes whose agent stopped renewing
 //! its lease. (Old events are the store's own duty.)
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +14,9 @@ use crate::api::{Api, ApiError, DeleteOptions, Selectors};
 
 /// How often the sweep comes round.
 const ROUND: Duration = Duration::from_secs(10);
+/// Rounds in a row in which a lease must be overdue: after a suspended machine wakes, every lease
+/// is overdue by the clock until its agent comes round.
+const ROUNDS: u32 = 3;
 /// How long a node may leave its lease unrenewed, in seconds.
 const LEASE_GRACE: i64 = 40;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -21,6 +24,7 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Sweeps until `shutdown`.
 pub async fn run(api: Api, shutdown: CancellationToken) {
     let api = api.as_user("system:kube-controller-manager");
+    let mut overdue_rounds = HashMap::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -29,7 +33,7 @@ pub async fn run(api: Api, shutdown: CancellationToken) {
         let now = Timestamp::now();
         for (what, result) in [
             ("pods", lost_pods(&api).await),
-            ("nodes", silent_nodes(&api, now).await),
+            ("nodes", silent_nodes(&api, now, &mut overdue_rounds).await),
         ] {
             if let Err(error) = result {
                 tracing::warn!("sweeping {what}: {error}");
@@ -64,7 +68,11 @@ fn ignore_missing<T>(result: Result<T, ApiError>) -> Result<(), ApiError> {
 }
 
 /// Marks nodes `Ready: Unknown` whose lease is overdue. The agent marks them ready again itself.
-async fn silent_nodes(api: &Api, now: Timestamp) -> Result<(), ApiError> {
+async fn silent_nodes(
+    api: &Api,
+    now: Timestamp,
+    overdue_rounds: &mut HashMap<String, u32>,
+) -> Result<(), ApiError> {
     let (nodes, _) = api.list(&NODES, None, &Selectors::all()).await?;
     for node in &nodes {
         let unknown =
@@ -78,7 +86,13 @@ async fn silent_nodes(api: &Api, now: Timestamp) -> Result<(), ApiError> {
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
-        if overdue(&lease, now) {
+        if !overdue(&lease, now) {
+            overdue_rounds.remove(name(node));
+            continue;
+        }
+        let rounds = overdue_rounds.entry(name(node).to_owned()).or_insert(0);
+        *rounds += 1;
+        if *rounds >= ROUNDS {
             let patch = json!({"status": {"conditions": unknown_conditions(node, now)}});
             let done = api
                 .merge_patch(&NODES, None, name(node), &patch, Some("status"))

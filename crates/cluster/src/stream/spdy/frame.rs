@@ -329,4 +329,34 @@ pub(super) mod tests {
         );
         assert!(matches!(next(), Some(Frame::Data { fin: true, data, .. }) if data.len() == 1));
     }
+
+    #[test]
+    fn any_bytes_are_survived() {
+        let mut seed = 1u32;
+        let mut random = move || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) as u8
+        };
+        let mut valid = syn(&mut BlockWriter::default(), 1, &[("streamtype", "error")]);
+        Encoder::default().data(1, b"hello", true, &mut valid);
+        for round in 0..5000 {
+            // Half of the rounds are noise, half are a valid stream with a few bytes changed.
+            let mut bytes = if round % 2 == 0 {
+                BytesMut::from_iter((0..64).map(|_| random()))
+            } else {
+                let mut bytes = valid.clone();
+                for _ in 0..3 {
+                    let at = usize::from(random()) % bytes.len();
+                    bytes[at] = random();
+                }
+                bytes
+            };
+            let mut decoder = Decoder::default();
+            let mut frames = 0;
+            while let Ok(Some(_)) = decoder.decode(&mut bytes) {
+                frames += 1;
+            }
+            assert!(frames <= 64, "every frame takes at least its head");
+        }
+    }
 }
