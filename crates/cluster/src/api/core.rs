@@ -77,7 +77,6 @@ pub(crate) struct Settings {
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) dns_ip: Option<std::net::IpAddr>,
     pub(crate) advertise: SocketAddr,
-    pub(crate) ca_pem: String,
     pub(crate) version: String,
 }
 

@@ -255,7 +255,6 @@ impl ApiServer {
             node_ports: options.node_ports.clone(),
             dns_ip: options.dns_ip,
             advertise,
-            ca_pem: options.pki.ca_cert_pem.clone(),
             version: options.version.clone(),
         };
         let core = Arc::new(Core::new(store, settings, signer));

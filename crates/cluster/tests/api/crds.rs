@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{cluster, kubectls};
+use super::support::{ADMIN_TOKEN, cluster, kubectls};
 
 const CRD: &str = r#"
 apiVersion: apiextensions.k8s.io/v1
@@ -155,7 +155,7 @@ async fn kubectl_lives_with_custom_resources() {
                 "",
             )
             .await;
-        assert!(e.contains("UnsupportedMediaType"), "{e}");
+        assert!(e.contains("strategic-merge-patch+json is not supported"), "{e}");
         c.ok(k, ns, &["scale", "route/r", "--replicas=3"], "").await;
         assert!(
             c.ok(k, ns, &["explain", "route.spec"], "")

@@ -44,13 +44,27 @@ pub async fn cluster() -> Cluster {
     Cluster { server, api, dir }
 }
 
-/// The kubectl programs to test with: those of `LATEEN_KUBECTLS` (separated by `:`), else the
-/// one in the path.
+/// The kubectl programs to test with: the one in the path, and the newest one where
+/// `LATEEN_KUBECTL_NEWEST` names it. None, loudly, where there is none.
 pub fn kubectls() -> Vec<String> {
-    match std::env::var("LATEEN_KUBECTLS") {
-        Ok(list) if !list.is_empty() => list.split(':').map(str::to_owned).collect(),
-        _ => vec!["kubectl".to_owned()],
+    let mut all = Vec::new();
+    let found = Command::new("kubectl")
+        .args(["version", "--client"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if found.is_ok_and(|s| s.success()) {
+        all.push("kubectl".to_owned());
     }
+    all.extend(
+        std::env::var("LATEEN_KUBECTL_NEWEST")
+            .ok()
+            .filter(|k| !k.is_empty()),
+    );
+    if all.is_empty() {
+        eprintln!("SKIPPED: kubectl is not installed; these tests check nothing without it");
+    }
+    all
 }
 
 impl Cluster {

@@ -187,7 +187,7 @@ async fn an_injected_container_is_defaulted_and_gets_the_token() {
         .await;
     assert_eq!(code, 201);
     assert_eq!(headers["warning"], "299 - \"mind this\"");
-    let calls = h.calls.lock().expect("lock");
+    let calls = h.calls.lock().expect("lock").clone();
     let first = &calls[0]["request"];
     assert_eq!(calls.len(), 2);
     assert_eq!(
@@ -200,7 +200,6 @@ async fn an_injected_container_is_defaulted_and_gets_the_token() {
     );
     assert_eq!(first["userInfo"]["groups"][0], "system:masters");
     assert_eq!(calls[1]["request"]["dryRun"], true);
-    drop(calls);
     c.server.shutdown().await;
 }
 

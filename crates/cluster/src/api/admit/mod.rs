@@ -24,8 +24,6 @@ pub enum Operation {
     Update,
     /// A removed object.
     Delete,
-    /// A connection to a subresource such as `pods/exec`.
-    Connect,
 }
 
 impl Operation {
@@ -36,7 +34,6 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
         }
     }
 }

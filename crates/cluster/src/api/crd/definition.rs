@@ -133,7 +133,7 @@ pub fn kind_of(crd: &Value) -> Option<Kind> {
             versions.push(served_version(&group, &text(&names["kind"]), v));
         }
     }
-    versions.sort_by(|a, b| version_order(&b.name).cmp(&version_order(&a.name)));
+    versions.sort_by_key(|v| Reverse(version_order(&v.name)));
     if versions.is_empty() {
         return None;
     }
@@ -328,7 +328,7 @@ fn condition(crd: &Value, kind: &str, reason: &str, message: &str) -> Value {
         .into_iter()
         .flatten()
         .find(|c| c["type"] == kind && c["status"] == "True")
-        .map_or_else(|| meta::now_text(), |c| text(&c["lastTransitionTime"]));
+        .map_or_else(meta::now_text, |c| text(&c["lastTransitionTime"]));
     json!({"type": kind, "status": "True", "lastTransitionTime": since,
         "reason": reason, "message": message})
 }
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn versions_sort_by_maturity() {
         let mut v = vec!["v1alpha3", "v1", "v2beta1", "v1beta1", "foo", "v2"];
-        v.sort_by(|a, b| version_order(b).cmp(&version_order(a)));
+        v.sort_by_key(|v| Reverse(version_order(v)));
         assert_eq!(v, ["v2", "v1", "v2beta1", "v1beta1", "v1alpha3", "foo"]);
     }
 }

@@ -341,8 +341,10 @@ fn number(schema: &Value, value: &Value, n: f64, path: &str, out: &mut Vec<Cause
     }
 }
 
+/// Patterns with their compiled form; `None` for one that is not understood.
+type Patterns = Vec<(String, Option<Regex>)>;
 /// Compiled patterns, most recent last; schemas have few different ones.
-static PATTERNS: LazyLock<Mutex<Vec<(String, Option<Regex>)>>> = LazyLock::new(Mutex::default);
+static PATTERNS: LazyLock<Mutex<Patterns>> = LazyLock::new(Mutex::default);
 const PATTERNS_KEPT: usize = 256;
 
 fn pattern_matches(pattern: &str, text: &str) -> bool {

@@ -78,8 +78,11 @@ fn subresources(kind: &Kind) -> Vec<Sub> {
     out
 }
 
+/// Plural, kind, "is namespaced".
+type ReviewRow = (&'static str, &'static str, bool);
+
 /// Review kinds: nothing is stored, so they are no rows of the kind table.
-const REVIEWS: &[(&str, &[(&str, &str, bool)])] = &[
+const REVIEWS: &[(&str, &[ReviewRow])] = &[
     (
         "authentication.k8s.io",
         &[

@@ -125,7 +125,7 @@ impl Registry {
                 }
             }
         }
-        out.sort_by(|a, b| crd::version_order(b).cmp(&crd::version_order(a)));
+        out.sort_by_key(|v| std::cmp::Reverse(crd::version_order(v)));
         out
     }
 

@@ -348,7 +348,8 @@ pub fn remove(value: &mut Value, set: &Set) {
 
 fn remove_item(items: &mut Vec<Value>, element: &str, below: &Set) {
     if let Some(v) = element.strip_prefix("v:") {
-        items.retain(|i| i.to_string() != v);
+        let gone: Value = serde_json::from_str(v).unwrap_or_default();
+        items.retain(|i| *i != gone);
         return;
     }
     let Some(keys) = element

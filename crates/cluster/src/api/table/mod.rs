@@ -48,10 +48,15 @@ fn columns(names: &[&str]) -> Vec<Column> {
     names.iter().map(|n| column(n)).collect()
 }
 
+/// Makes the cells of a row.
+type Cells = Box<dyn Fn(&Value) -> Vec<Value>>;
+/// Column names and a plain function for the cells.
+type Row = (&'static [&'static str], fn(&Value) -> Vec<Value>);
+
 /// How the rows of a kind are made.
 struct Printer {
     columns: Vec<Column>,
-    cells: Box<dyn Fn(&Value) -> Vec<Value>>,
+    cells: Cells,
 }
 
 fn printer(target: &Target) -> Printer {
@@ -59,44 +64,41 @@ fn printer(target: &Target) -> Printer {
     if kind.custom {
         return custom::printer(target);
     }
-    let (names, cells): (&[&str], fn(&Value) -> Vec<Value>) =
-        match (kind.store.group.as_ref(), kind.store.plural.as_ref()) {
-            ("", "pods") => (pods::COLUMNS, pods::cells),
-            ("", "services") => (cells::SERVICE, cells::service),
-            ("", "nodes") => (cells::NODE, cells::node),
-            ("", "namespaces") => (cells::NAMESPACE, cells::namespace),
-            ("", "serviceaccounts") => (cells::SERVICE_ACCOUNT, cells::service_account),
-            ("", "configmaps") => (cells::CONFIG_MAP, cells::config_map),
-            ("", "secrets") => (cells::SECRET, cells::secret),
-            ("", "events") => (cells::EVENT, cells::event),
-            ("", "endpoints") => (cells::ENDPOINTS, cells::endpoints),
-            ("", "persistentvolumes") => (cells::VOLUME, cells::volume),
-            ("", "persistentvolumeclaims") => (cells::CLAIM, cells::claim),
-            ("", "replicationcontrollers") => (workloads::REPLICA_SET, workloads::replica_set),
-            ("apps", "deployments") => (workloads::DEPLOYMENT, workloads::deployment),
-            ("apps", "replicasets") => (workloads::REPLICA_SET, workloads::replica_set),
-            ("apps", "statefulsets") => (workloads::STATEFUL_SET, workloads::stateful_set),
-            ("apps", "daemonsets") => (workloads::DAEMON_SET, workloads::daemon_set),
-            ("apps", "controllerrevisions") => (workloads::REVISION, workloads::revision),
-            ("batch", "jobs") => (workloads::JOB, workloads::job),
-            ("batch", "cronjobs") => (workloads::CRON_JOB, workloads::cron_job),
-            ("autoscaling", _) => (workloads::AUTOSCALER, workloads::autoscaler),
-            ("policy", "poddisruptionbudgets") => (workloads::BUDGET, workloads::budget),
-            ("discovery.k8s.io", "endpointslices") => (cells::SLICE, cells::slice),
-            ("networking.k8s.io", "ingresses") => (cells::INGRESS, cells::ingress),
-            ("networking.k8s.io", "ingressclasses") => (cells::INGRESS_CLASS, cells::ingress_class),
-            ("networking.k8s.io", "networkpolicies") => (cells::POLICY, cells::policy),
-            ("coordination.k8s.io", "leases") => (cells::LEASE, cells::lease),
-            ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
-                (cells::BINDING, cells::binding)
-            }
-            ("admissionregistration.k8s.io", _) => (cells::WEBHOOKS, cells::webhooks),
-            ("storage.k8s.io", "storageclasses") => (cells::STORAGE_CLASS, cells::storage_class),
-            ("scheduling.k8s.io", "priorityclasses") => {
-                (cells::PRIORITY_CLASS, cells::priority_class)
-            }
-            _ => (cells::PLAIN, cells::plain),
-        };
+    let (names, cells): Row = match (kind.store.group.as_ref(), kind.store.plural.as_ref()) {
+        ("", "pods") => (pods::COLUMNS, pods::cells),
+        ("", "services") => (cells::SERVICE, cells::service),
+        ("", "nodes") => (cells::NODE, cells::node),
+        ("", "namespaces") => (cells::NAMESPACE, cells::namespace),
+        ("", "serviceaccounts") => (cells::SERVICE_ACCOUNT, cells::service_account),
+        ("", "configmaps") => (cells::CONFIG_MAP, cells::config_map),
+        ("", "secrets") => (cells::SECRET, cells::secret),
+        ("", "events") => (cells::EVENT, cells::event),
+        ("", "endpoints") => (cells::ENDPOINTS, cells::endpoints),
+        ("", "persistentvolumes") => (cells::VOLUME, cells::volume),
+        ("", "persistentvolumeclaims") => (cells::CLAIM, cells::claim),
+        ("", "replicationcontrollers") => (workloads::REPLICA_SET, workloads::replica_set),
+        ("apps", "deployments") => (workloads::DEPLOYMENT, workloads::deployment),
+        ("apps", "replicasets") => (workloads::REPLICA_SET, workloads::replica_set),
+        ("apps", "statefulsets") => (workloads::STATEFUL_SET, workloads::stateful_set),
+        ("apps", "daemonsets") => (workloads::DAEMON_SET, workloads::daemon_set),
+        ("apps", "controllerrevisions") => (workloads::REVISION, workloads::revision),
+        ("batch", "jobs") => (workloads::JOB, workloads::job),
+        ("batch", "cronjobs") => (workloads::CRON_JOB, workloads::cron_job),
+        ("autoscaling", _) => (workloads::AUTOSCALER, workloads::autoscaler),
+        ("policy", "poddisruptionbudgets") => (workloads::BUDGET, workloads::budget),
+        ("discovery.k8s.io", "endpointslices") => (cells::SLICE, cells::slice),
+        ("networking.k8s.io", "ingresses") => (cells::INGRESS, cells::ingress),
+        ("networking.k8s.io", "ingressclasses") => (cells::INGRESS_CLASS, cells::ingress_class),
+        ("networking.k8s.io", "networkpolicies") => (cells::POLICY, cells::policy),
+        ("coordination.k8s.io", "leases") => (cells::LEASE, cells::lease),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            (cells::BINDING, cells::binding)
+        }
+        ("admissionregistration.k8s.io", _) => (cells::WEBHOOKS, cells::webhooks),
+        ("storage.k8s.io", "storageclasses") => (cells::STORAGE_CLASS, cells::storage_class),
+        ("scheduling.k8s.io", "priorityclasses") => (cells::PRIORITY_CLASS, cells::priority_class),
+        _ => (cells::PLAIN, cells::plain),
+    };
     Printer {
         columns: columns(names),
         cells: Box::new(cells),
