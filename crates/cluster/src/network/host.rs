@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::cidr::{self, Ranges};
+use super::firewall;
 use super::link::{LinkError, Links};
 use super::nft::{self, NftError};
 use super::ruleset::{self, Layout};
@@ -70,6 +71,9 @@ struct Record {
     instance: String,
     /// Forwarding was off before.
     forwarding_was_off: bool,
+    /// Rules were put into the host's own firewall.
+    #[serde(default)]
+    firewall_opened: bool,
 }
 
 /// A node's place in the network.
@@ -155,6 +159,12 @@ impl HostNetwork {
             .await?;
         configure_kernel(&options.instance)?;
         nft::apply(&ruleset::render(&layout, &View::default())).await?;
+        if firewall::open(&options.instance)
+            .await
+            .map_err(io_at("iptables"))?
+        {
+            note_firewall(options)?;
+        }
         Ok(Self {
             ranges,
             address,
@@ -182,9 +192,27 @@ fn write_record(options: &NetworkOptions) -> Result<(), NetworkError> {
     let record = Record {
         instance: options.instance.clone(),
         forwarding_was_off: forwarding.trim() == "0",
+        firewall_opened: false,
     };
-    let text = serde_json::to_vec_pretty(&record).map_err(|e| io_at(&path)(e.into()))?;
-    std::fs::write(&path, text).map_err(io_at(&path))
+    save_record(&path, &record)
+}
+
+fn save_record(path: &Path, record: &Record) -> Result<(), NetworkError> {
+    let text = serde_json::to_vec_pretty(record).map_err(|e| io_at(path)(e.into()))?;
+    std::fs::write(path, text).map_err(io_at(path))
+}
+
+fn note_firewall(options: &NetworkOptions) -> Result<(), NetworkError> {
+    match read_record(&options.state_dir) {
+        Some(record) => save_record(
+            &options.state_dir.join(RECORD),
+            &Record {
+                firewall_opened: true,
+                ..record
+            },
+        ),
+        None => Ok(()),
+    }
 }
 
 fn read_record(state_dir: &Path) -> Option<Record> {
@@ -227,6 +255,11 @@ pub async fn clean_up(state_dir: &Path) -> Result<(), NetworkError> {
         links.remove(&record.instance).await?;
     }
     nft::remove_table(&record.instance).await?;
+    if record.firewall_opened {
+        firewall::close(&record.instance)
+            .await
+            .map_err(io_at("iptables"))?;
+    }
     if record.forwarding_was_off {
         std::fs::write(FORWARDING, "0").map_err(io_at(FORWARDING))?;
     }

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod cidr;
 pub mod dns;
+pub mod firewall;
 pub mod host;
 pub mod link;
 pub mod netns;

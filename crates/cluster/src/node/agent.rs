@@ -205,6 +205,24 @@ impl Agent {
         self.options.state_dir.join("pods").join(uid)
     }
 
+    /// Removes what earlier runs kept of pods that no longer exist: volumes and logs.
+    pub fn forget_all_but(&self, uids: &[&str]) {
+        for (folder, separator) in [("pods", None), ("logs", Some('_'))] {
+            let entries = std::fs::read_dir(self.options.state_dir.join(folder));
+            for entry in entries.into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let uid =
+                    separator.map_or(name.as_str(), |c| name.rsplit(c).next().unwrap_or(&name));
+                if uids.contains(&uid) {
+                    continue;
+                }
+                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%error, path = %entry.path().display(), "an old pod's files were left behind");
+                }
+            }
+        }
+    }
+
     /// Makes a pod visible to streaming requests; the newest of a name wins.
     pub fn publish(&self, namespace: &str, name: &str, entry: &Arc<PodEntry>) {
         locked(&self.pods).insert((namespace.to_owned(), name.to_owned()), Arc::clone(entry));

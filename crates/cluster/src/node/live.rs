@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -46,6 +46,8 @@ pub struct Live {
     pub template: Launch,
     /// Container id.
     pub id: String,
+    /// When it was started.
+    pub started: Instant,
     attached: AtomicBool,
 }
 
@@ -165,6 +167,7 @@ impl Live {
             stdin_once,
             template,
             id,
+            started: Instant::now(),
             attached: AtomicBool::new(false),
         });
         let end = tokio::spawn(async move {

@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -63,6 +64,8 @@ pub struct Log {
     path: PathBuf,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
+    /// Somebody has asked for the log; who attaches later knows the past.
+    shown: AtomicBool,
     live: broadcast::Sender<(Source, Bytes)>,
 }
 
@@ -86,6 +89,7 @@ impl Log {
                 replay_length: 0,
             }),
             progress: watch::Sender::new(Progress::default()),
+            shown: AtomicBool::new(false),
             live: broadcast::Sender::new(ATTACH_BACKLOG),
         })
     }
@@ -151,13 +155,18 @@ impl Log {
         self.progress.send_modify(|p| p.closed = true);
     }
 
-    /// Output from now on; with `replay`, first what was written since the start (bounded).
+    /// Notes that a client reads the log.
+    pub fn mark_shown(&self) {
+        self.shown.store(true, Ordering::Relaxed);
+    }
+
+    /// Output from now on; with `replay` (and unless the log was read already), first what was written since the start (bounded).
     pub fn attach(
         &self,
         replay: bool,
     ) -> (Vec<(Source, Bytes)>, broadcast::Receiver<(Source, Bytes)>) {
         let inner = self.lock();
-        let past = if replay {
+        let past = if replay && !self.shown.load(Ordering::Relaxed) {
             inner.replay.clone()
         } else {
             Vec::new()
@@ -461,5 +470,7 @@ mod tests {
             (Source::Stderr, Bytes::from_static(b"b"))
         );
         assert!(log.attach(false).0.is_empty());
+        log.mark_shown();
+        assert!(log.attach(true).0.is_empty());
     }
 }

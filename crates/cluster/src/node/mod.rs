@@ -200,6 +200,9 @@ async fn follow(
             let _ = worker.send(Notice::Gone);
         }
     }
+    if workers.is_empty() {
+        agent.forget_all_but(&present);
+    }
     for event in &initial {
         dispatch(agent, workers, tasks, event);
     }

@@ -200,6 +200,16 @@ pub async fn register(agent: &Agent) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether the API still takes the node for ready: a pause of this process may have changed that.
+async fn is_ready(api: &Api, node: &str) -> bool {
+    let Ok(object) = api.get(&NODES, None, node).await else {
+        return false;
+    };
+    let conditions = object["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
 /// Renews leases and statuses until dropped.
 pub async fn keep_alive(agent: Arc<Agent>) {
     let machine = read_machine();
@@ -210,7 +220,8 @@ pub async fn keep_alive(agent: Arc<Agent>) {
         round = round.wrapping_add(1);
         for spec in &agent.nodes {
             let lease = renew_lease(&agent.api, &spec.name).await;
-            let status = if round.is_multiple_of(HEARTBEAT) {
+            let due = round.is_multiple_of(HEARTBEAT) || !is_ready(&agent.api, &spec.name).await;
+            let status = if due {
                 write_node(&agent, spec, &machine, &since).await
             } else {
                 Ok(())

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::plan::{RestartPolicy, Role};
+use super::plan::Role;
 
 /// How one instance of a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +91,6 @@ pub struct PodFacts {
     pub reason: Option<(String, String)>,
     /// Main containers have been started once: init containers are behind.
     pub initialized: bool,
-    /// The pod's restart policy.
-    pub policy: RestartPolicy,
 }
 
 fn time(at: Timestamp) -> Time {
@@ -398,7 +396,6 @@ mod tests {
             finished: None,
             reason: None,
             initialized: false,
-            policy: RestartPolicy::Always,
         }
     }
 

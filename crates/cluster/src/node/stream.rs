@@ -264,6 +264,9 @@ impl NodeRuntime for Runtime {
         };
         let path = super::start::log_path(&entry, container, instance);
         let live_log = state.log.filter(|log| log.path() == path);
+        if let Some(log) = &live_log {
+            log.mark_shown();
+        }
         let since = options.since_time.or_else(|| {
             let seconds = i64::try_from(options.since_seconds?).ok()?;
             Timestamp::now()

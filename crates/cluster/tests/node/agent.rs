@@ -174,6 +174,17 @@ async fn services_and_names() {
         .exec("client", "c", &fetch(&format!("http://{own}:81/")))
         .await;
     assert_eq!(text, "client\n");
+    // An address of the machine given as external address (row B12).
+    let ip = cluster.bed.network.nodes[0].address.to_string();
+    let external =
+        json!({"externalIPs": [ip], "ports": [{"name": "http", "port": 8099, "targetPort": 8080}]});
+    cluster.service("outer", external, &[&s1]).await;
+    let url = format!("http://{ip}:8099/");
+    let output = tokio::process::Command::new("curl")
+        .args(["-sS", "-m", "3", &url])
+        .output()
+        .await;
+    assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout), "s1\n");
     // No endpoints: refused at once.
     let none = cluster
         .service(
@@ -192,7 +203,10 @@ async fn services_and_names() {
             ),
         )
         .await;
-    assert!(code == 7 && text.contains("Failed to connect"), "{code} {text}");
+    assert!(
+        code == 7 && text.contains("Failed to connect"),
+        "{code} {text}"
+    );
     cluster.close().await;
 }
 

@@ -22,6 +22,7 @@ fn main() {
     if first.as_deref() == Some(lateen_cluster::node::process::entry::PAUSE) {
         lateen_cluster::node::process::entry::pause();
     }
+    let hold = first.as_deref() == Some("hold");
     if first.as_deref() == Some("serve") {
         serve(&arguments.next().unwrap());
     }
@@ -40,6 +41,9 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
+    if hold {
+        runtime.block_on(process::hold(filter[1].parse().unwrap()));
+    }
     let mut failed = Vec::new();
     for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
         let started = std::time::Instant::now();

@@ -19,6 +19,7 @@ pub const TESTS: &[crate::Test] = &[
         exec_joins_the_container().boxed()
     }),
     ("process_terminal", || terminal().boxed()),
+    ("process_agent_killed", || agent_killed().boxed()),
     ("process_network", || network().boxed()),
 ];
 
@@ -281,6 +282,54 @@ async fn terminal() {
     assert_eq!(process.ended().await, ExitStatus::Code(0));
     sandbox.destroy().await;
     bed.close().await;
+}
+
+/// Holds a network with one running pod until it is killed; run as a program of its own.
+pub async fn hold(number: u8) {
+    let bed = Bed::open(number).await;
+    let root = mountpoint(&bed);
+    let sandbox = Sandbox::spawn(&bed.helper(), "default/held", &spec())
+        .await
+        .unwrap();
+    let _main = start(&sandbox, &launch(&root, &["sleep", "1000"])).await;
+    println!("{} {}", sandbox.pid(), bed.state.path().display());
+    std::future::pending::<()>().await;
+}
+
+/// An agent that dies leaves no process; the record finds the rest.
+async fn agent_killed() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut holder = tokio::process::Command::new(crate::bed::program())
+        .args(["hold", "13"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(holder.stdout.take().unwrap());
+    out.read_line(&mut line).await.unwrap();
+    let (pid, state) = line.trim().split_once(' ').unwrap();
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("__pause"))
+    };
+    assert!(alive());
+    holder.kill().await.unwrap();
+    for _ in 0..100 {
+        if !alive() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(!alive());
+    let links = lateen_cluster::network::link::Links::open().unwrap();
+    assert!(links.index("lttest13").await.unwrap().is_some());
+    for _ in 0..2 {
+        let state = std::path::Path::new(state);
+        lateen_cluster::network::host::clean_up(state)
+            .await
+            .unwrap();
+    }
+    assert_eq!(links.index("lttest13").await.unwrap(), None);
+    std::fs::remove_dir_all(state).unwrap();
 }
 
 async fn network() {

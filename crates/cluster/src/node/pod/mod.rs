@@ -671,7 +671,6 @@ impl Worker {
             },
             reason: self.reason.clone(),
             initialized: mains_begun,
-            policy: self.policy(),
         }
     }
 

@@ -82,7 +82,8 @@ async fn repeat(
     let mut streak = Streak::default();
     let mut told = None;
     let mut passed = false;
-    sleep(timing.initial_delay).await;
+    // Counted from the container's start, whatever the startup probe took of it.
+    sleep(timing.initial_delay.saturating_sub(live.started.elapsed())).await;
     loop {
         let outcome = timeout(
             timing.timeout,

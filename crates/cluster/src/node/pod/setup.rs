@@ -16,8 +16,10 @@ use crate::node::volume::{VolumeContext, Volumes};
 
 /// Kernel settings of every pod: no privileged ports, ping for all, no redirects (the bridge is
 /// the only way anyhow), no IPv6 but on the loopback (the cluster has no IPv6 addresses, and a
-/// hairpin port would show an interface its own neighbour queries).
-const SYSCTLS: [(&str, &str); 5] = [
+/// hairpin port would show an interface its own neighbour queries), and news to neighbours when an
+/// address has a new owner.
+const SYSCTLS: [(&str, &str); 6] = [
+    ("net/ipv4/conf/default/arp_notify", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
