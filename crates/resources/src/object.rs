@@ -112,6 +112,54 @@ pub enum Body {
     Opaque(Value),
 }
 
+impl Body {
+    /// The content as JSON: the `spec` of Istio kinds, what follows `metadata`
+    /// of core ones. Unset fields are left out.
+    pub fn to_json(&self) -> Value {
+        let json = match self {
+            Body::Namespace => Ok(Value::Null),
+            Body::Node(b) => serde_json::to_value(b),
+            Body::Pod(b) => serde_json::to_value(b),
+            Body::Service(b) => serde_json::to_value(b),
+            Body::Endpoints(b) => serde_json::to_value(b),
+            Body::EndpointSlice(b) => serde_json::to_value(b),
+            Body::ConfigMap(b) => serde_json::to_value(b),
+            Body::Secret(b) => serde_json::to_value(b),
+            Body::Ingress(b) => serde_json::to_value(b),
+            Body::Controller(b) => serde_json::to_value(b),
+            Body::Gateway(b) => serde_json::to_value(b),
+            Body::VirtualService(b) => serde_json::to_value(b),
+            Body::DestinationRule(b) => serde_json::to_value(b),
+            Body::ServiceEntry(b) => serde_json::to_value(b),
+            Body::WorkloadEntry(b) => serde_json::to_value(b),
+            Body::Sidecar(b) => serde_json::to_value(b),
+            Body::Opaque(v) => Ok(v.clone()),
+        };
+        // Maps of text keys only: there is nothing that JSON could refuse.
+        let mut json = json.unwrap_or_default();
+        without_unset(&mut json);
+        json
+    }
+}
+
+/// Drops nulls, empty texts and empty lists; empty objects may mean something
+/// (`headers: {x: {}}` asks for presence).
+fn without_unset(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.values_mut().for_each(without_unset);
+            map.retain(|_, v| match v {
+                Value::Null => false,
+                Value::String(s) => !s.is_empty(),
+                Value::Array(a) => !a.is_empty(),
+                _ => true,
+            });
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_unset),
+        _ => {}
+    }
+}
+
 impl Object {
     /// Kind, namespace and name.
     pub fn reference(&self) -> ObjectRef {

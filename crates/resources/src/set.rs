@@ -43,59 +43,62 @@ impl From<&Object> for ObjectKey {
     }
 }
 
-/// Objects by kind, namespace and name.
+/// Objects of one kind in one namespace.
+type InNamespace = BTreeMap<Arc<str>, Arc<Object>>;
+/// Objects of one kind.
+type OfKind = BTreeMap<Arc<str>, Arc<InNamespace>>;
+
+/// Objects by kind, namespace and name. A clone shares everything; a change
+/// copies only the names of the namespace it happens in.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectSet {
-    kinds: HashMap<Kind, BTreeMap<Name, Arc<Object>>>,
+    kinds: HashMap<Kind, Arc<OfKind>>,
 }
 
 impl ObjectSet {
     /// Adds or replaces; true when something changed (status-only updates and
     /// resource versions of equal objects do not count).
     pub fn insert(&mut self, object: Arc<Object>) -> bool {
-        let key = (object.meta.namespace.clone(), object.meta.name.clone());
-        let of = self.kinds.entry(object.kind).or_default();
-        if let Some(old) = of.get(&key)
-            && same(old, &object)
+        let (ns, name) = (&*object.meta.namespace, &*object.meta.name);
+        if self
+            .get(object.kind, ns, name)
+            .is_some_and(|old| same(old, &object))
         {
             return false;
         }
-        of.insert(key, object);
+        let of = Arc::make_mut(self.kinds.entry(object.kind).or_default());
+        let here = Arc::make_mut(of.entry(ns.into()).or_default());
+        here.insert(name.into(), object);
         true
     }
 
     /// Removes; the old object, if there was one.
     pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.kinds
-            .get_mut(&kind)?
-            .remove(&(namespace.to_owned(), name.to_owned()))
+        self.get(kind, namespace, name)?;
+        let of = Arc::make_mut(self.kinds.get_mut(&kind)?);
+        let here = Arc::make_mut(of.get_mut(namespace)?);
+        let old = here.remove(name);
+        if here.is_empty() {
+            of.remove(namespace);
+        }
+        old
     }
 
     /// One object.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Object>> {
-        self.kinds
-            .get(&kind)?
-            .get(&(namespace.to_owned(), name.to_owned()))
+        self.kinds.get(&kind)?.get(namespace)?.get(name)
     }
 
     /// All objects of a kind, by namespace and name.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
-        self.kinds.get(&kind).into_iter().flat_map(BTreeMap::values)
+        let of = self.kinds.get(&kind).into_iter();
+        of.flat_map(|of| of.values()).flat_map(|here| here.values())
     }
 
     /// All objects of a kind in a namespace, by name.
-    pub fn in_namespace<'s>(
-        &'s self,
-        kind: Kind,
-        namespace: &str,
-    ) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
-        let from = (namespace.to_owned(), String::new());
-        let of = self.kinds.get(&kind);
-        of.into_iter()
-            .flat_map(move |of| of.range(from.clone()..))
-            .scan(namespace.to_owned(), |ns, ((n, _), o)| {
-                (n == ns).then_some(o)
-            })
+    pub fn in_namespace(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let here = self.kinds.get(&kind).and_then(|of| of.get(namespace));
+        here.into_iter().flat_map(|here| here.values())
     }
 
     /// All objects, kind by kind in the order of the kind table.
@@ -105,7 +108,11 @@ impl ObjectSet {
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.kinds.values().map(BTreeMap::len).sum()
+        self.kinds
+            .values()
+            .flat_map(|of| of.values())
+            .map(|here| here.len())
+            .sum()
     }
 
     /// True when there are none.
@@ -115,24 +122,32 @@ impl ObjectSet {
 
     /// Replaces all objects of a kind; the names of those that came, changed or went.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Arc<Object>>) -> Vec<Name> {
-        let old = self.kinds.remove(&kind).unwrap_or_default();
-        let mut new = BTreeMap::new();
-        for o in objects {
-            new.insert((o.meta.namespace.clone(), o.meta.name.clone()), o);
-        }
-        let mut changed: Vec<Name> = old
-            .keys()
-            .filter(|k| !new.contains_key(*k))
-            .cloned()
-            .collect();
-        for (key, value) in &mut new {
-            match old.get(key) {
+        let old = Self {
+            kinds: self
+                .kinds
+                .remove(&kind)
+                .map(|of| (kind, of))
+                .into_iter()
+                .collect(),
+        };
+        let mut changed = Vec::new();
+        for object in objects {
+            let name = (object.meta.namespace.clone(), object.meta.name.clone());
+            match old.get(kind, &name.0, &name.1) {
                 // Keep the shared value, so that readers see that it is the same.
-                Some(o) if same(o, value) => *value = o.clone(),
-                _ => changed.push(key.clone()),
+                Some(o) if same(o, &object) => {
+                    self.insert(o.clone());
+                }
+                _ => {
+                    self.insert(object);
+                    changed.push(name);
+                }
             }
         }
-        self.kinds.insert(kind, new);
+        let gone = old
+            .of(kind)
+            .map(|o| (o.meta.namespace.clone(), o.meta.name.clone()));
+        changed.extend(gone.filter(|(ns, name)| self.get(kind, ns, name).is_none()));
         changed
     }
 }
@@ -156,4 +171,43 @@ fn same(a: &Object, b: &Object) -> bool {
         && a.meta.deletion_timestamp == b.meta.deletion_timestamp
         && a.meta.uid == b.meta.uid
         && a.meta.owner_references == b.meta.owner_references
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, port: u16) -> Arc<Object> {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{ports: [{{port: {port}}}]}}}}"
+        );
+        Arc::new(crate::read_yaml(&text, "t", "n").objects.remove(0))
+    }
+
+    #[test]
+    fn equal_objects_are_no_change_and_keep_their_place() {
+        let mut set = ObjectSet::default();
+        assert!(set.insert(service("a", 80)));
+        assert!(!set.insert(service("a", 80)));
+        let before = set.clone();
+        assert!(set.insert(service("a", 81)));
+        assert!(set.insert(service("b", 80)));
+        assert_eq!((before.len(), set.len()), (1, 2));
+
+        let kept = set.get(Kind::Service, "n", "b").unwrap().clone();
+        let mut changed = set.replace(Kind::Service, vec![service("b", 80), service("c", 80)]);
+        changed.sort();
+        assert_eq!(
+            changed,
+            [("n".into(), "a".into()), ("n".into(), "c".into())]
+        );
+        assert!(Arc::ptr_eq(
+            &kept,
+            set.get(Kind::Service, "n", "b").unwrap()
+        ));
+        assert_eq!(set.in_namespace(Kind::Service, "n").count(), 2);
+        assert!(set.remove(Kind::Service, "n", "b").is_some());
+        assert!(set.remove(Kind::Service, "n", "b").is_none());
+        assert_eq!(set.of(Kind::Service).count(), 1);
+    }
 }
