@@ -4,6 +4,8 @@ mod dump;
 mod endpoints;
 mod pages;
 
+pub use dump::config_dump;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -82,7 +84,7 @@ pub fn router(state: DebugState) -> Router {
         .route("/debug/syncz", get(syncz))
         .route("/debug/connections", get(connections))
         .route("/debug/edsz", get(edsz))
-        .route("/debug/config_dump", get(config_dump))
+        .route("/debug/config_dump", get(config_dump_page))
         .route("/debug/ndsz", get(ndsz))
         .route("/debug/configz", get(configz))
         .route("/debug/registryz", get(registryz))
@@ -215,8 +217,8 @@ async fn edsz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response 
     }
 }
 
-async fn config_dump(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
-    of_required(&s, p, dump::config_dump)
+async fn config_dump_page(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
+    of_required(&s, p, config_dump)
 }
 
 async fn ndsz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
