@@ -12,6 +12,7 @@ pub mod local_reply;
 pub mod matcher;
 pub mod outlier;
 pub mod path;
+pub mod rbac;
 pub mod request_id;
 pub mod retry;
 pub mod rewrite;

@@ -17,6 +17,12 @@ const REDACTED_BYTES: &str = "W3JlZGFjdGVkXQ==";
 const REDACTED: &str = "[redacted]";
 
 impl Handle {
+    /// The node as the management server sees it, for `/server_info`.
+    #[must_use]
+    pub fn node_json(&self) -> Value {
+        json::from_message(&self.loaded.node).unwrap_or_else(|e| json!({ "error": e.to_string() }))
+    }
+
     /// The `configs` list. `include_eds` adds the endpoints.
     #[must_use]
     pub fn config_dump(&self, include_eds: bool) -> Value {
@@ -354,6 +360,7 @@ static_resources:
         assert_eq!(dump[3]["static_listeners"][0]["listener"]["name"], "l");
         assert_eq!(dump[5]["static_route_configs"][0]["route_config"]["name"], "inline");
         assert_eq!(dump[6]["static_secrets"][0]["name"], "s");
+        assert_eq!(handle.node_json()["id"], "n");
         assert!(!dump.to_string().contains("TOPSECRET"));
         assert!(dump.to_string().contains(REDACTED));
     }

@@ -2,21 +2,25 @@
 use std::sync::Arc;
 
 use lateen_proxy_core::config::http_filter::{
-    AbortCode, Cors, Fault, FaultAbort, FaultDelay, FaultValue, GrpcStats, HttpFilter, HttpFilterConfig,
-    PerFilterConfig, Router,
+    AbortCode, Cors, Fault, FaultAbort, FaultDelay, FaultValue, GrpcStats, HeaderEdit, HeaderMutationFilter,
+    HttpFilter, HttpFilterConfig, PerFilterConfig, Router,
 };
 use lateen_proxy_core::config::{FractionalPercent, Name};
 use lateen_xds_proto::Any;
+use lateen_xds_proto::envoy::config::common::mutation_rules::v3 as rules_pb;
 use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::extensions::filters::common::fault::v3 as common_fault;
 use lateen_xds_proto::envoy::extensions::filters::http::{
-    cors::v3 as cors_pb, fault::v3 as fault_pb, grpc_stats::v3 as grpc_stats_pb, router::v3 as router_pb,
+    cors::v3 as cors_pb, fault::v3 as fault_pb, grpc_stats::v3 as grpc_stats_pb, header_mutation::v3 as mutation_pb,
+    rbac::v3 as rbac_pb, router::v3 as router_pb,
 };
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use lateen_xds_proto::envoy::r#type::matcher::v3::StringMatcher;
 
-use super::common::{bool_or, duration, fractional, header_names, need, runtime_fractional, u32_of};
-use super::{Collected, access_log, istio, matcher, type_name, typed};
+use super::common::{
+    bool_or, duration, fractional, header_name, header_names, header_option, need, runtime_fractional, u32_of,
+};
+use super::{Collected, access_log, istio, matcher, rbac, type_name, typed};
 use crate::error::{At, Result, list, refuse};
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -24,6 +28,10 @@ const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
+const RBAC_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const MUTATION_ROUTE: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
 const ROUTE_FILTER: &str = "envoy.config.route.v3.FilterConfig";
 
 pub(super) fn filters(filters: &[hcm::HttpFilter], c: &Collected<'_>) -> Result<Vec<HttpFilter>> {
@@ -64,6 +72,11 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
         FAULT => HttpFilterConfig::Fault(Arc::new(fault(&typed(any)?)?)),
         CORS => HttpFilterConfig::Cors,
         GRPC_STATS => HttpFilterConfig::GrpcStats(grpc_stats(&typed(any)?)),
+        RBAC => HttpFilterConfig::Rbac(Arc::new(rbac::http(&typed(any)?)?)),
+        MUTATION => {
+            let m: mutation_pb::HeaderMutation = typed(any)?;
+            HttpFilterConfig::HeaderMutation(Arc::new(mutations(m.mutations.as_ref()).at("mutations")?))
+        }
         istio::STATS => HttpFilterConfig::IstioStats(Arc::new(istio::stats(any)?)),
         istio::ALPN => HttpFilterConfig::IstioAlpn(Arc::new(istio::alpn(any)?)),
         istio::PEER_METADATA => HttpFilterConfig::PeerMetadata(Arc::new(istio::peer_metadata(any)?)),
@@ -140,6 +153,33 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
     })
 }
 
+fn mutations(m: Option<&mutation_pb::Mutations>) -> Result<HeaderMutationFilter> {
+    let Some(m) = m else { return Ok(HeaderMutationFilter::default()) };
+    for (set, field) in [
+        (!m.query_parameter_mutations.is_empty(), "query_parameter_mutations"),
+        (!m.request_trailers_mutations.is_empty(), "request_trailers_mutations"),
+        (!m.response_trailers_mutations.is_empty(), "response_trailers_mutations"),
+    ] {
+        if set {
+            return refuse("is not implemented").at(field);
+        }
+    }
+    Ok(HeaderMutationFilter {
+        request: list(&m.request_mutations, "request_mutations", header_edit)?,
+        response: list(&m.response_mutations, "response_mutations", header_edit)?,
+    })
+}
+
+fn header_edit(m: &rules_pb::HeaderMutation) -> Result<HeaderEdit> {
+    use rules_pb::header_mutation::Action as A;
+    match m.action.as_ref() {
+        Some(A::Remove(name)) => Ok(HeaderEdit::Remove(header_name(name).at("remove")?)),
+        Some(A::Append(option)) => Ok(HeaderEdit::Write(header_option(option).at("append")?)),
+        Some(A::RemoveOnMatch(_)) => refuse("is not implemented").at("remove_on_match"),
+        None => refuse("an action is required"),
+    }
+}
+
 fn origins(list_: &[StringMatcher]) -> Result<Vec<lateen_proxy_core::matcher::StringMatcher>> {
     list(list_, "allow_origin_string_match", matcher::string)
 }
@@ -199,6 +239,14 @@ pub(super) fn per_route(any: &Any, c: &Collected<'_>) -> Result<Option<PerFilter
         }
         FAULT => PerFilterConfig::Fault(Arc::new(fault(&typed(any)?)?)),
         CORS_POLICY => PerFilterConfig::Cors(Arc::new(cors(&typed(any)?)?)),
+        RBAC_ROUTE => {
+            let m: rbac_pb::RbacPerRoute = typed(any)?;
+            PerFilterConfig::Rbac(m.rbac.as_ref().map(|r| rbac::http(r).map(Arc::new)).transpose().at("rbac")?)
+        }
+        MUTATION_ROUTE => {
+            let m: mutation_pb::HeaderMutationPerRoute = typed(any)?;
+            PerFilterConfig::HeaderMutation(Arc::new(mutations(m.mutations.as_ref()).at("mutations")?))
+        }
         other => return refuse(format!("per-route setting {other} is not implemented")),
     }))
 }

@@ -12,6 +12,7 @@ mod istio;
 mod listener;
 mod matcher;
 mod network_filter;
+mod rbac;
 mod retry;
 mod route;
 mod tls;

@@ -11,12 +11,13 @@ use lateen_xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
 use super::common::{data_source_bytes, metadata, timeout};
-use super::{Collected, access_log, http_connection_manager, istio, type_name, typed};
+use super::{Collected, access_log, http_connection_manager, istio, rbac, type_name, typed};
 use crate::error::{At, Result, list, refuse};
 
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
+const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
 
 pub(super) fn filters(filters: &[listener::Filter], c: &Collected<'_>) -> Result<Vec<NetworkFilter>> {
@@ -52,6 +53,7 @@ fn filter(m: &listener::Filter, c: &Collected<'_>) -> Result<NetworkFilter> {
         DIRECT_RESPONSE => typed(any).and_then(|d: direct::Config| {
             data_source_bytes(d.response.as_ref(), c.context).at("response").map(NetworkFilter::DirectResponse)
         }),
+        RBAC => typed(any).and_then(|r| rbac::network(&r)).map(|r| NetworkFilter::Rbac(Arc::new(r))),
         ECHO => Ok(NetworkFilter::Echo),
         other => refuse(format!("network filter {other} ({}) is not implemented", m.name)),
     };

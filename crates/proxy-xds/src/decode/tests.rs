@@ -282,6 +282,33 @@ fn refusals_name_the_field() {
 }
 
 #[test]
+fn access_control_and_header_filters() {
+    let filters = json!([
+        { "name": "envoy.filters.http.rbac", "typed_config": { "@type": typed_url("envoy.extensions.filters.http.rbac.v3.RBAC"),
+            "rules": { "action": "DENY", "policies": {
+                "ns[default]-policy[b]-rule[0]": { "permissions": [{ "and_rules": { "rules": [{ "or_rules": { "rules": [{ "url_path": { "path": { "prefix": "/admin" } } }] } }] } }],
+                    "principals": [{ "and_ids": { "ids": [{ "any": true }] } }] },
+                "ns[default]-policy[a]-rule[0]": { "permissions": [{ "any": true }], "principals": [{ "authenticated": { "principal_name": { "suffix": "/x" } } }] } } } } },
+        { "name": "hm", "typed_config": { "@type": typed_url("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"),
+            "mutations": { "request_mutations": [{ "remove": "x-a" }, { "append": { "header": { "key": "x-b", "value": "1" } } }] } } },
+        router(),
+    ]);
+    let d = listener(&wire(LISTENER, &listener_with(hcm(json!({}), filters))), &Context::empty()).unwrap();
+    let NetworkFilter::HttpConnectionManager(h) = &d.listener.filter_chains[0].filters[0] else { panic!("an HCM") };
+    let HttpFilterConfig::Rbac(rbac) = &h.http_filters[0].config else { panic!("RBAC") };
+    let headers: &[(&str, &str)] = &[(":path", "/admin/x")];
+    let facts = lateen_proxy_core::rbac::Facts {
+        headers: Some(headers), path: Some(b"/admin/x"), destination: None, server_name: "", direct_remote: None,
+        remote: None, peer: None, metadata: &|_| None, filter_state: &|_| None,
+    };
+    let verdict = lateen_proxy_core::rbac::judge(rbac, &facts);
+    assert_eq!(verdict.details(), "rbac_access_denied_matched_policy[ns[default]-policy[b]-rule[0]]");
+    assert!(!verdict.allowed);
+    let HttpFilterConfig::HeaderMutation(m) = &h.http_filters[1].config else { panic!("mutation") };
+    assert_eq!(m.request.len(), 2);
+}
+
+#[test]
 fn broken_bytes_are_an_error() {
     assert!(listener(&[0x0a, 0xff], &Context::empty()).unwrap_err().to_string().starts_with("malformed message"));
 }
