@@ -1,7 +1,12 @@
 //! Process logs on standard error: one line an event, levels by target, colours only on a
 //! terminal. Standard output is left to data.
 
-use tracing_subscriber::EnvFilter;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// A level specification that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -13,22 +18,116 @@ pub struct BadLevel {
     reason: String,
 }
 
-/// Starts logging by `spec`: a level (`info`), or `target=level` pairs joined by commas.
+type Handle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+
+/// The levels of a running log: readable, and settable while it runs.
+#[derive(Clone)]
+pub struct Levels {
+    handle: Option<Handle>,
+    state: Arc<Mutex<State>>,
+}
+
+/// The level of everything, and of the targets that have their own.
+struct State {
+    all: String,
+    targets: BTreeMap<String, String>,
+}
+
+impl State {
+    fn spec(&self) -> String {
+        let pairs = self
+            .targets
+            .iter()
+            .map(|(target, level)| format!(",{target}={level}"));
+        self.all.clone() + &pairs.collect::<String>()
+    }
+}
+
+impl Levels {
+    /// The level of everything, then every target's own, sorted.
+    pub fn list(&self) -> Vec<(String, String)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = std::iter::once(("all".to_owned(), state.all.clone()));
+        all.chain(state.targets.clone()).collect()
+    }
+
+    /// Sets the level of one target, or of everything (which forgets the targets' own).
+    ///
+    /// # Errors
+    /// When `level` is no level.
+    pub fn set(&self, target: Option<&str>, level: &str) -> Result<(), BadLevel> {
+        let level = match level {
+            // Envoy's names.
+            "warning" => "warn",
+            "critical" => "error",
+            other => other,
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = State {
+            all: state.all.clone(),
+            targets: state.targets.clone(),
+        };
+        match target {
+            Some(target) => {
+                next.targets.insert(target.to_owned(), level.to_owned());
+            }
+            None => {
+                next = State {
+                    all: level.to_owned(),
+                    targets: BTreeMap::new(),
+                }
+            }
+        }
+        let filter = filter(&next.spec())?;
+        if let Some(handle) = &self.handle {
+            // The subscriber lives as long as the process: the handle cannot outlive it.
+            let _ = handle.reload(filter);
+        }
+        *state = next;
+        Ok(())
+    }
+}
+
+fn filter(spec: &str) -> Result<EnvFilter, BadLevel> {
+    let bad = |reason: String| BadLevel {
+        given: spec.to_owned(),
+        reason,
+    };
+    for part in spec.split(',') {
+        let level = part.rsplit('=').next().unwrap_or_default();
+        if !["off", "error", "warn", "info", "debug", "trace"].contains(&level) {
+            return Err(bad(format!("{level:?} is no level")));
+        }
+    }
+    EnvFilter::try_new(spec).map_err(|error| bad(error.to_string()))
+}
+
+/// Starts logging by `spec`: a level (`info`), or a level and `target=level` pairs joined by
+/// commas.
 ///
 /// # Errors
 /// When `spec` is not such a specification. A logger that runs already is kept.
-pub fn start(spec: &str, colours: bool) -> Result<(), BadLevel> {
-    let filter = EnvFilter::try_new(spec).map_err(|error| BadLevel {
-        given: spec.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+pub fn start(spec: &str, colours: bool) -> Result<Levels, BadLevel> {
+    let (layer, handle) = reload::Layer::new(filter(spec)?);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colours)
-        .with_target(true)
+        .with_target(true);
+    let started = tracing_subscriber::registry()
+        .with(layer)
+        .with(lines)
         .try_init();
-    Ok(())
+    let mut parts = spec.split(',');
+    let all = parts.next().unwrap_or("info").to_owned();
+    let pairs = parts.filter_map(|part| part.split_once('='));
+    let targets = pairs
+        .map(|(target, level)| (target.to_owned(), level.to_owned()))
+        .collect();
+    let state = Arc::new(Mutex::new(State { all, targets }));
+    Ok(Levels {
+        handle: started.is_ok().then_some(handle),
+        state,
+    })
 }
 
 #[cfg(test)]
@@ -43,5 +142,16 @@ mod tests {
             error.contains("x=loud") && error.contains("debug"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn levels_can_be_read_and_set() {
+        let levels = super::start("info,h2=warn", false).expect("levels");
+        assert_eq!(levels.list()[1], ("h2".to_owned(), "warn".to_owned()));
+        levels.set(Some("hyper"), "warning").expect("a level");
+        assert_eq!(levels.list()[2], ("hyper".to_owned(), "warn".to_owned()));
+        assert!(levels.set(None, "loud").is_err());
+        levels.set(None, "debug").expect("a level");
+        assert_eq!(levels.list(), [("all".to_owned(), "debug".to_owned())]);
     }
 }

@@ -1,13 +1,24 @@
 //! `proxy`: the data plane. Takes Envoy's command line with Envoy's bootstrap, or Istio's
 //! (`proxy sidecar ...`, `proxy router ...`), whose bootstrap is made from the environment.
 
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use lateen_process::logs;
+use lateen_proxy::agent::AgentOptions;
+use lateen_proxy::run::{LogLevels, ProxyOptions};
+use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
+use lateen_proxy_xds::decode::Context;
+use lateen_proxy_xds::{ads, sidecar};
+use serde_json::json;
 
-use crate::exit::{self, Failure, USAGE};
+use crate::exit::{self, FAILED, Failure, USAGE};
+use crate::style;
 
 /// Envoy's command line. Flags that mean nothing here are taken and told at debug level.
 #[derive(Debug, Parser)]
@@ -178,11 +189,233 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
-    let _ = (args.ignored, args.config_path, args.config_yaml, args.mode);
-    Err(Failure::new(USAGE, "not wired").into())
+    let levels = start_logs(&args.log_level, args.component_log_level.as_deref())?;
+    let file = args.config_path.as_deref().map(read).transpose()?;
+    let path = args
+        .config_path
+        .as_deref()
+        .map(|path| path.display().to_string());
+    let mut sources = Vec::new();
+    if let (Some(name), Some(text)) = (&path, &file) {
+        sources.push(Source { name, text });
+    }
+    if let Some(text) = &args.config_yaml {
+        sources.push(Source {
+            name: "--config-yaml",
+            text,
+        });
+    }
+    if sources.is_empty() {
+        return Err(Failure::new(
+            USAGE,
+            "At least one of --config-path or --config-yaml should be non-empty",
+        )
+        .hint("lateen proxy -c bootstrap.yaml")
+        .into());
+    }
+    let overrides = Overrides {
+        service_node: args.service_node.clone(),
+        service_cluster: args.service_cluster.clone(),
+        service_zone: args.service_zone.clone(),
+        allow_unknown: args.allow_unknown_static_fields,
+    };
+    let loaded = bootstrap::load(&sources, &overrides)
+        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    if args.mode != Mode::Serve {
+        lateen_proxy_xds::ads::start(loaded, context(), ads::Options::default())
+            .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        let name = path.as_deref().unwrap_or("--config-yaml");
+        return Ok(style::print(&format!("configuration '{name}' OK\n"))?);
+    }
+    let options = ProxyOptions {
+        loaded,
+        context: context(),
+        ads: ads::Options::default(),
+        concurrency: args
+            .concurrency
+            .filter(|n| *n > 0)
+            .unwrap_or_else(processors),
+        hostname: hostname(),
+        node_ip: None,
+        flush_interval: Duration::from_millis(args.file_flush_interval_msec),
+        drain_time: Duration::from_secs(args.drain_time_s),
+        termination_drain: Duration::ZERO,
+        termination_grace: GRACE,
+        max_connections: 0,
+        command_line: command_line(&args),
+        agent: None,
+        log_levels: Some(Arc::new(levels)),
+    };
+    serve(options)
 }
 
+/// How long requests in flight may take when a proxy stops.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often a sidecar writes its access log: people follow it while they try things.
+const SIDECAR_FLUSH: Duration = Duration::from_millis(1000);
+/// The downward API's files that injection mounts.
+const POD_INFO: &str = "/etc/istio/pod";
+
 fn agent(args: AgentArgs) -> anyhow::Result<()> {
-    let _ = args;
-    Err(Failure::new(USAGE, "not wired").into())
+    let levels = start_logs(
+        &args.proxy_log_level,
+        args.proxy_component_log_level.as_deref(),
+    )?;
+    let info =
+        |name: &str| std::fs::read_to_string(format!("{POD_INFO}/{name}")).unwrap_or_default();
+    let (environment, labels, annotations) =
+        (super::environment(), info("labels"), info("annotations"));
+    let router = args.kind == "router";
+    let made = sidecar::build(&sidecar::Input {
+        role: if router {
+            sidecar::Role::Router
+        } else {
+            sidecar::Role::Sidecar
+        },
+        environment: &environment,
+        labels: &labels,
+        annotations: &annotations,
+        domain: &args.domain,
+        version: crate::commands::version::VERSION,
+        state_of_the_world: false,
+    });
+    let made = made.map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    let loaded = made
+        .load()
+        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    let pod_ip = environment.get("INSTANCE_IP").cloned().unwrap_or_default();
+    let told = |name: &str| json_variable(&environment, name);
+    let everywhere = |port| Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let options = ProxyOptions {
+        loaded,
+        context: context(),
+        ads: ads::Options {
+            token_file: made.token_file.clone().map(PathBuf::from),
+        },
+        concurrency: args
+            .concurrency
+            .or(made.concurrency.and_then(|n| usize::try_from(n).ok()))
+            .filter(|n| *n > 0)
+            .unwrap_or_else(processors),
+        hostname: hostname(),
+        node_ip: pod_ip.parse().ok(),
+        flush_interval: SIDECAR_FLUSH,
+        drain_time: Duration::from_secs(45),
+        termination_drain: Duration::from_secs(made.termination_drain_seconds),
+        termination_grace: GRACE,
+        max_connections: 0,
+        command_line: json!({"service_node": made.node_id, "mode": "Serve"}),
+        agent: Some(AgentOptions {
+            status: everywhere(15020),
+            // 15021 and 15090 are static listeners of the bootstrap, as in Istio.
+            health: None,
+            metrics: None,
+            app_probers: told("ISTIO_KUBE_APP_PROBERS")?,
+            app_metrics: told("ISTIO_PROMETHEUS_ANNOTATIONS")?,
+            pod_ip,
+        }),
+        log_levels: Some(Arc::new(levels)),
+    };
+    serve(options)
+}
+
+/// A variable that holds JSON; null when it is not set.
+fn json_variable(
+    environment: &BTreeMap<String, String>,
+    name: &str,
+) -> anyhow::Result<serde_json::Value> {
+    match environment.get(name).filter(|text| !text.trim().is_empty()) {
+        None => Ok(serde_json::Value::Null),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            Failure::new(FAILED, format!("the variable {name} is no JSON: {error}")).into()
+        }),
+    }
+}
+
+fn serve(options: ProxyOptions) -> anyhow::Result<()> {
+    lateen_proxy::run::run(options).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    Ok(())
+}
+
+fn context() -> Context {
+    Context {
+        read_file: Box::new(|path| std::fs::read(path)),
+        environment: Box::new(|name| std::env::var(name).ok()),
+    }
+}
+
+fn read(path: &std::path::Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            FAILED,
+            format!("reading the bootstrap {}: {error}", path.display()),
+        )
+        .into()
+    })
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+}
+
+/// Log levels in Envoy's words; a component's name is a target here.
+fn start_logs(level: &str, components: Option<&str>) -> anyhow::Result<Levels> {
+    let plain = |level: &str| match level {
+        "warning" => "warn".to_owned(),
+        "critical" => "error".to_owned(),
+        other => other.to_owned(),
+    };
+    let mut spec = plain(level);
+    for pair in components
+        .unwrap_or_default()
+        .split(',')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (name, level) = pair
+            .split_once(':')
+            .ok_or_else(|| Failure::new(USAGE, format!("\"{pair}\" is not component:level")))?;
+        spec.push_str(&format!(",{name}={}", plain(level)));
+    }
+    let bad = |error: logs::BadLevel| Failure::new(USAGE, error.to_string());
+    Ok(Levels(logs::start(&spec, false).map_err(bad)?))
+}
+
+/// The process's log levels as the admin port shows and sets them.
+struct Levels(logs::Levels);
+
+impl LogLevels for Levels {
+    fn list(&self) -> Vec<(String, String)> {
+        self.0.list()
+    }
+
+    fn set(&self, logger: Option<&str>, level: &str) -> Result<(), String> {
+        self.0.set(logger, level).map_err(|error| error.to_string())
+    }
+}
+
+/// The options that Envoy shows in `/server_info`.
+fn command_line(args: &EnvoyArgs) -> serde_json::Value {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    json!({
+        "concurrency": args.concurrency.unwrap_or_else(processors),
+        "config_path": text(&args.config_path),
+        "config_yaml": args.config_yaml,
+        "log_level": args.log_level,
+        "mode": "Serve",
+        "service_node": args.service_node,
+        "service_cluster": args.service_cluster,
+        "service_zone": args.service_zone,
+        "drain_time": format!("{}s", args.drain_time_s),
+        "file_flush_interval": format!("{}s", args.file_flush_interval_msec as f64 / 1000.0),
+        "admin_address_path": text(&args.admin_address_path),
+        "allow_unknown_static_fields": args.allow_unknown_static_fields,
+        "disable_hot_restart": args.ignored.disable_hot_restart,
+    })
 }
