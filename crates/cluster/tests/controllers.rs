@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use lateen_cluster::api::resource::{
-    CONFIG_MAPS, CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS,
-    EVENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS,
+    CONFIG_MAPS, CONTROLLER_REVISIONS, CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES,
+    ENDPOINTS, EVENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICE_ACCOUNTS, SERVICES,
+    STATEFUL_SETS,
 };
 use lateen_cluster::api::{DeleteOptions, Propagation, Selectors};
 use serde_json::{Value, json};
@@ -635,4 +636,36 @@ async fn daemon_sets_and_jobs_run() {
     .await;
     assert_eq!(int(&done, "/status/succeeded"), 3);
     assert!(done["status"]["completionTime"].is_string());
+}
+
+#[tokio::test]
+async fn cron_jobs_make_the_job_that_is_due() {
+    let cluster = Cluster::start().await;
+    let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "tick", "namespace": "default"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {
+            "metadata": {"labels": {"test": "ends"}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}});
+    cluster.create(&CRON_JOBS, cron).await;
+    // As if it had last run an hour ago: one job is due, not sixty.
+    let earlier = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let status = json!({"status": {"lastScheduleTime": earlier.to_string()}});
+    let patched =
+        cluster
+            .api
+            .merge_patch(&CRON_JOBS, Some("default"), "tick", &status, Some("status"));
+    patched.await.expect("patched");
+    eventually("a job is made, done and noted", async || {
+        let cron = cluster.get(&CRON_JOBS, "tick").await?;
+        let jobs = cluster.list(&JOBS).await;
+        let done = jobs
+            .iter()
+            .filter(|job| reason(job, "Complete") == "CompletionsReached");
+        (done.count() >= 1 && cron["status"]["lastSuccessfulTime"].is_string()).then_some(())
+    })
+    .await;
+    assert!(
+        cluster.list(&JOBS).await.len() <= 2,
+        "at most one more if the minute turned"
+    );
 }

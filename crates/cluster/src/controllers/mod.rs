@@ -4,6 +4,7 @@
 //! and what one reconcile does, with its decisions in pure functions.
 
 pub mod collector;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -49,6 +50,7 @@ pub async fn run(api: Api, options: Options, shutdown: CancellationToken) {
         Arc::new(statefulset::StatefulSets::new(&api, &recorder)),
         Arc::new(daemonset::DaemonSets::new(&api, &recorder)),
         Arc::new(job::Jobs::new(&api, &recorder)),
+        Arc::new(cronjob::CronJobs::new(&api, &recorder)),
         Arc::new(deployment::Deployments::new(&api, &recorder)),
         Arc::new(endpoints::Endpoints::new(&api)),
         Arc::new(namespace::Namespaces::new(&api)),
