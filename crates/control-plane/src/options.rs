@@ -4,6 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use lateen_model::Sniffing;
+
 /// Where objects come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Objects {
@@ -42,6 +44,9 @@ pub struct ControlPlaneOptions {
     pub http_address: Option<SocketAddr>,
     /// Metrics, debug pages and readiness (15014).
     pub monitoring_address: Option<SocketAddr>,
+    /// Detection of undeclared protocols (`PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_OUTBOUND` and
+    /// `_INBOUND`).
+    pub sniffing: Sniffing,
     /// Behave as Istio 1.0 where it behaved differently (see `lateen_xds::Features`).
     pub compat_1_0: bool,
 }
@@ -64,6 +69,7 @@ impl Default for ControlPlaneOptions {
             webhook_address: at(15017),
             http_address: at(8080),
             monitoring_address: at(15014),
+            sniffing: Sniffing::default(),
             compat_1_0: false,
         }
     }

@@ -198,11 +198,8 @@ struct Parts {
 
 impl Parts {
     fn ads(&self) -> Ads<Store> {
-        Ads::new(
-            self.store.clone(),
-            self.connections.clone(),
-            self.metrics.clone(),
-        )
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        Ads::new(store, self.connections.clone(), self.metrics.clone(), stop)
     }
 
     /// The ports in plain text.
@@ -393,6 +390,7 @@ fn mesh_of(options: &ControlPlaneOptions, text: &str, file: &str) -> anyhow::Res
         mesh.root_namespace = options.namespace.as_str().into();
     }
     mesh.cluster_domain = options.domain.as_str().into();
+    mesh.sniffing = options.sniffing;
     Ok(mesh)
 }
 

@@ -17,7 +17,7 @@ pub struct Features {
     /// identity can be fetched by proxies; without it everything is plain text.
     pub mesh_tls: bool,
     /// Shapes of Istio 1.0 where they differ in behaviour: an unknown host under
-    /// REGISTRY_ONLY is a 404 and no 502.
+    /// REGISTRY_ONLY is a 404 and no 502, domains are listed with and without ports.
     pub compat_1_0: bool,
 }
 

@@ -151,7 +151,6 @@ fn lb_endpoint(cx: &Context<'_>, service: &Service, e: &Endpoint) -> LbEndpoint 
         health_status: health as i32,
         load_balancing_weight: wire::u32_value(e.weight.max(1)),
         metadata: metadata(cx, e),
-        ..LbEndpoint::default()
     }
 }
 

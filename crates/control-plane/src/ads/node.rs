@@ -109,10 +109,10 @@ impl NodeInfo {
             .map_or("", String::as_str)
             .split(',')
         {
-            if let Ok(ip) = ip.trim().parse() {
-                if !addresses.contains(&ip) {
-                    addresses.push(ip);
-                }
+            if let Ok(ip) = ip.trim().parse()
+                && !addresses.contains(&ip)
+            {
+                addresses.push(ip);
             }
         }
         let namespace = metadata.get("NAMESPACE").filter(|n| !n.is_empty());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use lateen_process::Stop;
 use lateen_xds::{ResourceSet, ResourceType};
 use lateen_xds_proto::envoy::service::discovery::v3 as discovery;
 use tokio::sync::{mpsc, watch};
@@ -63,6 +64,7 @@ pub struct Ads<S> {
     pub(super) source: Arc<S>,
     pub(super) connections: Arc<Connections>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: Stop,
 }
 
 impl<S> Clone for Ads<S> {
@@ -71,17 +73,24 @@ impl<S> Clone for Ads<S> {
             source: Arc::clone(&self.source),
             connections: Arc::clone(&self.connections),
             metrics: Arc::clone(&self.metrics),
+            stop: self.stop.clone(),
         }
     }
 }
 
 impl<S: Source> Ads<S> {
-    /// A service over a source.
-    pub fn new(source: Arc<S>, connections: Arc<Connections>, metrics: Arc<Metrics>) -> Self {
+    /// A service over a source; its streams end with the stop, and proxies go elsewhere.
+    pub fn new(
+        source: Arc<S>,
+        connections: Arc<Connections>,
+        metrics: Arc<Metrics>,
+        stop: Stop,
+    ) -> Self {
         Self {
             source,
             connections,
             metrics,
+            stop,
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) async fn run<D: Dialect, S: Source>(
     };
     tracing::info!(proxy = %node.display_name(), %peer, dialect = D::NAME, "proxy connected");
     let listed = server.connections.add(node.clone(), D::NAME, peer);
+    let stop = server.stop.clone();
     let mut changes = server.source.changes();
     // A control plane that just started knows nothing yet, and must not say so: a proxy that
     // outlived the last one would drop all it has.
@@ -68,6 +69,7 @@ pub(super) async fn run<D: Dialect, S: Source>(
                 Ok(()) => session.push().await,
                 Err(_) => Err(Closed),
             },
+            () = stop.stopped() => Err(Closed),
         };
         if step.is_err() {
             break;

@@ -42,7 +42,12 @@ impl Plane {
         tokio::spawn(planner.run(receiver, no_mesh));
         let (trigger, stop) = stop::pair();
         let listener = serve::bind("xDS", address).await.expect("a free port");
-        let ads = Ads::new(store.clone(), connections.clone(), metrics.clone());
+        let ads = Ads::new(
+            store.clone(),
+            connections.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
         tokio::spawn(async move { serve::xds_plain(listener, ads, stop).await.expect("serves") });
         let plane = Self {
             connections,

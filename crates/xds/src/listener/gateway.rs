@@ -253,14 +253,14 @@ fn tls_socket(tls: &ServerTls, protocol: Protocol) -> Option<TransportSocket> {
         .iter()
         .map(|n| sds(format!("kubernetes://{n}")));
     common.tls_certificate_sds_secret_configs = credentials.collect();
-    if let (Some(cert), Some(key)) = (&tls.server_certificate, &tls.private_key) {
-        if common.tls_certificate_sds_secret_configs.is_empty() {
-            common.tls_certificates.push(TlsCertificate {
-                certificate_chain: Some(file(cert)),
-                private_key: Some(file(key)),
-                ..TlsCertificate::default()
-            });
-        }
+    if let (Some(cert), Some(key)) = (&tls.server_certificate, &tls.private_key)
+        && common.tls_certificate_sds_secret_configs.is_empty()
+    {
+        common.tls_certificates.push(TlsCertificate {
+            certificate_chain: Some(file(cert)),
+            private_key: Some(file(key)),
+            ..TlsCertificate::default()
+        });
     }
     if common.tls_certificates.is_empty() && common.tls_certificate_sds_secret_configs.is_empty() {
         return None;

@@ -22,7 +22,7 @@ pub enum Routes {
     /// Asked for by name over the same stream.
     Named(String),
     /// Given here.
-    Inline(RouteConfiguration),
+    Inline(Box<RouteConfiguration>),
 }
 
 /// The filters of an HTTP chain.
@@ -51,7 +51,7 @@ fn manager(
             config_source: Some(wire::ads()),
             route_config_name: name,
         }),
-        Routes::Inline(config) => hcm::RouteSpecifier::RouteConfig(config),
+        Routes::Inline(config) => hcm::RouteSpecifier::RouteConfig(*config),
     };
     let mut m = HttpConnectionManager {
         codec_type: hcm::CodecType::Auto as i32,

@@ -89,7 +89,7 @@ fn passthrough(cx: &Context<'_>) -> Vec<FilterChain> {
                 cx,
                 Side::Inbound,
                 names::INBOUND_PASSTHROUGH,
-                Routes::Inline(routes),
+                Routes::Inline(Box::new(routes)),
             ),
         ),
         tcp("raw_buffer"),
@@ -101,7 +101,7 @@ fn port_chains(cx: &Context<'_>, s: &Serves, protocol: Protocol) -> Vec<FilterCh
     let name = format!("{}_{}", wire::ANY, s.target_port);
     let prefix = format!("inbound_{name}");
     let http = |m| {
-        let routes = Routes::Inline(route::inbound(s, protocol));
+        let routes = Routes::Inline(Box::new(route::inbound(s, protocol)));
         chain(
             &name,
             Some(at_port(s.target_port, m)),

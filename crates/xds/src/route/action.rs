@@ -57,7 +57,7 @@ pub fn forward_to(
 ) -> RouteAction {
     let mut a = forward("");
     a.timeout = wire::duration(http.timeout.unwrap_or_default());
-    a.max_grpc_timeout = a.timeout.clone();
+    a.max_grpc_timeout = a.timeout;
     destinations(cx, &mut a, to, place.port);
     for d in to {
         if let Some(service) = cx.service(&d.destination.host) {
@@ -89,12 +89,12 @@ fn destinations(cx: &Context<'_>, a: &mut RouteAction, to: &[WeightedDestination
     } else {
         to.iter().collect()
     };
-    if let [only] = weighed[..] {
-        if only.headers == HeaderEdits::default() {
-            let name = cluster_name(cx, &only.destination, listen);
-            a.cluster_specifier = Some(route_action::ClusterSpecifier::Cluster(name));
-            return;
-        }
+    if let [only] = weighed[..]
+        && only.headers == HeaderEdits::default()
+    {
+        let name = cluster_name(cx, &only.destination, listen);
+        a.cluster_specifier = Some(route_action::ClusterSpecifier::Cluster(name));
+        return;
     }
     let lone = weighed.len() == 1;
     let clusters = weighed.into_iter().map(|d| {

@@ -39,7 +39,7 @@ fn of_port(cx: &Context<'_>, port: u16) -> Vec<VirtualHost> {
     let mut out = Vec::new();
     for service in cx.services.iter().filter(|s| serves_http(cx, s, port)) {
         let mut v = service_host(cx, &rules, service, port);
-        v.domains = domains::of_service(cx, service);
+        v.domains = domains::of_service(cx, service, port);
         out.push(v);
     }
     let known: BTreeSet<&str> = cx.services.iter().map(|s| &*s.hostname).collect();
