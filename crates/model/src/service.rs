@@ -90,7 +90,8 @@ pub struct Service {
     /// The auto-allocated VIP of a ServiceEntry without addresses, if any
     /// (answered by the agent's DNS only).
     pub auto_address: Option<IpAddr>,
-    /// Other names the service answers to (Kubernetes `externalName` aliases).
+    /// Further hosts that mean this service. An ExternalName service is a service
+    /// of its own (resolved by DNS), not an alias.
     pub aliases: Vec<Str>,
     /// How endpoints are found.
     pub resolution: Resolution,

@@ -424,7 +424,108 @@ fn preference(s: &Service, namespace: &str) -> (bool, crate::Registry, crate::Ti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Origin, TrafficPolicy};
+    use crate::{Origin, Registry, Resolution, Selector, TrafficPolicy};
+
+    fn service(
+        host: &str,
+        namespace: &str,
+        registry: Registry,
+        created: i64,
+        export_to: ExportTo,
+    ) -> Arc<Service> {
+        Arc::new(Service {
+            hostname: host.into(),
+            namespace: namespace.into(),
+            name: "s".into(),
+            origin: Origin::default(),
+            registry,
+            created,
+            ports: Vec::new(),
+            addresses: Vec::new(),
+            auto_address: None,
+            aliases: Vec::new(),
+            resolution: Resolution::Static,
+            headless: false,
+            mesh_external: false,
+            external_name: None,
+            selector: Selector::from_iter([("app", host), ("tier", "all")]),
+            labels: Labels::new(),
+            export_to,
+            subject_alt_names: Vec::new(),
+            node_local: false,
+            traffic_distribution: None,
+            publish_not_ready: false,
+        })
+    }
+
+    #[test]
+    fn one_declaration_per_host_is_visible() {
+        let own = |ns: &str| ExportTo::Namespaces([ns.into()].into());
+        let services = vec![
+            service("a", "x", Registry::External, 1, ExportTo::All),
+            service("a", "y", Registry::Kubernetes, 5, ExportTo::All),
+            service("a", "z", Registry::External, 9, own("z")),
+            service("b", "x", Registry::Kubernetes, 3, own("x")),
+        ];
+        let snap = Snapshot::new(
+            1,
+            Parts {
+                services,
+                ..Parts::default()
+            },
+        );
+        let seen = |ns: &str| {
+            let list = snap.visible_services(ns);
+            list.iter()
+                .map(|s| format!("{}/{}", s.hostname, s.namespace))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(seen("x"), ["a/x", "b/x"], "the own namespace first");
+        assert_eq!(seen("z"), ["a/z"]);
+        assert_eq!(
+            seen("other"),
+            ["a/y"],
+            "then Kubernetes before older entries"
+        );
+        let labels: Labels = [("app".into(), "b".into()), ("tier".into(), "all".into())].into();
+        let selecting = snap.services_selecting("x", &labels);
+        assert_eq!(selecting.len(), 1);
+        assert_eq!(&*selecting[0].hostname, "b");
+        assert!(snap.services_selecting("y", &labels).is_empty());
+    }
+
+    #[test]
+    fn sidecars_by_workload_namespace_and_root() {
+        let sidecar = |ns: &str, name: &str, selector: Option<(&str, &str)>| {
+            Arc::new(Sidecar {
+                namespace: ns.into(),
+                name: name.into(),
+                origin: Origin::default(),
+                created: 0,
+                selector: selector.map(|s| Selector::from_iter([s])),
+                egress: Vec::new(),
+                ingress: Vec::new(),
+                outbound_policy: None,
+            })
+        };
+        let sidecars = vec![
+            sidecar("n", "one", Some(("app", "a"))),
+            sidecar("n", "whole", None),
+            sidecar("istio-system", "mesh", None),
+        ];
+        let snap = Snapshot::new(
+            1,
+            Parts {
+                sidecars,
+                ..Parts::default()
+            },
+        );
+        let labels: Labels = [("app".into(), "a".into())].into();
+        let of = |ns: &str, l: &Labels| snap.sidecar_for(ns, l).map(|s| s.name.to_string());
+        assert_eq!(of("n", &labels).as_deref(), Some("one"));
+        assert_eq!(of("n", &Labels::new()).as_deref(), Some("whole"));
+        assert_eq!(of("m", &labels).as_deref(), Some("mesh"));
+    }
 
     fn rule(namespace: &str, host: &str, export: ExportTo) -> Arc<DestinationRule> {
         Arc::new(DestinationRule {

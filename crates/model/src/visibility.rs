@@ -36,9 +36,21 @@ impl ExportTo {
             }
         }
         if any {
-            ExportTo::Namespaces(set)
-        } else {
-            fallback.clone()
+            return ExportTo::Namespaces(set);
+        }
+        match fallback {
+            // A mesh-wide default of `.` means each object's own namespace.
+            ExportTo::Namespaces(set) if set.contains(".") => {
+                let own = |n: &Str| {
+                    if &**n == "." {
+                        Str::from(namespace)
+                    } else {
+                        n.clone()
+                    }
+                };
+                ExportTo::Namespaces(set.iter().map(own).collect())
+            }
+            other => other.clone(),
         }
     }
 

@@ -253,6 +253,10 @@ impl<'p, 'i> Reader<'p, 'i> {
                 return fail(at, format!("key {key:?} is there twice"));
             }
             let path = child(path, &key);
+            if path.contains('_') {
+                // Findings name fields in their camelCase form.
+                self.positions.insert(crate::schema::camel(&path), at);
+            }
             self.positions.insert(path.clone(), at);
             let value = self.node(event, span, path, depth + 1)?;
             map.insert(key, value);
@@ -352,6 +356,8 @@ mod tests {
         );
         assert_eq!(docs[1].value, json!({"c": "1.10.1", "d": 1.5}));
         let line = |p: &str| docs[0].positions.find(p).unwrap().line;
+        let snake = documents("a_b:\n  c_d: 1\n").0.remove(0);
+        assert_eq!(snake.positions.find("aB.cD").unwrap().line, 2);
         assert_eq!(line("a"), 2);
         assert_eq!(line("b[0].x"), 4);
         assert_eq!(line("b[0][k.v/w]"), 5);

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Everything about workloads. Pods of one controller are told once, and not
-/// at all where the controller itself is looked at.
+/// at all where the controller itself is looked at. The mesh's own workloads
+/// run as the proxy's user on purpose and are left out.
 pub fn workloads(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     type Group = (String, String);
     let controllers = facts.workloads.iter().filter(|w| !w.is_pod());
@@ -17,7 +18,8 @@ pub fn workloads(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
         .collect();
     for (i, w) in facts.workloads.iter().enumerate() {
         let meta = &w.object.meta;
-        if is_system(&meta.namespace) {
+        let of_mesh = *meta.namespace == *facts.snapshot.mesh.root_namespace;
+        if of_mesh || is_system(&meta.namespace) {
             continue;
         }
         missing_proxy(facts, w, out);

@@ -42,6 +42,19 @@ impl EndpointCompiler {
     }
 
     fn add_slice(&self, service: &Service, slice: &EndpointSlice, out: &mut ServiceEndpoints) {
+        // A dual-stack service has a slice per family with the same pods:
+        // those of its primary address count, lest each pod count twice.
+        let other_family =
+            service
+                .primary_ip()
+                .is_some_and(|ip| match slice.address_type.as_str() {
+                    "IPv4" => ip.is_ipv6(),
+                    "IPv6" => ip.is_ipv4(),
+                    _ => false,
+                });
+        if other_family {
+            return;
+        }
         for (port, number) in matching_ports(service, &slice.ports) {
             let list = out.ports.entry(port.number).or_default();
             for e in &slice.endpoints {
