@@ -3,6 +3,7 @@
 mod admit;
 mod auth;
 mod bootstrap;
+mod carry;
 pub mod core;
 mod crd;
 mod defaults;
@@ -11,6 +12,7 @@ pub mod error;
 mod events;
 pub mod handle;
 mod http;
+mod intake;
 pub mod kinds;
 pub mod meta;
 mod patch;

@@ -15,6 +15,8 @@ fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
 pub(crate) fn read(paths: &Scale, object: &Value) -> Value {
     let found = at(object, &paths.selector);
     let text = match found {
+        // Custom resources may name no path for it.
+        _ if paths.selector.is_empty() => String::new(),
         Value::String(s) => s.clone(),
         // A ReplicationController's selector is a plain map of labels.
         Value::Object(m)
@@ -77,5 +79,10 @@ mod tests {
         assert_eq!(s["status"], json!({"replicas": 1, "selector": "a=b"}));
         write(&paths, &mut o, 5);
         assert_eq!(o["spec"]["replicas"], 5);
+        let bare = Scale {
+            selector: String::new(),
+            ..paths
+        };
+        assert_eq!(read(&bare, &o)["status"], json!({"replicas": 1}));
     }
 }

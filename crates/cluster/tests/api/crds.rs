@@ -155,7 +155,10 @@ async fn kubectl_lives_with_custom_resources() {
                 "",
             )
             .await;
-        assert!(e.contains("strategic-merge-patch+json is not supported"), "{e}");
+        assert!(
+            e.contains("strategic-merge-patch+json is not supported"),
+            "{e}"
+        );
         c.ok(k, ns, &["scale", "route/r", "--replicas=3"], "").await;
         assert!(
             c.ok(k, ns, &["explain", "route.spec"], "")

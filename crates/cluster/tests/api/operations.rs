@@ -584,3 +584,24 @@ async fn events_are_one_set_in_two_groups() {
     assert_eq!(list["items"][0]["message"], "hi");
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn writes_go_to_disk_in_groups() {
+    let c = cluster().await;
+    let started = std::time::Instant::now();
+    let writes = (0..200).map(|i| c.api.create(&CONFIG_MAPS, NS, config(&format!("g{i}"))));
+    let done = futures_util::future::join_all(writes).await;
+    assert!(done.iter().all(Result::is_ok));
+    let versions: std::collections::BTreeSet<u64> = done.iter().flatten().map(|o| rv(o)).collect();
+    assert_eq!(versions.len(), 200, "every write has a version of its own");
+    eprintln!("200 writes at once: {:?}", started.elapsed());
+    let started = std::time::Instant::now();
+    for i in 0..50 {
+        c.api
+            .create(&CONFIG_MAPS, NS, config(&format!("s{i}")))
+            .await
+            .expect("create");
+    }
+    eprintln!("50 writes in turn: {:?}", started.elapsed());
+    c.server.shutdown().await;
+}

@@ -41,6 +41,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("apps", "statefulsets") => workload::stateful_set(object),
         ("apps", "daemonsets") => workload::daemon_set(object),
         ("batch", "jobs") => workload::job(object),
+        ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object),
         ("batch", "cronjobs") => workload::cron_job(object),
         ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
         ("networking.k8s.io", "networkpolicies") => service::network_policy(object),

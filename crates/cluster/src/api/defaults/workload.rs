@@ -126,3 +126,18 @@ pub(super) fn cron_job(object: &mut Value) {
         pod::template(t);
     }
 }
+
+/// Without metrics: 80 % of the requested cpu.
+pub(super) fn autoscaler(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else {
+        return;
+    };
+    set(spec, "minReplicas", 1);
+    let resource =
+        json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+    set(
+        spec,
+        "metrics",
+        json!([{"type": "Resource", "resource": resource}]),
+    );
+}

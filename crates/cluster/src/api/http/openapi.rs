@@ -48,7 +48,7 @@ pub(super) fn handle(call: &Call<'_>, url: &str, etag: &str) -> Result<Answer, A
             if !call.params.get("hash").is_empty() {
                 answer.headers_mut().insert(
                     header::CACHE_CONTROL,
-                    HeaderValue::from_static("public, immutable"),
+                    HeaderValue::from_static("public, immutable, max-age=31536000"),
                 );
             }
             Ok(answer)
