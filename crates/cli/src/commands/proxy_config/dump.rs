@@ -92,7 +92,7 @@ impl Dump {
         let configs = self.raw.get("configs")?.as_array()?;
         configs
             .iter()
-            .find(|section| text(section, "/@type").ends_with(name))
+            .find(|section| text(section, "/@type").ends_with(&format!(".{name}")))
     }
 
     /// All clusters.
@@ -161,7 +161,7 @@ pub fn normal(resource: &Value, type_url: &str) -> anyhow::Result<Value> {
         Failure::new(BAD_INPUT, format!("a {message} in the dump: {error}"))
     };
     let wire = json::to_wire(message, &resource).map_err(|error| bad(&error))?;
-    Ok(json::from_wire(message, &wire).map_err(|error| bad(&error))?)
+    Ok(json::from_wire_with(message, &wire, &json::PrintOptions::camel()).map_err(|error| bad(&error))?)
 }
 
 /// The bytes of an admin page, or of the file that stands for it.

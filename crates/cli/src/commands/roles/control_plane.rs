@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use lateen_control_plane::{ControlPlaneOptions, Objects};
+use lateen_model::Sniffing;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -91,6 +92,11 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     })
 }
 
+/// One of Istio's switches, on unless its variable says false.
+fn switch(name: &str) -> bool {
+    !std::env::var(name).is_ok_and(|value| matches!(value.as_str(), "false" | "0" | "f"))
+}
+
 /// What the library is told: in files mode only the ports that were named are served.
 fn options(args: ControlPlaneArgs) -> ControlPlaneOptions {
     let base = match &args.config_dir {
@@ -118,6 +124,10 @@ fn options(args: ControlPlaneArgs) -> ControlPlaneOptions {
         webhook_address: args.webhook_address.or(base.webhook_address),
         http_address: args.http_address.or(base.http_address),
         monitoring_address: args.monitoring_addr.or(base.monitoring_address),
+        sniffing: Sniffing {
+            outbound: switch("PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_OUTBOUND"),
+            inbound: switch("PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_INBOUND"),
+        },
         compat_1_0: args.compat.as_deref() == Some("1.0"),
         objects: base.objects,
     }

@@ -125,7 +125,10 @@ async fn inhabit(
     let client = client(&kubeconfig).await?;
     if args.profile != "empty" {
         progress.step("installing the mesh");
-        let objects = super::install::objects(&args.profile, &args.values)?;
+        // On one machine people want to see each request: Istio's default is no access log.
+        let mut values = vec!["meshConfig.accessLogFile=/dev/stdout".to_owned()];
+        values.extend(args.values.iter().cloned());
+        let objects = super::install::objects(&args.profile, &values)?;
         super::install::apply(&client, objects).await?;
         progress.step("waiting for the mesh");
         super::install::wait_ready(&client, "istio-system", READY).await?;
