@@ -118,7 +118,6 @@ impl Stream<'_> {
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
         if reusable && self.fits_pool(&client, tries) {
-            client.writer.rest();
             tried.host.put_idle(client);
             tries.cluster.watch_idle(tried.host);
         } else {

@@ -71,13 +71,13 @@ pub struct Stream<'c> {
     /// The connection's or stream's deadline.
     pub timer: &'c Timer,
     /// Where it goes, once that is known.
-    pub(super) chosen: Option<Rc<Chosen>>,
+    pub(super) chosen: Option<Chosen>,
     /// Cookies that the response sets (made by hash policies).
     pub(super) cookies: Vec<String>,
 }
 
 /// Where a request goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chosen {
     pub(super) table: Arc<RouteConfiguration>,
     pub(super) host: Arc<VirtualHost>,
@@ -144,7 +144,6 @@ impl Stream<'_> {
             }
             return self.reply(out, Situation::NO_ROUTE.into()).await;
         };
-        let chosen = Rc::new(chosen);
         self.chosen = Some(chosen.clone());
         let input = self.redirect_input();
         if let Some(location) = rewrite::require_tls(&chosen.host, input, self.record.internal) {
@@ -313,9 +312,10 @@ impl Stream<'_> {
     /// Puts into the response what every response bears, then the edits of the
     /// route's levels.
     pub(super) fn finish_response_head(&mut self, out: &mut Responder<'_>) {
-        if let Some(chosen) = self.chosen.clone() {
+        if let Some(chosen) = self.chosen.take() {
             filters::on_response(self, &chosen);
             self.edit_response(&chosen);
+            self.chosen = Some(chosen);
         }
         let record = &mut *self.record;
         for cookie in self.cookies.drain(..) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
 use crate::http1::{chunk_head, write_last_chunk};
-use crate::io::Io;
+use crate::io::{Io, buffer};
 
 /// Staged bytes at which a chunked body is flushed.
 const FLUSH_AT: usize = 16 * 1024;
@@ -29,6 +29,9 @@ pub struct H1Writer {
 impl H1Writer {
     /// Begins a message: `write` puts the head into the staged bytes.
     pub fn begin(&mut self, chunked: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.staged.capacity() == 0 {
+            self.staged = buffer::take_small();
+        }
         write(&mut self.staged);
         self.chunked = chunked;
         self.ended = false;
@@ -44,19 +47,10 @@ impl H1Writer {
         self.sent == self.staged.len()
     }
 
+    /// Everything is sent: the memory goes back to the thread's pool.
     fn finish_staged(&mut self) {
-        self.staged.clear();
         self.sent = 0;
-        if self.staged.capacity() > 4 * FLUSH_AT {
-            self.staged.shrink_to(FLUSH_AT);
-        }
-    }
-
-    /// Gives the staging memory back while the connection idles.
-    pub fn rest(&mut self) {
-        if self.staged.is_empty() {
-            self.staged = Vec::new();
-        }
+        buffer::give_small(std::mem::take(&mut self.staged));
     }
 
     fn poll_send(

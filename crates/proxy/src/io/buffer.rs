@@ -12,7 +12,11 @@ pub const SIZE: usize = 16 * 1024;
 /// Most buffers a thread keeps when they are free.
 const KEEP: usize = 64;
 
+/// First size of a staging vector in bytes.
+const STAGED: usize = 2048;
+
 thread_local! {
+    static SMALL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -32,6 +36,26 @@ pub fn give(memory: Vec<u8>) {
             }
         });
     }
+}
+
+/// Takes an empty vector to stage a head in.
+pub fn take_small() -> Vec<u8> {
+    let pooled = SMALL.with(|pool| pool.borrow_mut().pop());
+    pooled.unwrap_or_else(|| Vec::with_capacity(STAGED))
+}
+
+/// Gives a staging vector back; one that grew much is freed.
+pub fn give_small(mut memory: Vec<u8>) {
+    if memory.capacity() == 0 || memory.capacity() > 2 * SIZE {
+        return;
+    }
+    memory.clear();
+    SMALL.with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < KEEP {
+            pool.push(memory);
+        }
+    });
 }
 
 /// Bytes read and not yet consumed.

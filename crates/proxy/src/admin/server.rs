@@ -1,0 +1,264 @@
+//! The admin listener: HTTP/1.1 on hyper, one page a path, Envoy's answers to what it does not know.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use lateen_process::Stop;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::query::Query;
+use super::{Drain, ServerState, State, clusters, config_dump, stats};
+
+const TEXT: &str = "text/plain; charset=UTF-8";
+const JSON: &str = "application/json";
+
+/// Status, content type and body of a page.
+type Page = (StatusCode, &'static str, String);
+
+/// Takes the admin address.
+///
+/// # Errors
+/// When it cannot be listened on.
+pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves the pages until told to stop.
+///
+/// # Errors
+/// When the listener cannot be handed to the runtime.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    state: Arc<dyn State>,
+    stop: Stop,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let stream = tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "admin accept failed");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let answer = answer(state.as_ref(), &request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+        });
+    }
+}
+
+fn answer(state: &dyn State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let (status, kind, body) = page(state, request.method(), request.uri().path(), &query);
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(SERVER, HeaderValue::from_static("envoy"));
+    response
+}
+
+/// One page of the list: path, whether it changes something, what it is for.
+const PAGES: &[(&str, bool, &str)] = &[
+    ("/", false, "Admin home page"),
+    ("/certs", false, "print certs on machine"),
+    ("/clusters", false, "upstream cluster status"),
+    ("/config_dump", false, "dump current configs"),
+    ("/drain_listeners", true, "drain listeners"),
+    ("/healthcheck/fail", true, "cause the server to fail health checks"),
+    ("/healthcheck/ok", true, "cause the server to pass health checks"),
+    ("/help", false, "print out list of admin commands"),
+    ("/hot_restart_version", false, "print the hot restart compatibility version"),
+    ("/init_dump", false, "dump what is still initializing"),
+    ("/listeners", false, "print listener info"),
+    ("/logging", true, "query/change logging levels"),
+    ("/memory", false, "print current allocation/heap usage"),
+    ("/quitquitquit", true, "exit the server"),
+    ("/ready", false, "print server state, 200 if LIVE, otherwise 503"),
+    ("/reopen_logs", true, "reopen access logs"),
+    ("/reset_counters", true, "reset all counters to zero"),
+    ("/runtime", false, "print runtime values"),
+    ("/server_info", false, "print server version/status information"),
+    ("/stats", false, "print server stats"),
+    ("/stats/prometheus", false, "print server stats in prometheus format"),
+];
+
+fn page(state: &dyn State, method: &Method, path: &str, query: &Query) -> Page {
+    let Some((_, changes, _)) = PAGES.iter().find(|(known, _, _)| *known == path) else {
+        let text = format!("invalid path. admin commands are:\n{}", help());
+        return (StatusCode::NOT_FOUND, TEXT, text);
+    };
+    if *changes && method != Method::POST {
+        let text = format!("Method {method} not allowed, POST required.");
+        return (StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+    }
+    if *changes { change(state, path, query) } else { show(state, path, query) }
+}
+
+fn ok(text: impl Into<String>) -> Page {
+    (StatusCode::OK, TEXT, text.into())
+}
+
+fn pretty(value: &Value) -> Page {
+    // A JSON value always has a text form.
+    (StatusCode::OK, JSON, serde_json::to_string_pretty(value).unwrap_or_default() + "\n")
+}
+
+fn bad(text: String) -> Page {
+    (StatusCode::BAD_REQUEST, TEXT, text)
+}
+
+fn show(state: &dyn State, path: &str, query: &Query) -> Page {
+    let as_json = query.get("format") == Some("json");
+    match path {
+        "/certs" => pretty(&json!({"certificates": state.certificates()})),
+        "/clusters" if as_json => pretty(&clusters::json(state)),
+        "/clusters" => ok(clusters::text(state)),
+        "/config_dump" => {
+            let configs = state.config_dump(query.has("include_eds"));
+            match config_dump::filtered(configs, query) {
+                Ok(value) => pretty(&value),
+                Err((404, text)) => (StatusCode::NOT_FOUND, TEXT, text),
+                Err((_, text)) => bad(text),
+            }
+        }
+        "/hot_restart_version" => ok("disabled\n"),
+        "/init_dump" => pretty(&json!({})),
+        "/listeners" => listeners(state, as_json),
+        "/memory" => pretty(&memory()),
+        "/ready" => ready(state.server_state()),
+        "/runtime" => pretty(&json!({"layers": [], "entries": {}})),
+        "/server_info" => pretty(&server_info(state)),
+        "/stats" => match stats::page(state, query) {
+            Ok((kind, body)) => (StatusCode::OK, kind, body),
+            Err(text) => bad(text),
+        },
+        "/stats/prometheus" => (StatusCode::OK, stats::PROMETHEUS, stats::prometheus(state)),
+        _ => ok(format!("admin commands are:\n{}", help())),
+    }
+}
+
+fn change(state: &dyn State, path: &str, query: &Query) -> Page {
+    match path {
+        "/drain_listeners" => state.drain(Drain {
+            inbound_only: query.has("inboundonly"),
+            graceful: query.has("graceful"),
+            skip_exit: query.has("skip_exit"),
+        }),
+        "/healthcheck/fail" => state.fail_health_check(true),
+        "/healthcheck/ok" => state.fail_health_check(false),
+        "/logging" => return logging(state, query),
+        "/quitquitquit" => state.quit(),
+        "/reopen_logs" => state.reopen_logs(),
+        "/reset_counters" => state.registry().reset_counters(),
+        _ => {}
+    }
+    ok("OK\n")
+}
+
+fn help() -> String {
+    let row = |(path, changes, what): &(&str, bool, &str)| {
+        format!("  {path}{}: {what}\n", if *changes { " (POST)" } else { "" })
+    };
+    PAGES.iter().map(row).collect()
+}
+
+fn ready(state: ServerState) -> Page {
+    let live = state == ServerState::Live;
+    let status = if live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, TEXT, format!("{}\n", state.name()))
+}
+
+fn listeners(state: &dyn State, as_json: bool) -> Page {
+    let bound = state.bound();
+    if !as_json {
+        return ok(bound.iter().map(|(name, at)| format!("{name}::{at}\n")).collect::<String>());
+    }
+    let statuses = bound.iter().map(|(name, at)| {
+        let address = at.parse::<SocketAddr>().map_or_else(
+            |_| json!({"pipe": {"path": at}}),
+            |at| clusters::address_json(&at.into()),
+        );
+        json!({"name": name, "local_address": address})
+    });
+    pretty(&json!({"listener_statuses": statuses.collect::<Vec<_>>()}))
+}
+
+fn logging(state: &dyn State, query: &Query) -> Page {
+    for (name, value) in query.pairs() {
+        let set = match name.as_str() {
+            "level" => state.set_level(None, value),
+            "paths" => value.split(',').try_for_each(|pair| match pair.split_once(':') {
+                Some((logger, level)) => state.set_level(Some(logger), level),
+                None => Err(format!("\"{pair}\" is not logger:level")),
+            }),
+            logger => state.set_level(Some(logger), value),
+        };
+        if let Err(why) = set {
+            return bad(format!("error: {why}\n"));
+        }
+    }
+    let rows = state.loggers().into_iter().map(|(name, level)| format!("  {name}: {level}\n"));
+    ok(format!("active loggers:\n{}", rows.collect::<String>()))
+}
+
+/// Resident and virtual size from the kernel; the allocator keeps no count of its own.
+fn memory() -> Value {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = pages.split(' ').filter_map(|n| n.parse::<u64>().ok());
+    let mut next = || (pages.next().unwrap_or(0) * 4096).to_string();
+    let (size, resident) = (next(), next());
+    json!({"allocated": resident, "heap_size": size, "total_physical_bytes": resident})
+}
+
+fn server_info(state: &dyn State) -> Value {
+    let uptime = format!("{}s", state.uptime().as_secs());
+    json!({
+        "version": format!("lateen/{}/Clean/RELEASE/AWS-LC", env!("CARGO_PKG_VERSION")),
+        "state": state.server_state().name(),
+        "hot_restart_version": "disabled",
+        "command_line_options": state.options(),
+        "node": state.node(),
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_paths_list_the_commands_and_changes_want_post() {
+        assert!(help().contains("/quitquitquit (POST): exit the server"));
+        let (status, _, body) = ready(ServerState::Draining);
+        assert_eq!((status.as_u16(), body.as_str()), (503, "DRAINING\n"));
+        let (status, _, body) = ready(ServerState::Live);
+        assert_eq!((status.as_u16(), body.as_str()), (200, "LIVE\n"));
+    }
+}

@@ -1,0 +1,88 @@
+//! `/stats` in its forms: text, JSON, Prometheus; filtered by pattern, kind and use.
+
+use lateen_proxy_core::stats::{Metric, MetricValue, QUANTILES, write_prometheus, write_text};
+use regex_automata::meta::Regex;
+use serde_json::{Value, json};
+
+use super::State;
+use super::query::Query;
+
+/// Content type and body.
+type Page = (&'static str, String);
+
+const TEXT: &str = "text/plain; charset=UTF-8";
+/// The content type of the Prometheus text format.
+pub const PROMETHEUS: &str = "text/plain; version=0.0.4";
+
+/// The `/stats` page; an error is the text of a 400.
+pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
+    let metrics = select(state, query)?;
+    match query.get("format") {
+        None | Some("text" | "") => {
+            let mut out = String::new();
+            write_text(&metrics, &mut out);
+            Ok((TEXT, out))
+        }
+        Some("prometheus") => Ok((PROMETHEUS, exposition(&metrics))),
+        Some("json") => Ok(("application/json", as_json(&metrics).to_string())),
+        Some(other) => Err(format!("usage: /stats?format=(text|json|prometheus), not \"{other}\"\n")),
+    }
+}
+
+/// All series in Prometheus' text format.
+#[must_use]
+pub fn prometheus(state: &dyn State) -> String {
+    exposition(&state.registry().collect())
+}
+
+fn exposition(metrics: &[Metric]) -> String {
+    let mut out = String::new();
+    write_prometheus(metrics, &mut out);
+    out
+}
+
+fn select(state: &dyn State, query: &Query) -> Result<Vec<Metric>, String> {
+    let mut metrics = state.registry().collect();
+    if query.has("usedonly") {
+        metrics.retain(|metric| metric.used);
+    }
+    if let Some(pattern) = query.get("filter") {
+        let regex = Regex::new(pattern)
+            .map_err(|error| format!("filter is no regular expression: {error}\n"))?;
+        metrics.retain(|metric| regex.is_match(metric.name.flat.as_bytes()));
+    }
+    match query.get("type") {
+        None | Some("All") => {}
+        Some("Counters") => metrics.retain(|m| matches!(m.value, MetricValue::Counter(_))),
+        Some("Gauges") => metrics.retain(|m| matches!(m.value, MetricValue::Gauge(_))),
+        Some("Histograms") => metrics.retain(|m| matches!(m.value, MetricValue::Histogram(_))),
+        Some("TextReadouts") => metrics.clear(),
+        Some(other) => return Err(format!("invalid &type= param: {other}\n")),
+    }
+    Ok(metrics)
+}
+
+fn as_json(metrics: &[Metric]) -> Value {
+    let mut stats = Vec::new();
+    let mut computed = Vec::new();
+    for metric in metrics {
+        let name = &*metric.name.flat;
+        match &metric.value {
+            MetricValue::Counter(n) => stats.push(json!({"name": name, "value": n})),
+            MetricValue::Gauge(n) => stats.push(json!({"name": name, "value": n})),
+            MetricValue::Histogram(h) => {
+                let values = QUANTILES.iter().map(|q| {
+                    let value = (h.count > 0).then(|| h.quantile(*q)).flatten();
+                    json!({"interval": value, "cumulative": value})
+                });
+                computed.push(json!({"name": name, "values": values.collect::<Vec<_>>()}));
+            }
+        }
+    }
+    if !computed.is_empty() {
+        let quantiles: Vec<f64> = QUANTILES.iter().map(|q| q * 100.0).collect();
+        stats.push(json!({"histograms": {
+            "supported_quantiles": quantiles, "computed_quantiles": computed}}));
+    }
+    json!({ "stats": stats })
+}
