@@ -6,6 +6,8 @@ mod cluster;
 mod fake;
 #[path = "controllers/kubectl.rs"]
 mod kubectl;
+#[path = "stream/programs.rs"]
+mod programs;
 
 use std::collections::BTreeSet;
 use std::time::Instant;

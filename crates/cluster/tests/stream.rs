@@ -6,6 +6,8 @@
 
 #[path = "stream/fake.rs"]
 mod fake;
+#[path = "stream/programs.rs"]
+mod programs;
 #[path = "stream/server.rs"]
 mod server;
 
@@ -20,23 +22,6 @@ use tokio::process::Command;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// The kubectl programs on PATH; the test needs at least one.
-fn kubectls() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found: Vec<PathBuf> = std::env::split_paths(&path)
-        .map(|folder| folder.join("kubectl"))
-        .filter(|program| program.is_file())
-        .filter_map(|program| program.canonicalize().ok())
-        .collect();
-    found.sort();
-    found.dedup();
-    assert!(
-        !found.is_empty(),
-        "no kubectl on PATH: install it, these tests drive the real one"
-    );
-    found
-}
-
 /// A kubectl with a server and a home of its own.
 struct Kubectl {
     program: PathBuf,
@@ -49,7 +34,7 @@ struct Kubectl {
 impl Kubectl {
     async fn all() -> Vec<Self> {
         let mut all = Vec::new();
-        for program in kubectls() {
+        for program in programs::kubectls() {
             for spdy in [false, true] {
                 all.push(Self {
                     program: program.clone(),

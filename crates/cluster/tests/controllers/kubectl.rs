@@ -1,7 +1,7 @@
 //! Workloads steered by the real kubectl: rollouts, history, scaling, deletion, and a pod's
 //! streams through the API server. Every `kubectl` on PATH is tried.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use lateen_cluster::api::resource::{PODS, REPLICA_SETS};
 use tokio::process::Command;
 
 use super::cluster::{Cluster, eventually};
-use super::fake;
+use super::{fake, programs};
 
 const WEB: &str = r#"
 apiVersion: apps/v1
@@ -28,22 +28,6 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 "#;
-
-fn kubectls() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found: Vec<PathBuf> = std::env::split_paths(&path)
-        .map(|folder| folder.join("kubectl"))
-        .filter_map(|program| program.canonicalize().ok())
-        .filter(|program| program.is_file())
-        .collect();
-    found.sort();
-    found.dedup();
-    assert!(
-        !found.is_empty(),
-        "no kubectl on PATH: install it, these tests drive the real one"
-    );
-    found
-}
 
 struct Kubectl<'a> {
     program: &'a Path,
@@ -82,7 +66,7 @@ impl Kubectl<'_> {
 
 #[tokio::test]
 async fn workloads_are_steered_by_kubectl() {
-    for program in kubectls() {
+    for program in programs::kubectls() {
         let cluster = Cluster::start().await;
         cluster.handle.set_runtime(Arc::new(fake::Host));
         let home = tempfile::tempdir().expect("a folder");
