@@ -30,6 +30,9 @@ pub enum Source {
     Stderr,
 }
 
+/// Output as it was read.
+pub type Piece = (Source, Bytes);
+
 impl Source {
     fn name(self) -> &'static str {
         match self {
@@ -161,10 +164,7 @@ impl Log {
     }
 
     /// Output from now on; with `replay` (and unless the log was read already), first what was written since the start (bounded).
-    pub fn attach(
-        &self,
-        replay: bool,
-    ) -> (Vec<(Source, Bytes)>, broadcast::Receiver<(Source, Bytes)>) {
+    pub fn attach(&self, replay: bool) -> (Vec<Piece>, broadcast::Receiver<Piece>) {
         let inner = self.lock();
         let past = if replay && !self.shown.load(Ordering::Relaxed) {
             inner.replay.clone()

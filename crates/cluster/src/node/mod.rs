@@ -17,6 +17,7 @@ pub mod log;
 pub mod plan;
 pub mod pod;
 pub mod probe;
+mod probe_grpc;
 mod probe_tls;
 pub mod process;
 mod register;

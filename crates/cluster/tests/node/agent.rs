@@ -18,6 +18,10 @@ pub const TESTS: &[crate::Test] = &[
     ("agent_volumes_and_environment", || {
         volumes_and_environment().boxed()
     }),
+    ("agent_sandbox_lost_and_agent_restarted", || {
+        sandbox_lost_and_agent_restarted().boxed()
+    }),
+    ("agent_shared_namespaces", || shared_namespaces().boxed()),
     ("agent_streams", || streams().boxed()),
     ("agent_six_pods_start_together", || six_pods().boxed()),
 ];
@@ -579,4 +583,116 @@ async fn six_pods() {
     let started = std::time::Instant::now();
     cluster.close().await;
     println!("  all gone after {:?}", started.elapsed());
+}
+
+/// A pod whose first process is killed gets a new sandbox, init containers included; so does every
+/// pod when the agent itself is restarted, while what was done stays done.
+async fn sandbox_lost_and_agent_restarted() {
+    let mut cluster = Cluster::open(14).await;
+    let mut spec = containers(vec![server(8070)]);
+    spec["initContainers"] = json!([{"name": "i", "image": "alpine", "command": ["ip", "rule", "add", "pref", "7", "lookup", "main"], "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}]);
+    cluster.pod("p", spec).await;
+    let mut once = containers(vec![
+        json!({"name": "c", "image": "alpine", "command": ["true"]}),
+    ]);
+    once["restartPolicy"] = json!("Never");
+    cluster.pod("once", once).await;
+    let before = cluster.ready("p").await;
+    cluster.phase("once", "Succeeded").await;
+    let pid = first_process("default/p", &cluster.bed.instance);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let again = |n: i64| {
+        move |pod: &Value| {
+            let c = &pod["status"]["containerStatuses"][0];
+            c["restartCount"] == n && c["ready"] == true
+        }
+    };
+    let pod = cluster.until("p", "back", again(1)).await;
+    assert_eq!(pod["status"]["podIP"], before["status"]["podIP"]);
+    let (text, _) = cluster.exec("p", "web", "ip rule | grep -c ^7:").await;
+    assert_eq!(text, "1\n");
+    let url = format!(
+        "http://{}:8070/",
+        before["status"]["podIP"].as_str().unwrap()
+    );
+    let output = tokio::process::Command::new("curl")
+        .args(["-sS", "-m", "5", &url])
+        .output()
+        .await;
+    assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout), "p\n");
+
+    cluster.restart_agent().await;
+    let pod = cluster.until("p", "back again", again(2)).await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["message"],
+        "the node agent was restarted"
+    );
+    let once = cluster.phase("once", "Succeeded").await;
+    assert_eq!(once["status"]["containerStatuses"][0]["restartCount"], 0);
+    cluster.delete("once", 0).await;
+    cluster.close().await;
+}
+
+fn first_process(pod: &str, instance: &str) -> nix::unistd::Pid {
+    let wanted = format!("__pause\0{instance}\0{pod}\0");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pid = entries
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|c| c.ends_with(&wanted))
+        });
+    nix::unistd::Pid::from_raw(pid.unwrap())
+}
+
+async fn shared_namespaces() {
+    let cluster = Cluster::open(15).await;
+    let sleeper =
+        |name: &str| json!({"name": name, "image": "alpine:3", "command": ["sleep", "1000"]});
+    let mut shared = containers(vec![sleeper("a"), sleeper("b")]);
+    shared["shareProcessNamespace"] = json!(true);
+    shared["hostname"] = json!("other");
+    shared["subdomain"] = json!("group");
+    cluster.pod("shared", shared).await;
+    cluster
+        .pod("apart", containers(vec![sleeper("a"), sleeper("b")]))
+        .await;
+    let mut host = containers(vec![sleeper("a")]);
+    host["hostNetwork"] = json!(true);
+    cluster.pod("host", host).await;
+    for name in ["shared", "apart", "host"] {
+        cluster.ready(name).await;
+    }
+    let count = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o '[s]leep 1000' | wc -l; touch /dev/shm/x; hostname";
+    let (text, _) = cluster.exec("shared", "a", count).await;
+    assert_eq!(text, "2\nother\n");
+    let (text, _) = cluster.exec("apart", "a", count).await;
+    assert_eq!(text, "1\napart\n");
+    let (text, _) = cluster.exec("apart", "b", "ls /dev/shm").await;
+    assert_eq!(text, "x\n");
+    let (text, _) = cluster
+        .exec(
+            "host",
+            "a",
+            &format!(
+                "ip -br link show {} | wc -l; cat /etc/resolv.conf",
+                cluster.bed.instance
+            ),
+        )
+        .await;
+    assert!(
+        text.starts_with("1\n") && !text.contains("ndots:5"),
+        "{text}"
+    );
+    let pod = cluster
+        .api
+        .get(
+            &lateen_cluster::api::resource::PODS,
+            Some("default"),
+            "host",
+        )
+        .await
+        .unwrap();
+    assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"]);
+    cluster.close().await;
 }

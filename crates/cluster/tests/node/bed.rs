@@ -83,7 +83,7 @@ pub fn null() -> OwnedFd {
 pub struct Cluster {
     pub bed: Bed,
     pub api: Api,
-    pub node: NodeHandle,
+    node: Option<NodeHandle>,
     pub runtime: Arc<dyn NodeRuntime>,
     server: ServerHandle,
 }
@@ -93,7 +93,7 @@ pub fn images() -> ImageCatalogue {
     let mut images = ImageCatalogue::default();
     images.add(&["alpine", "busybox"], &Image::default());
     let app = Image {
-        programs: HostPrograms::basic_and(&["nc"]),
+        programs: HostPrograms::basic_and(&["nc", "ip"]),
         user: (1000, 1000),
         entrypoint: vec!["sh".into(), "-c".into()],
         ..Image::default()
@@ -126,16 +126,28 @@ impl Cluster {
         Self {
             bed,
             api,
-            node,
+            node: Some(node),
             runtime,
             server,
         }
     }
 
     pub async fn close(self) {
-        self.node.shutdown().await;
+        self.node.unwrap().shutdown().await;
         self.server.shutdown().await;
         self.bed.close().await;
+    }
+
+    /// Ends the agent and starts a new one over the same API.
+    pub async fn restart_agent(&mut self) {
+        let dns_ip = nth_address(self.bed.network.ranges.services, 10).unwrap();
+        let node = self.node.take().unwrap();
+        node.shutdown().await;
+        let node = start(self.api.clone(), self.bed.node_options(dns_ip))
+            .await
+            .unwrap();
+        self.runtime = node.runtime();
+        self.node = Some(node);
     }
 
     /// Makes a pod on the first node unless it names another.
@@ -276,7 +288,7 @@ impl Cluster {
             "addressType": "IPv4", "endpoints": list,
             "ports": [{"name": port["name"].as_str().unwrap_or(""), "port": port["targetPort"], "protocol": "TCP"}],
         });
-        let mut applied = self.node.services().applied();
+        let mut applied = self.node.as_ref().unwrap().services().applied();
         applied.mark_unchanged();
         self.api
             .create(&ENDPOINT_SLICES, Some("default"), slice)

@@ -82,7 +82,7 @@ enum Mode {
     /// Containers are started and kept running.
     Alive,
     /// All containers ended for good.
-    Finished(bool),
+    Finished,
     /// Being stopped for deletion.
     Terminating,
 }
@@ -94,6 +94,8 @@ struct Worker {
     entry: Arc<PodEntry>,
     notices: mpsc::UnboundedSender<Notice>,
     ground: Option<Box<Ground>>,
+    /// What is left of a lost sandbox, to be cleared away before the next.
+    lost: Option<Box<Ground>>,
     /// Counts sandboxes, so that news of an old one are known as such.
     generation: u64,
     laying: bool,
@@ -102,6 +104,8 @@ struct Worker {
     address: Option<Ipv4Addr>,
     units: Vec<Unit>,
     mode: Mode,
+    /// `Some(success)` once all containers ended for good; holds through the termination.
+    finished: Option<bool>,
     reason: Option<(String, String)>,
     publisher: Publisher,
     started: Instant,
@@ -150,9 +154,9 @@ impl Worker {
         });
         agent.publish(&namespace, &name, &entry);
         let finished = match pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
-            Some("Succeeded") => Mode::Finished(true),
-            Some("Failed") => Mode::Finished(false),
-            _ => Mode::Alive,
+            Some("Succeeded") => Some(true),
+            Some("Failed") => Some(false),
+            _ => None,
         };
         let start_time = pod
             .status
@@ -166,12 +170,18 @@ impl Worker {
             entry,
             notices,
             ground: None,
+            lost: None,
             generation: 0,
             laying: false,
             lay_at: 0,
             address: None,
             units,
-            mode: finished,
+            mode: if finished.is_some() {
+                Mode::Finished
+            } else {
+                Mode::Alive
+            },
+            finished,
             reason: None,
             started: Instant::now(),
             start_time: start_time.unwrap_or_else(Timestamp::now),
@@ -343,6 +353,7 @@ impl Worker {
             address: self.address,
             facts: self.facts(),
             dns: self.dns_facts(),
+            lost: self.lost.take(),
         };
         let notices = self.notices.clone();
         tokio::spawn(async move {
@@ -380,7 +391,15 @@ impl Worker {
         });
     }
 
+    /// Sees to a sandbox that is gone before news from its containers are taken for their own.
+    fn notice_lost_sandbox(&mut self) {
+        if self.ground.as_ref().is_some_and(|g| g.sandbox.is_gone()) {
+            self.sandbox_lost(self.generation);
+        }
+    }
+
     fn take(&mut self, notice: Notice) {
+        self.notice_lost_sandbox();
         match notice {
             Notice::Updated(pod) => self.updated(pod),
             Notice::Ground(result) => self.grounded(result),
@@ -567,8 +586,11 @@ impl Worker {
             "SandboxChanged",
             "Pod sandbox changed, it will be killed and re-created.".to_owned(),
         );
-        self.ground = None;
+        self.lost = self.ground.take();
         *locked(&self.entry.sandbox) = None;
+        for entry in locked(&self.entry.containers).values_mut() {
+            entry.live = None;
+        }
         let now = self.now();
         for unit in &mut self.units {
             unit.lose_sandbox(now);
@@ -576,7 +598,8 @@ impl Worker {
     }
 
     fn finish(&mut self, success: bool) {
-        self.mode = Mode::Finished(success);
+        self.mode = Mode::Finished;
+        self.finished = Some(success);
         for unit in &mut self.units {
             unit.stop_probes();
         }
@@ -633,7 +656,7 @@ impl Worker {
             return;
         }
         // A pod that was done before this agent began keeps the status it has.
-        if matches!(self.mode, Mode::Finished(_)) && self.generation == 0 && self.reason.is_none() {
+        if self.finished.is_some() && self.generation == 0 && self.reason.is_none() {
             return;
         }
         let facts = self.status_facts();
@@ -665,10 +688,7 @@ impl Worker {
             pod_ip: self.pod_ip().map(|ip| ip.to_string()),
             start_time: self.start_time,
             sandbox_ready: self.ground.is_some(),
-            finished: match self.mode {
-                Mode::Finished(success) => Some(success),
-                _ => None,
-            },
+            finished: self.finished,
             reason: self.reason.clone(),
             initialized: mains_begun,
         }
@@ -712,6 +732,9 @@ impl Worker {
             unit.stop_probes();
         }
         *locked(&self.entry.sandbox) = None;
+        if let Some(lost) = self.lost.take() {
+            lost.clear(&self.agent).await;
+        }
         if let Some(ground) = self.ground.take() {
             ground.clear(&self.agent).await;
             if let Some(address) = self.address {

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::{Notice, Worker};
 use crate::node::live::Live;
 use crate::node::probe::{self, Purpose, Streak, Timing};
+use crate::node::probe_grpc;
 
 /// Wait between readiness probes before the first success.
 const EAGER: Duration = Duration::from_secs(1);
@@ -146,8 +147,11 @@ async fn once(
             (_, false) => Err(output.to_owned()),
         };
     }
-    if probe.grpc.is_some() {
-        return Err("gRPC probes are not supported in this cluster".to_owned());
+    if let Some(grpc) = &probe.grpc {
+        let port =
+            u16::try_from(grpc.port).map_err(|_| "the probe's port is no port".to_owned())?;
+        let service = grpc.service.as_deref().unwrap_or_default();
+        return probe_grpc::check(SocketAddr::new(address, port), service).await;
     }
     Ok(())
 }

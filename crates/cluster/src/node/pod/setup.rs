@@ -36,6 +36,8 @@ pub struct Job {
     pub address: Option<Ipv4Addr>,
     pub facts: PodFacts,
     pub dns: DnsFacts,
+    /// A lost sandbox of the pod; its interface has the name that the new one gets.
+    pub lost: Option<Box<Ground>>,
 }
 
 /// A pod's volumes and namespaces.
@@ -63,7 +65,10 @@ impl Ground {
 ///
 /// # Errors
 /// Why it failed; worth another try.
-pub async fn lay(job: Job) -> Result<Ground, String> {
+pub async fn lay(mut job: Job) -> Result<Ground, String> {
+    if let Some(lost) = job.lost.take() {
+        lost.clear(&job.agent).await;
+    }
     let fail = |reason, message: String| {
         job.agent
             .events

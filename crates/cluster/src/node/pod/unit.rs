@@ -101,19 +101,20 @@ impl Unit {
         };
         if let Some(status) = earlier {
             unit.restarts = u32::try_from(status.restart_count).unwrap_or(0);
-            let state = status.state.as_ref();
-            let ran = state.is_some_and(|s| s.running.is_some() || s.terminated.is_some());
-            unit.ran_before = ran || unit.restarts > 0;
-            if let Some(running) = state.and_then(|s| s.running.as_ref()) {
-                unit.last = Some(Terminated {
-                    code: 137,
-                    signal: libc::SIGKILL,
-                    reason: "Error".to_owned(),
-                    message: "the node agent was restarted".to_owned(),
-                    started_at: running.started_at.as_ref().map(|t| t.0),
-                    finished_at: Timestamp::now(),
-                    container_id: status.container_id.clone().unwrap_or_default(),
-                });
+            unit.ran_before = unit.restarts > 0;
+            if let Some(end) = earlier_end(status) {
+                unit.ran_before = true;
+                unit.container_id.clone_from(&end.container_id);
+                // Init containers run again in the new sandbox; the others go on from here.
+                if role == Role::Init {
+                    unit.last = Some(end);
+                } else {
+                    unit.life = Life::Ended {
+                        code: end.code,
+                        restart_at: 0,
+                    };
+                    unit.current = Current::Terminated(end);
+                }
             }
         }
         unit
@@ -363,6 +364,36 @@ impl Drop for Unit {
     }
 }
 
+/// How the instance that an earlier agent knew ended; one that was running died with that agent.
+fn earlier_end(status: &ContainerStatus) -> Option<Terminated> {
+    let state = status.state.as_ref()?;
+    let id = status.container_id.clone().unwrap_or_default();
+    if let Some(running) = &state.running {
+        return Some(Terminated {
+            code: 137,
+            signal: 0,
+            reason: "Error".to_owned(),
+            message: "the node agent was restarted".to_owned(),
+            started_at: running.started_at.as_ref().map(|t| t.0),
+            finished_at: Timestamp::now(),
+            container_id: id,
+        });
+    }
+    let end = state.terminated.as_ref()?;
+    Some(Terminated {
+        code: end.exit_code,
+        signal: end.signal.unwrap_or(0),
+        reason: end.reason.clone().unwrap_or_default(),
+        message: end.message.clone().unwrap_or_default(),
+        started_at: end.started_at.as_ref().map(|t| t.0),
+        finished_at: end
+            .finished_at
+            .as_ref()
+            .map_or_else(Timestamp::now, |t| t.0),
+        container_id: end.container_id.clone().unwrap_or(id),
+    })
+}
+
 fn earlier<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let mains = status.container_statuses.iter().flatten();
@@ -441,6 +472,11 @@ mod tests {
         unit.begin();
         assert_eq!(unit.restarts, 3);
         assert_eq!(unit.facts(false).last.unwrap().container_id, "lateen://1");
+        // What had completed is not run again by itself: the planner decides by the policy.
+        let done = json!({"name": "c", "ready": false, "restartCount": 0, "image": "alpine", "imageID": "",
+            "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "lastState": {}});
+        let units = super::tests::units(json!({"containerStatuses": [done]}));
+        assert!(units[2].succeeded());
     }
 
     #[test]

@@ -345,6 +345,11 @@ impl Sandbox {
         self.gone().await;
     }
 
+    /// Whether the pod's first process is gone (and with it every other).
+    pub fn is_gone(&self) -> bool {
+        locked(&self.table).gone
+    }
+
     /// Waits until the pod's first process is gone.
     pub async fn gone(&self) {
         let mut gone = self.gone.clone();
