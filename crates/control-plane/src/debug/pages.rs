@@ -2,7 +2,7 @@
 
 use lateen_model::mesh::{AccessLogEncoding, OutboundPolicy};
 use lateen_model::service::{ServiceAddress, TargetPort};
-use lateen_resources::{Body, Kind};
+use lateen_resources::Kind;
 use lateen_xds::ResourceType;
 use serde_json::{Map, Value, json};
 
@@ -105,25 +105,10 @@ pub fn configz(s: &DebugState) -> Value {
                 "creationTimestamp": o.meta.creation_timestamp,
                 "resourceVersion": o.meta.resource_version,
             },
-            "spec": spec(&o.body),
+            "spec": o.body.to_json(),
         })
     })
     .collect()
-}
-
-/// The spec as it was understood.
-fn spec(body: &Body) -> Value {
-    let value = match body {
-        Body::Gateway(b) => serde_json::to_value(b),
-        Body::VirtualService(b) => serde_json::to_value(b),
-        Body::DestinationRule(b) => serde_json::to_value(b),
-        Body::ServiceEntry(b) => serde_json::to_value(b),
-        Body::WorkloadEntry(b) => serde_json::to_value(b),
-        Body::Sidecar(b) => serde_json::to_value(b),
-        Body::Opaque(v) => Ok(v.clone()),
-        _ => Ok(Value::Null),
-    };
-    value.unwrap_or_else(|e| json!({"error": e.to_string()}))
 }
 
 /// Services as the mesh sees them.

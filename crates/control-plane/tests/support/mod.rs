@@ -2,7 +2,6 @@
 //! redirection rules, backends and the proxy itself, all gone when dropped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,16 +101,25 @@ impl Plane {
 }
 
 /// The real Envoy, or `None` with a loud line when it is not installed.
-pub fn envoy() -> Option<PathBuf> {
-    let named = std::env::var_os("LATEEN_ENVOY").map(PathBuf::from);
+pub fn envoy() -> Option<String> {
+    let named = std::env::var("LATEEN_ENVOY").ok();
     let found = named.or_else(|| {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|d| d.join("envoy"))
-            .find(|p| p.is_file())
+        let mut all = std::env::split_paths(&path).map(|d| d.join("envoy"));
+        Some(all.find(|p| p.is_file())?.to_str()?.to_owned())
     });
     if found.is_none() {
         eprintln!("SKIPPED: real Envoy not found (set LATEEN_ENVOY or put envoy on PATH)");
+    }
+    found
+}
+
+/// The mesh's own program, or `None` with a loud line when nobody says where it is: this
+/// crate does not build it.
+pub fn lateen() -> Option<String> {
+    let found = std::env::var("LATEEN_PROGRAM").ok();
+    if found.is_none() {
+        eprintln!("SKIPPED: the lateen program is not known (set LATEEN_PROGRAM)");
     }
     found
 }
@@ -281,27 +289,15 @@ pub struct Proxy<'a> {
 }
 
 impl Proxy<'_> {
-    /// Starts Envoy in a namespace as the sidecar's user.
-    pub fn start(&self, envoy: &std::path::Path, ns: &Namespace) -> Process {
+    /// Starts a proxy that takes Envoy's arguments, in a namespace as the sidecar's user.
+    pub fn start(&self, program: &[String], ns: &Namespace) -> Process {
         let config = self.bootstrap().to_string();
         let log = std::env::var("LATEEN_ENVOY_LOG").unwrap_or_else(|_| "error".into());
-        let envoy = envoy.to_str().expect("text");
-        Process::spawn(ns.command(
-            "setpriv",
-            &[
-                "--reuid",
-                "1337",
-                "--clear-groups",
-                envoy,
-                "--config-yaml",
-                &config,
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "-l",
-                &log,
-            ],
-        ))
+        let mut arguments = vec!["--reuid", "1337", "--clear-groups"];
+        arguments.extend(program.iter().map(String::as_str));
+        arguments.extend(["--config-yaml", &config, "--disable-hot-restart"]);
+        arguments.extend(["--concurrency", "1", "-l", &log]);
+        Process::spawn(ns.command("setpriv", &arguments))
     }
 
     fn bootstrap(&self) -> serde_json::Value {
