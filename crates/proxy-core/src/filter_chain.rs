@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::config::filter_chain::{FilterChain, SourceType};
 use crate::config::CidrRange;
+use crate::config::filter_chain::{FilterChain, SourceType};
 
 /// What is known of a connection when its chain is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -53,34 +53,57 @@ impl Matcher {
     #[must_use]
     pub fn select(&self, chains: &[Arc<FilterChain>], conn: &Connection<'_>) -> Option<usize> {
         let port = conn.destination.map(|d| d.port());
-        let start = port.and_then(|p| self.by_port.get(&p)).unwrap_or(&self.any_port);
+        let start = port
+            .and_then(|p| self.by_port.get(&p))
+            .unwrap_or(&self.any_port);
         let mut set: Candidates = start.iter().copied().collect();
         let m = |i: u32| &chains[i as usize].matching;
 
-        narrow_by_ip(&mut set, conn.destination.map(|d| d.ip()), |i| &m(i).prefix_ranges);
+        narrow_by_ip(&mut set, conn.destination.map(|d| d.ip()), |i| {
+            &m(i).prefix_ranges
+        });
         narrow_by_server_name(&mut set, conn.server_name, |i| &m(i).server_names);
         narrow_by_text(&mut set, &[conn.transport_protocol], |i| {
             let want = &m(i).transport_protocol;
-            if want.is_empty() { &[] } else { std::slice::from_ref(want) }
+            if want.is_empty() {
+                &[]
+            } else {
+                std::slice::from_ref(want)
+            }
         });
-        narrow_by_text(&mut set, conn.application_protocols, |i| &m(i).application_protocols);
-        narrow_by_ip(&mut set, conn.direct_source.map(|s| s.ip()), |i| &m(i).direct_source_prefix_ranges);
+        narrow_by_text(&mut set, conn.application_protocols, |i| {
+            &m(i).application_protocols
+        });
+        narrow_by_ip(&mut set, conn.direct_source.map(|s| s.ip()), |i| {
+            &m(i).direct_source_prefix_ranges
+        });
         narrow_by_source_type(&mut set, conn, |i| m(i).source_type);
-        narrow_by_ip(&mut set, conn.source.map(|s| s.ip()), |i| &m(i).source_prefix_ranges);
-        narrow_by_port(&mut set, conn.source.map(|s| s.port()), |i| &m(i).source_ports);
+        narrow_by_ip(&mut set, conn.source.map(|s| s.ip()), |i| {
+            &m(i).source_prefix_ranges
+        });
+        narrow_by_port(&mut set, conn.source.map(|s| s.port()), |i| {
+            &m(i).source_ports
+        });
         set.first().map(|i| *i as usize)
     }
 }
 
-fn narrow_by_ip<'a>(set: &mut Candidates, ip: Option<IpAddr>, of: impl Fn(u32) -> &'a [CidrRange] + Copy)
-{
+fn narrow_by_ip<'a>(
+    set: &mut Candidates,
+    ip: Option<IpAddr>,
+    of: impl Fn(u32) -> &'a [CidrRange] + Copy,
+) {
     let score = |i: u32| -> Option<i16> {
         let ranges = of(i);
         if ranges.is_empty() {
             return Some(0);
         }
         let ip = ip?;
-        ranges.iter().filter(|r| r.contains(ip)).map(|r| i16::from(r.prefix_len())).max()
+        ranges
+            .iter()
+            .filter(|r| r.contains(ip))
+            .map(|r| i16::from(r.prefix_len()))
+            .max()
     };
     keep_best(set, score);
 }
@@ -96,7 +119,10 @@ fn narrow_by_server_name<'a>(
         if names.is_empty() {
             return Some(0);
         }
-        names.iter().filter_map(|want| server_name_score(want, name)).max()
+        names
+            .iter()
+            .filter_map(|want| server_name_score(want, name))
+            .max()
     };
     keep_best(set, score);
 }
@@ -111,7 +137,11 @@ fn server_name_score(want: &str, name: &str) -> Option<i16> {
         Some(suffix) => {
             let at = name.len().checked_sub(suffix.len()).filter(|at| *at > 0)?;
             let hit = name.as_bytes()[at..].eq_ignore_ascii_case(suffix.as_bytes());
-            hit.then(|| i16::try_from(suffix.len()).unwrap_or(i16::MAX - 1).saturating_add(1))
+            hit.then(|| {
+                i16::try_from(suffix.len())
+                    .unwrap_or(i16::MAX - 1)
+                    .saturating_add(1)
+            })
         }
     }
 }
@@ -133,7 +163,11 @@ fn narrow_by_text<'a>(
     set.retain(|i| of(*i).is_empty());
 }
 
-fn narrow_by_source_type(set: &mut Candidates, conn: &Connection<'_>, of: impl Fn(u32) -> SourceType + Copy) {
+fn narrow_by_source_type(
+    set: &mut Candidates,
+    conn: &Connection<'_>,
+    of: impl Fn(u32) -> SourceType + Copy,
+) {
     if set.iter().all(|i| of(*i) == SourceType::Any) {
         return;
     }
@@ -141,12 +175,24 @@ fn narrow_by_source_type(set: &mut Candidates, conn: &Connection<'_>, of: impl F
         (Some(s), d) => s.ip().to_canonical().is_loopback() || d.is_some_and(|d| d.ip() == s.ip()),
         (None, _) => true,
     };
-    let want = if local { SourceType::SameIpOrLoopback } else { SourceType::External };
-    let want = if set.iter().any(|i| of(*i) == want) { want } else { SourceType::Any };
+    let want = if local {
+        SourceType::SameIpOrLoopback
+    } else {
+        SourceType::External
+    };
+    let want = if set.iter().any(|i| of(*i) == want) {
+        want
+    } else {
+        SourceType::Any
+    };
     set.retain(|i| of(*i) == want);
 }
 
-fn narrow_by_port<'a>(set: &mut Candidates, port: Option<u16>, of: impl Fn(u32) -> &'a [u16] + Copy) {
+fn narrow_by_port<'a>(
+    set: &mut Candidates,
+    port: Option<u16>,
+    of: impl Fn(u32) -> &'a [u16] + Copy,
+) {
     let named = |i: u32| port.is_some_and(|p| of(i).contains(&p));
     if set.iter().any(|i| named(*i)) {
         set.retain(|i| named(*i));
@@ -204,7 +250,13 @@ mod tests {
 
     #[test]
     fn istio_virtual_inbound() {
-        let istio = names(&["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"]);
+        let istio = names(&[
+            "istio",
+            "istio-peer-exchange",
+            "istio-http/1.0",
+            "istio-http/1.1",
+            "istio-h2",
+        ]);
         let tls = |alpn: &[Name]| FilterChainMatch {
             transport_protocol: "tls".into(),
             application_protocols: alpn.to_vec(),
@@ -215,9 +267,18 @@ mod tests {
             application_protocols: names(alpn),
             ..FilterChainMatch::default()
         };
-        let port = |p: u16, m: FilterChainMatch| FilterChainMatch { destination_port: Some(p), ..m };
+        let port = |p: u16, m: FilterChainMatch| FilterChainMatch {
+            destination_port: Some(p),
+            ..m
+        };
         let chains = [
-            chain("blackhole", FilterChainMatch { destination_port: Some(15006), ..FilterChainMatch::default() }),
+            chain(
+                "blackhole",
+                FilterChainMatch {
+                    destination_port: Some(15006),
+                    ..FilterChainMatch::default()
+                },
+            ),
             chain("pass-mtls-http", tls(&istio[2..])),
             chain("pass-http", raw(&["http/1.1", "h2c"])),
             chain("pass-mtls", tls(&istio[..2])),
@@ -238,14 +299,24 @@ mod tests {
             ("10.0.0.1:1234", "tls", &["h2"], "pass-tls"),
         ];
         for (dst, tp, alpn, want) in table {
-            assert_eq!(pick(&chains, &conn(dst, "", tp, alpn)), *want, "{dst} {tp} {alpn:?}");
+            assert_eq!(
+                pick(&chains, &conn(dst, "", tp, alpn)),
+                *want,
+                "{dst} {tp} {alpn:?}"
+            );
         }
     }
 
     #[test]
     fn server_names_and_ranges() {
-        let sni = |n: &str| FilterChainMatch { server_names: names(&[n]), ..FilterChainMatch::default() };
-        let dst = |r: &str| FilterChainMatch { prefix_ranges: vec![cidr(r)], ..FilterChainMatch::default() };
+        let sni = |n: &str| FilterChainMatch {
+            server_names: names(&[n]),
+            ..FilterChainMatch::default()
+        };
+        let dst = |r: &str| FilterChainMatch {
+            prefix_ranges: vec![cidr(r)],
+            ..FilterChainMatch::default()
+        };
         let chains = [
             chain("exact", sni("a.b.com")),
             chain("wide", sni("*.com")),
@@ -270,8 +341,20 @@ mod tests {
     #[test]
     fn sources() {
         let chains = [
-            chain("local", FilterChainMatch { source_type: SourceType::SameIpOrLoopback, ..Default::default() }),
-            chain("port", FilterChainMatch { source_ports: vec![4000], ..Default::default() }),
+            chain(
+                "local",
+                FilterChainMatch {
+                    source_type: SourceType::SameIpOrLoopback,
+                    ..Default::default()
+                },
+            ),
+            chain(
+                "port",
+                FilterChainMatch {
+                    source_ports: vec![4000],
+                    ..Default::default()
+                },
+            ),
             chain("other", FilterChainMatch::default()),
         ];
         let mut c = conn("10.0.0.1:80", "", "raw_buffer", &[]);

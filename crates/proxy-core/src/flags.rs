@@ -79,7 +79,10 @@ impl ResponseFlags {
     /// The flag of a short name.
     #[must_use]
     pub fn from_short(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(_, short, _)| *short == name).map(|(f, _, _)| *f)
+        NAMES
+            .iter()
+            .find(|(_, short, _)| *short == name)
+            .map(|(f, _, _)| *f)
     }
 
     /// Writes the names, comma-separated; nothing for an empty set.
@@ -116,6 +119,9 @@ mod tests {
             .write(false, &mut out);
         assert_eq!(out, b"UF,URX");
         assert_eq!(NAMES.len(), 30);
-        assert_eq!(ResponseFlags::from_short("NC"), Some(ResponseFlags::NO_CLUSTER_FOUND));
+        assert_eq!(
+            ResponseFlags::from_short("NC"),
+            Some(ResponseFlags::NO_CLUSTER_FOUND)
+        );
     }
 }

@@ -77,14 +77,24 @@ const EDGE_ONLY: [&str; 5] = [
 ];
 
 /// Applies the rules to a request. The request id is not made here (it needs randomness).
-pub fn sanitize<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) -> Origin {
+pub fn sanitize<H: HeadersMut + ?Sized>(
+    headers: &mut H,
+    hcm: &HttpConnectionManager,
+    down: &Downstream<'_>,
+) -> Origin {
     let single_hop = forwarded_for_count(headers) <= 1;
     let client = client_address(headers, hcm, down);
     append_forwarded_for(headers, hcm, down);
     set_forwarded_proto(headers, hcm, down);
 
     let internal = match client {
-        Some(addr) => single_hop && hcm.internal_addresses.iter().any(|range| range.contains(addr.ip())),
+        Some(addr) => {
+            single_hop
+                && hcm
+                    .internal_addresses
+                    .iter()
+                    .any(|range| range.contains(addr.ip()))
+        }
         None => hcm.internal_unix_sockets,
     };
     let edge = !internal && hcm.use_remote_address;
@@ -114,13 +124,20 @@ pub fn sanitize<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionMan
         headers.remove("x-envoy-original-url");
     }
     client_certificate(headers, hcm, down);
-    Origin { client, internal, edge }
+    Origin {
+        client,
+        internal,
+        edge,
+    }
 }
 
 fn forwarded_for_count<H: Headers + ?Sized>(headers: &H) -> usize {
     let mut count = 0;
     headers.any("x-forwarded-for", &mut |line| {
-        count += line.split(|b| *b == b',').filter(|e| !e.trim_ascii().is_empty()).count();
+        count += line
+            .split(|b| *b == b',')
+            .filter(|e| !e.trim_ascii().is_empty())
+            .count();
         false
     });
     count
@@ -139,8 +156,13 @@ fn forwarded_for_entry<H: Headers + ?Sized>(headers: &H, hops: u32) -> Option<So
 
 fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
 }
 
 fn client_address<H: Headers + ?Sized>(
@@ -157,9 +179,22 @@ fn client_address<H: Headers + ?Sized>(
     forwarded_for_entry(headers, hcm.xff_num_trusted_hops).or(down.peer)
 }
 
-fn append_forwarded_for<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
-    let Some(peer) = down.peer.filter(|_| hcm.use_remote_address && !hcm.skip_xff_append) else { return };
-    let ip = if peer.ip().is_loopback() { down.node_ip.unwrap_or(peer.ip()) } else { peer.ip() };
+fn append_forwarded_for<H: HeadersMut + ?Sized>(
+    headers: &mut H,
+    hcm: &HttpConnectionManager,
+    down: &Downstream<'_>,
+) {
+    let Some(peer) = down
+        .peer
+        .filter(|_| hcm.use_remote_address && !hcm.skip_xff_append)
+    else {
+        return;
+    };
+    let ip = if peer.ip().is_loopback() {
+        down.node_ip.unwrap_or(peer.ip())
+    } else {
+        peer.ip()
+    };
     let mut value = Vec::new();
     headers.any("x-forwarded-for", &mut |line| {
         if !value.is_empty() {
@@ -175,21 +210,30 @@ fn append_forwarded_for<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConne
     headers.set("x-forwarded-for", &value);
 }
 
-fn set_forwarded_proto<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
+fn set_forwarded_proto<H: HeadersMut + ?Sized>(
+    headers: &mut H,
+    hcm: &HttpConnectionManager,
+    down: &Downstream<'_>,
+) {
     let own: &[u8] = if down.tls { b"https" } else { b"http" };
     let trusted = !hcm.use_remote_address || hcm.xff_num_trusted_hops > 0;
     let valid = matches!(headers.first("x-forwarded-proto"), Some(b"http" | b"https"));
     if !trusted || !valid {
         headers.set("x-forwarded-proto", own);
     }
-    if hcm.append_x_forwarded_port && headers.first("x-forwarded-port").is_none() {
-        if let Some(local) = down.local {
-            headers.set("x-forwarded-port", local.port().to_string().as_bytes());
-        }
+    if hcm.append_x_forwarded_port
+        && headers.first("x-forwarded-port").is_none()
+        && let Some(local) = down.local
+    {
+        headers.set("x-forwarded-port", local.port().to_string().as_bytes());
     }
 }
 
-fn client_certificate<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnectionManager, down: &Downstream<'_>) {
+fn client_certificate<H: HeadersMut + ?Sized>(
+    headers: &mut H,
+    hcm: &HttpConnectionManager,
+    down: &Downstream<'_>,
+) {
     const NAME: &str = "x-forwarded-client-cert";
     use ForwardClientCert as F;
     match (hcm.forward_client_cert, &down.peer_certificate) {
@@ -217,7 +261,11 @@ fn client_certificate<H: HeadersMut + ?Sized>(headers: &mut H, hcm: &HttpConnect
 /// Our element of XFCC: `By=..;Hash=..;Subject="..";URI=..;DNS=..`.
 fn element(hcm: &HttpConnectionManager, cert: &PeerCertificate<'_>) -> String {
     let details = hcm.client_cert_details;
-    let mut parts: Vec<String> = cert.own_uri_sans.iter().map(|uri| format!("By={uri}")).collect();
+    let mut parts: Vec<String> = cert
+        .own_uri_sans
+        .iter()
+        .map(|uri| format!("By={uri}"))
+        .collect();
     parts.push(format!("Hash={}", cert.hash));
     if details.cert {
         parts.push(format!("Cert=\"{}\"", cert.cert));
@@ -268,7 +316,14 @@ mod tests {
             ("x-request-id", "kept"),
         ]);
         let o = sanitize(&mut h, &hcm, &down());
-        assert_eq!(o, Origin { client: Some("2.2.2.2:0".parse().unwrap()), internal: false, edge: false });
+        assert_eq!(
+            o,
+            Origin {
+                client: Some("2.2.2.2:0".parse().unwrap()),
+                internal: false,
+                edge: false
+            }
+        );
         assert_eq!(h.show("x-forwarded-for"), "1.1.1.1, 2.2.2.2");
         assert_eq!(h.show("x-envoy-max-retries"), "");
         assert_eq!(h.show("x-envoy-internal"), "");
@@ -295,8 +350,14 @@ mod tests {
         assert_eq!(h.show("x-request-id"), "");
         assert_eq!(h.show("x-envoy-original-path"), "");
         hcm.xff_num_trusted_hops = 1;
-        let mut h = HeaderList::of(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
-        assert_eq!(sanitize(&mut h, &hcm, &down()).client, Some("1.1.1.1:0".parse().unwrap()));
+        let mut h = HeaderList::of(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        assert_eq!(
+            sanitize(&mut h, &hcm, &down()).client,
+            Some("1.1.1.1:0".parse().unwrap())
+        );
         assert_eq!(h.show("x-forwarded-proto"), "https");
     }
 
@@ -328,7 +389,10 @@ mod tests {
         ] {
             hcm.forward_client_cert = mode;
             let mut h = HeaderList::of(&[("x-forwarded-client-cert", "old")]);
-            let d = Downstream { peer_certificate: mtls.then_some(cert), ..down() };
+            let d = Downstream {
+                peer_certificate: mtls.then_some(cert),
+                ..down()
+            };
             sanitize(&mut h, &hcm, &d);
             assert_eq!(h.show("x-forwarded-client-cert"), want, "{mode:?} {mtls}");
         }

@@ -57,7 +57,12 @@ fn one<H: Headers + ?Sized>(
             query_parameter(query, name.as_bytes()).map(|v| xxh64(v, 0))
         }
         HashSource::FilterState(_) => None,
-        HashSource::Cookie { name, ttl, path, attributes } => {
+        HashSource::Cookie {
+            name,
+            ttl,
+            path,
+            attributes,
+        } => {
             if let Some(value) = cookie(headers, name) {
                 return Some(xxh64(&value, 0));
             }
@@ -71,7 +76,11 @@ fn one<H: Headers + ?Sized>(
                 set.push_str(&format!("; Path={path}"));
             }
             for (key, value) in attributes {
-                set.push_str(&if value.is_empty() { format!("; {key}") } else { format!("; {key}={value}") });
+                set.push_str(&if value.is_empty() {
+                    format!("; {key}")
+                } else {
+                    format!("; {key}={value}")
+                });
             }
             set.push_str("; HttpOnly");
             cookies.push(set);
@@ -87,7 +96,9 @@ pub fn cookie<H: Headers + ?Sized>(headers: &H, name: &str) -> Option<Vec<u8>> {
         found = line.split(|b| *b == b';').find_map(|pair| {
             let pair = pair.trim_ascii();
             let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            let bare = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\""));
+            let bare = value
+                .strip_prefix(b"\"")
+                .and_then(|v| v.strip_suffix(b"\""));
             Some(bare.unwrap_or(value).to_vec())
         });
         found.is_some()
@@ -103,7 +114,10 @@ mod tests {
     use crate::headers::HeaderList;
 
     fn header(name: &str, terminal: bool) -> HashPolicy {
-        HashPolicy { source: HashSource::Header(name.into(), None), terminal }
+        HashPolicy {
+            source: HashSource::Header(name.into(), None),
+            terminal,
+        }
     }
 
     #[test]
@@ -112,8 +126,14 @@ mod tests {
         let both = xxh64(b"1", 0).rotate_left(1) ^ xxh64(b"2", 0);
         let go = |p: &[HashPolicy]| compute(p, &h, None, &mut || 0).hash;
         assert_eq!(go(&[header("a", false), header("b", false)]), Some(both));
-        assert_eq!(go(&[header("a", true), header("b", false)]), Some(xxh64(b"1", 0)));
-        assert_eq!(go(&[header("gone", true), header("b", false)]), Some(xxh64(b"2", 0)));
+        assert_eq!(
+            go(&[header("a", true), header("b", false)]),
+            Some(xxh64(b"1", 0))
+        );
+        assert_eq!(
+            go(&[header("gone", true), header("b", false)]),
+            Some(xxh64(b"2", 0))
+        );
         assert_eq!(go(&[header("gone", false)]), None);
     }
 
@@ -125,9 +145,15 @@ mod tests {
             path: "/p".into(),
             attributes: vec![],
         };
-        let policy = [HashPolicy { source, terminal: false }];
+        let policy = [HashPolicy {
+            source,
+            terminal: false,
+        }];
         let made = compute(&policy, &HeaderList::default(), None, &mut || 0xab);
-        assert_eq!(made.cookies, ["u=\"00000000000000ab\"; Max-Age=60; Path=/p; HttpOnly"]);
+        assert_eq!(
+            made.cookies,
+            ["u=\"00000000000000ab\"; Max-Age=60; Path=/p; HttpOnly"]
+        );
         let back = HeaderList::of(&[("cookie", "x=1; u=\"00000000000000ab\"")]);
         let read = compute(&policy, &back, None, &mut || 1);
         assert_eq!(read.hash, made.hash);

@@ -27,8 +27,13 @@ pub enum Side {
 /// Applies the levels of a route. `levels` goes from the most specific (weighted cluster) to the
 /// least specific (route table); by default the later, less specific one has the last word, with
 /// `most_specific_wins` the other way round.
-pub fn apply<H, R>(headers: &mut H, record: &R, levels: &[&HeaderMutations], most_specific_wins: bool, side: Side)
-where
+pub fn apply<H, R>(
+    headers: &mut H,
+    record: &R,
+    levels: &[&HeaderMutations],
+    most_specific_wins: bool,
+    side: Side,
+) where
     H: HeadersMut + ?Sized,
     R: Record + ?Sized,
 {
@@ -67,7 +72,11 @@ where
     if value.is_empty() && !mutation.keep_empty {
         return;
     }
-    let name = if &*mutation.name == "host" { ":authority" } else { &*mutation.name };
+    let name = if &*mutation.name == "host" {
+        ":authority"
+    } else {
+        &*mutation.name
+    };
     let there = || headers.first(name).is_some();
     match mutation.action {
         // There is one path and one authority: appending would make two.
@@ -87,7 +96,10 @@ pub struct HeaderList(pub Vec<(String, Vec<u8>)>);
 
 impl Headers for HeaderList {
     fn any(&self, name: &str, visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.0.iter().filter(|(n, _)| n == name).any(|(_, v)| visit(v))
+        self.0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .any(|(_, v)| visit(v))
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
@@ -123,13 +135,22 @@ impl HeaderList {
     /// From text pairs.
     #[must_use]
     pub fn of(pairs: &[(&str, &str)]) -> Self {
-        Self(pairs.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec())).collect())
+        Self(
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()))
+                .collect(),
+        )
     }
 
     /// A header's lines joined by `|`, for tests.
     #[must_use]
     pub fn show(&self, name: &str) -> String {
-        let lines = self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| String::from_utf8_lossy(v));
+        let lines = self
+            .0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| String::from_utf8_lossy(v));
         lines.collect::<Vec<_>>().join("|")
     }
 }
@@ -173,23 +194,50 @@ mod tests {
             (A::OverwriteIfExists, "new"),
         ] {
             let mut h = HeaderList::of(&[("x", "old")]);
-            apply(&mut h, &None_, &[&level("x", "new", action)], false, Side::Request);
+            apply(
+                &mut h,
+                &None_,
+                &[&level("x", "new", action)],
+                false,
+                Side::Request,
+            );
             assert_eq!(h.show("x"), want, "{action:?}");
         }
         let mut h = HeaderList::default();
-        apply(&mut h, &None_, &[&level("x", "new", A::OverwriteIfExists)], false, Side::Request);
+        apply(
+            &mut h,
+            &None_,
+            &[&level("x", "new", A::OverwriteIfExists)],
+            false,
+            Side::Request,
+        );
         assert_eq!(h.show("x"), "");
-        let (route, vhost) = (level("x", "route", A::OverwriteIfExistsOrAdd), level("x", "vhost", A::OverwriteIfExistsOrAdd));
+        let (route, vhost) = (
+            level("x", "route", A::OverwriteIfExistsOrAdd),
+            level("x", "vhost", A::OverwriteIfExistsOrAdd),
+        );
         for (specific, want) in [(false, "vhost"), (true, "route")] {
             let mut h = HeaderList::default();
             apply(&mut h, &None_, &[&route, &vhost], specific, Side::Request);
             assert_eq!(h.show("x"), want);
         }
         let mut h = HeaderList::of(&[(":authority", "a")]);
-        apply(&mut h, &None_, &[&level("host", "b", A::AppendIfExistsOrAdd)], false, Side::Request);
+        apply(
+            &mut h,
+            &None_,
+            &[&level("host", "b", A::AppendIfExistsOrAdd)],
+            false,
+            Side::Request,
+        );
         assert_eq!(h.show(":authority"), "b");
         let mut h = HeaderList::default();
-        apply(&mut h, &None_, &[&level("x", "%PROTOCOL%", A::AppendIfExistsOrAdd)], false, Side::Request);
+        apply(
+            &mut h,
+            &None_,
+            &[&level("x", "%PROTOCOL%", A::AppendIfExistsOrAdd)],
+            false,
+            Side::Request,
+        );
         assert!(h.0.is_empty(), "an empty value is not written");
     }
 }

@@ -120,9 +120,9 @@ impl ResetReason {
     pub fn flag(self) -> crate::flags::ResponseFlags {
         use crate::flags::ResponseFlags as F;
         match self {
-            Self::RemoteConnectionFailure | Self::LocalConnectionFailure | Self::ConnectionTimeout => {
-                F::UPSTREAM_CONNECTION_FAILURE
-            }
+            Self::RemoteConnectionFailure
+            | Self::LocalConnectionFailure
+            | Self::ConnectionTimeout => F::UPSTREAM_CONNECTION_FAILURE,
             Self::ConnectionTermination => F::UPSTREAM_CONNECTION_TERMINATION,
             Self::RemoteReset | Self::RemoteRefusedStreamReset => F::UPSTREAM_REMOTE_RESET,
             Self::LocalReset => F::LOCAL_RESET,
@@ -134,16 +134,26 @@ impl ResetReason {
     /// Status of the reply.
     #[must_use]
     pub fn status(self) -> u16 {
-        if self == Self::ProtocolError { 502 } else { 503 }
+        if self == Self::ProtocolError {
+            502
+        } else {
+            503
+        }
     }
 
     /// Writes the reply body. `transport` is shown for no reason but connect failures' details.
     #[must_use]
     pub fn body(self, retried: bool) -> String {
         if retried {
-            format!("upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {}", self.text())
+            format!(
+                "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {}",
+                self.text()
+            )
         } else {
-            format!("upstream connect error or disconnect/reset before headers. reset reason: {}", self.text())
+            format!(
+                "upstream connect error or disconnect/reset before headers. reset reason: {}",
+                self.text()
+            )
         }
     }
 
@@ -155,7 +165,10 @@ impl ResetReason {
             inner.push('|');
             inner.push_str(transport_failure);
         }
-        format!("upstream_reset_before_response_started{{{}}}", inner.replace(' ', "_"))
+        format!(
+            "upstream_reset_before_response_started{{{}}}",
+            inner.replace(' ', "_")
+        )
     }
 }
 
@@ -227,7 +240,15 @@ mod tests {
         let mut out = Vec::new();
         write_grpc_message("a%b\n\u{e9}".as_bytes(), &mut out);
         assert_eq!(out, b"a%25b%0A%C3%A9");
-        for (http, grpc) in [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (503, 14), (500, 2)] {
+        for (http, grpc) in [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (503, 14),
+            (500, 2),
+        ] {
             assert_eq!(grpc_status(http), grpc);
         }
     }

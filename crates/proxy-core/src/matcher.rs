@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use regex_automata::meta;
 use regex_automata::util::syntax;
 
-use crate::config::{Name, Value};
 use crate::config::route::{Substitution, SubstitutionPart};
+use crate::config::{Name, Value};
 
 /// Request or response headers as the matchers see them. Names are lower-case; `:method`, `:path`
 /// (with query), `:authority` and `:scheme` are served too.
@@ -23,11 +23,15 @@ pub trait Headers {
 /// A list of (name, value) pairs, for tests and small callers.
 impl Headers for [(&str, &str)] {
     fn any(&self, name: &str, visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.iter().filter(|(n, _)| *n == name).any(|(_, v)| visit(v.as_bytes()))
+        self.iter()
+            .filter(|(n, _)| *n == name)
+            .any(|(_, v)| visit(v.as_bytes()))
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes())
+        self.iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v.as_bytes())
     }
 }
 
@@ -68,7 +72,11 @@ impl Regex {
         // The pattern must stand alone: a wrapper must not close a group that it left open.
         let full = build(pattern, &format!("\\A(?:{pattern})\\z"))?;
         build(pattern, pattern)?;
-        Ok(Self { source: pattern.into(), full, search: OnceLock::new() })
+        Ok(Self {
+            source: pattern.into(),
+            full,
+            search: OnceLock::new(),
+        })
     }
 
     /// The pattern as written.
@@ -86,12 +94,18 @@ impl Regex {
     /// Replaces every match in the text.
     #[must_use]
     pub fn replace_all(&self, text: &[u8], with: &Substitution) -> Vec<u8> {
-        let search = self.search.get_or_init(|| build(&self.source, &self.source).ok());
-        let Some(search) = search else { return text.to_vec() };
+        let search = self
+            .search
+            .get_or_init(|| build(&self.source, &self.source).ok());
+        let Some(search) = search else {
+            return text.to_vec();
+        };
         let mut out = Vec::with_capacity(text.len());
         let mut at = 0;
         for caps in search.captures_iter(text) {
-            let Some(whole) = caps.get_match() else { continue };
+            let Some(whole) = caps.get_match() else {
+                continue;
+            };
             out.extend_from_slice(&text[at..whole.start()]);
             for part in &with.parts {
                 match part {
@@ -112,7 +126,9 @@ impl Regex {
     /// Number of groups, the whole match included.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.full.group_info().group_len(regex_automata::PatternID::ZERO)
+        self.full
+            .group_info()
+            .group_len(regex_automata::PatternID::ZERO)
     }
 }
 
@@ -128,13 +144,19 @@ fn build(source: &str, pattern: &str) -> Result<meta::Regex, RegexError> {
         .build(pattern)
         .map_err(|e| RegexError {
             pattern: source.to_owned(),
-            reason: e.syntax_error().map_or_else(|| e.to_string(), ToString::to_string),
+            reason: e
+                .syntax_error()
+                .map_or_else(|| e.to_string(), ToString::to_string),
         })
 }
 
 impl Clone for Regex {
     fn clone(&self) -> Self {
-        Self { source: self.source.clone(), full: self.full.clone(), search: self.search.clone() }
+        Self {
+            source: self.source.clone(),
+            full: self.full.clone(),
+            search: self.search.clone(),
+        }
     }
 }
 
@@ -171,10 +193,15 @@ impl Substitution {
                 Some(d) if d.is_ascii_digit() => {
                     let group = d as usize - '0' as usize;
                     if group >= groups {
-                        return Err(format!("\\{group} is more than the {} groups of the pattern", groups - 1));
+                        return Err(format!(
+                            "\\{group} is more than the {} groups of the pattern",
+                            groups - 1
+                        ));
                     }
                     if !literal.is_empty() {
-                        parts.push(SubstitutionPart::Literal(std::mem::take(&mut literal).into()));
+                        parts.push(SubstitutionPart::Literal(
+                            std::mem::take(&mut literal).into(),
+                        ));
                     }
                     parts.push(SubstitutionPart::Group(group));
                 }
@@ -216,22 +243,36 @@ impl StringMatcher {
     /// An exact rule.
     #[must_use]
     pub fn exact(text: &str) -> Self {
-        Self { rule: StringRule::Exact(text.into()), ignore_case: false }
+        Self {
+            rule: StringRule::Exact(text.into()),
+            ignore_case: false,
+        }
     }
 
     /// A prefix rule.
     #[must_use]
     pub fn prefix(text: &str) -> Self {
-        Self { rule: StringRule::Prefix(text.into()), ignore_case: false }
+        Self {
+            rule: StringRule::Prefix(text.into()),
+            ignore_case: false,
+        }
     }
 
     /// Whether the value matches.
     #[must_use]
     pub fn matches(&self, value: &[u8]) -> bool {
-        let same = |a: &[u8], b: &[u8]| if self.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
+        let same = |a: &[u8], b: &[u8]| {
+            if self.ignore_case {
+                a.eq_ignore_ascii_case(b)
+            } else {
+                a == b
+            }
+        };
         match &self.rule {
             StringRule::Exact(want) => same(value, want.as_bytes()),
-            StringRule::Prefix(want) => value.get(..want.len()).is_some_and(|v| same(v, want.as_bytes())),
+            StringRule::Prefix(want) => value
+                .get(..want.len())
+                .is_some_and(|v| same(v, want.as_bytes())),
             StringRule::Suffix(want) => value
                 .len()
                 .checked_sub(want.len())
@@ -240,7 +281,10 @@ impl StringMatcher {
                 memchr::memmem::find(value, want.as_bytes()).is_some()
             }
             StringRule::Contains(want) => {
-                want.is_empty() || value.windows(want.len()).any(|w| w.eq_ignore_ascii_case(want.as_bytes()))
+                want.is_empty()
+                    || value
+                        .windows(want.len())
+                        .any(|w| w.eq_ignore_ascii_case(want.as_bytes()))
             }
             StringRule::Regex(re) => re.is_full_match(value),
         }
@@ -401,7 +445,9 @@ impl ValueMatcher {
             (Self::DoubleRange(a, b), Some(Value::Number(n))) => n >= a && n < b,
             (Self::String(m), Some(Value::String(s))) => m.matches(s.as_bytes()),
             (Self::Bool(want), Some(Value::Bool(b))) => want == b,
-            (Self::ListAny(rule), Some(Value::List(list))) => list.iter().any(|v| rule.matches(Some(v))),
+            (Self::ListAny(rule), Some(Value::List(list))) => {
+                list.iter().any(|v| rule.matches(Some(v)))
+            }
             _ => false,
         }
     }
@@ -430,10 +476,16 @@ mod tests {
     fn substitution_of_all_matches() {
         let r = re("/service/([^/]+)(/.*)?$");
         let s = Substitution::parse(r"\2/instance/\1", r.groups()).unwrap();
-        assert_eq!(r.replace_all(b"/service/foo/v1/api", &s), b"/v1/api/instance/foo");
+        assert_eq!(
+            r.replace_all(b"/service/foo/v1/api", &s),
+            b"/v1/api/instance/foo"
+        );
         let r = re("one");
         let s = Substitution::parse("two", r.groups()).unwrap();
-        assert_eq!(r.replace_all(b"/xxx/one/yyy/one/zzz", &s), b"/xxx/two/yyy/two/zzz");
+        assert_eq!(
+            r.replace_all(b"/xxx/one/yyy/one/zzz", &s),
+            b"/xxx/two/yyy/two/zzz"
+        );
         assert!(Substitution::parse(r"\2", 2).is_err());
         assert!(Substitution::parse("a\\", 2).is_err());
     }
@@ -442,23 +494,73 @@ mod tests {
     fn header_rules() {
         let one: &[(&str, &str)] = &[("x", "a"), ("x", "b"), ("n", "42")];
         let m = |name: &str, rule: HeaderRule, invert: bool, empty: bool| {
-            HeaderMatcher { name: name.into(), rule, invert, missing_as_empty: empty }.matches(one)
+            HeaderMatcher {
+                name: name.into(),
+                rule,
+                invert,
+                missing_as_empty: empty,
+            }
+            .matches(one)
         };
         let exact = |v: &str| HeaderRule::String(StringMatcher::exact(v));
         let table = [
             (m("x", exact("b"), false, false), true, "any line"),
-            (m("x", exact("a,b"), false, false), false, "never the joined text"),
-            (m("x", exact("b"), true, false), false, "invert: none may match"),
-            (m("x", exact("c"), true, false), true, "invert: none matches"),
-            (m("gone", exact("c"), true, false), false, "absent never matches"),
+            (
+                m("x", exact("a,b"), false, false),
+                false,
+                "never the joined text",
+            ),
+            (
+                m("x", exact("b"), true, false),
+                false,
+                "invert: none may match",
+            ),
+            (
+                m("x", exact("c"), true, false),
+                true,
+                "invert: none matches",
+            ),
+            (
+                m("gone", exact("c"), true, false),
+                false,
+                "absent never matches",
+            ),
             (m("gone", exact(""), false, true), true, "absent as empty"),
-            (m("gone", exact("c"), true, true), true, "absent as empty, inverted"),
-            (m("x", HeaderRule::Present(true), false, false), true, "present"),
-            (m("gone", HeaderRule::Present(true), true, false), true, "not present"),
-            (m("gone", HeaderRule::Present(false), false, false), true, "absent"),
-            (m("n", HeaderRule::Range(42, 43), false, false), true, "range start is in"),
-            (m("n", HeaderRule::Range(41, 42), false, false), false, "range end is out"),
-            (m("x", HeaderRule::Range(0, 9), false, false), false, "not a number"),
+            (
+                m("gone", exact("c"), true, true),
+                true,
+                "absent as empty, inverted",
+            ),
+            (
+                m("x", HeaderRule::Present(true), false, false),
+                true,
+                "present",
+            ),
+            (
+                m("gone", HeaderRule::Present(true), true, false),
+                true,
+                "not present",
+            ),
+            (
+                m("gone", HeaderRule::Present(false), false, false),
+                true,
+                "absent",
+            ),
+            (
+                m("n", HeaderRule::Range(42, 43), false, false),
+                true,
+                "range start is in",
+            ),
+            (
+                m("n", HeaderRule::Range(41, 42), false, false),
+                false,
+                "range end is out",
+            ),
+            (
+                m("x", HeaderRule::Range(0, 9), false, false),
+                false,
+                "not a number",
+            ),
         ];
         for (got, want, what) in table {
             assert_eq!(got, want, "{what}");
@@ -484,7 +586,10 @@ mod tests {
 
     #[test]
     fn string_rules_ignore_case() {
-        let m = |rule| StringMatcher { rule, ignore_case: true };
+        let m = |rule| StringMatcher {
+            rule,
+            ignore_case: true,
+        };
         assert!(m(StringRule::Exact("AbC".into())).matches(b"aBc"));
         assert!(m(StringRule::Prefix("Ab".into())).matches(b"aBc"));
         assert!(m(StringRule::Suffix("bC".into())).matches(b"aBc"));

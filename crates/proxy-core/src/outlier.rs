@@ -50,7 +50,8 @@ impl Monitor {
             HostResult::LocalFailure if config.split_external_local_origin_errors => {
                 self.consecutive_local += 1;
                 let full = config.consecutive_local_origin_failure;
-                return hit(&mut self.consecutive_local, full).then_some(Cause::ConsecutiveLocalOriginFailure);
+                return hit(&mut self.consecutive_local, full)
+                    .then_some(Cause::ConsecutiveLocalOriginFailure);
             }
             HostResult::LocalFailure => (true, true),
             HostResult::Status(code) => ((500..600).contains(&code), (502..=504).contains(&code)),
@@ -63,9 +64,15 @@ impl Monitor {
             return None;
         }
         self.consecutive_5xx += 1;
-        self.consecutive_gateway = if gateway { self.consecutive_gateway + 1 } else { 0 };
-        if hit(&mut self.consecutive_gateway, config.consecutive_gateway_failure)
-            && config.enforcing_consecutive_gateway_failure > 0
+        self.consecutive_gateway = if gateway {
+            self.consecutive_gateway + 1
+        } else {
+            0
+        };
+        if hit(
+            &mut self.consecutive_gateway,
+            config.consecutive_gateway_failure,
+        ) && config.enforcing_consecutive_gateway_failure > 0
         {
             return Some(Cause::ConsecutiveGatewayFailure);
         }
@@ -78,7 +85,10 @@ impl Monitor {
         let most = config.max_ejection_time.max(config.base_ejection_time);
         let jitter = u64::try_from(config.max_ejection_time_jitter.as_millis()).unwrap_or(0);
         let extra = if jitter == 0 { 0 } else { random % jitter };
-        self.ejection_length = config.base_ejection_time.saturating_mul(self.ejection_multiplier).min(most)
+        self.ejection_length = config
+            .base_ejection_time
+            .saturating_mul(self.ejection_multiplier)
+            .min(most)
             + Duration::from_millis(extra);
         self.ejected_at = Some(now);
         self.consecutive_5xx = 0;
@@ -104,7 +114,10 @@ impl Monitor {
 
     /// Takes the interval's counts: success rate in percent, where the volume suffices.
     pub fn take_success_rate(&mut self, least_requests: u32) -> Option<f64> {
-        let (ok, all) = (std::mem::take(&mut self.successes), std::mem::take(&mut self.requests));
+        let (ok, all) = (
+            std::mem::take(&mut self.successes),
+            std::mem::take(&mut self.requests),
+        );
         (all >= u64::from(least_requests) && all > 0).then(|| ok as f64 * 100.0 / all as f64)
     }
 }
@@ -141,7 +154,10 @@ pub fn may_eject(config: &OutlierDetection, ejected: usize, hosts: usize) -> boo
 
 /// Hosts whose success rate lies below `mean - factor/1000 * deviation`: (threshold, indexes).
 #[must_use]
-pub fn success_rate_outliers(config: &OutlierDetection, rates: &[(usize, f64)]) -> (f64, Vec<usize>) {
+pub fn success_rate_outliers(
+    config: &OutlierDetection,
+    rates: &[(usize, f64)],
+) -> (f64, Vec<usize>) {
     if rates.len() < config.success_rate_minimum_hosts.max(1) as usize {
         return (0.0, vec![]);
     }
@@ -149,17 +165,31 @@ pub fn success_rate_outliers(config: &OutlierDetection, rates: &[(usize, f64)]) 
     let mean = rates.iter().map(|(_, r)| r).sum::<f64>() / count;
     let variance = rates.iter().map(|(_, r)| (r - mean).powi(2)).sum::<f64>() / count;
     let threshold = mean - f64::from(config.success_rate_stdev_factor) / 1000.0 * variance.sqrt();
-    (threshold, rates.iter().filter(|(_, r)| *r < threshold).map(|(i, _)| *i).collect())
+    (
+        threshold,
+        rates
+            .iter()
+            .filter(|(_, r)| *r < threshold)
+            .map(|(i, _)| *i)
+            .collect(),
+    )
 }
 
 /// Hosts whose share of failures is at or over the threshold.
 #[must_use]
-pub fn failure_percentage_outliers(config: &OutlierDetection, rates: &[(usize, f64)]) -> Vec<usize> {
+pub fn failure_percentage_outliers(
+    config: &OutlierDetection,
+    rates: &[(usize, f64)],
+) -> Vec<usize> {
     if rates.len() < config.failure_percentage_minimum_hosts as usize {
         return vec![];
     }
     let most = f64::from(config.failure_percentage_threshold);
-    rates.iter().filter(|(_, r)| 100.0 - r >= most).map(|(i, _)| *i).collect()
+    rates
+        .iter()
+        .filter(|(_, r)| 100.0 - r >= most)
+        .map(|(i, _)| *i)
+        .collect()
 }
 
 #[cfg(test)]
@@ -168,16 +198,26 @@ mod tests {
 
     #[test]
     fn five_in_a_row_and_back() {
-        let config = OutlierDetection { max_ejection_percent: 100, ..OutlierDetection::default() };
+        let config = OutlierDetection {
+            max_ejection_percent: 100,
+            ..OutlierDetection::default()
+        };
         let mut m = Monitor::default();
         for _ in 0..4 {
             assert_eq!(m.record(&config, HostResult::Status(500)), None);
         }
-        assert_eq!(m.record(&config, HostResult::Status(200)), None, "a success starts over");
+        assert_eq!(
+            m.record(&config, HostResult::Status(200)),
+            None,
+            "a success starts over"
+        );
         for _ in 0..4 {
             assert_eq!(m.record(&config, HostResult::LocalFailure), None);
         }
-        assert_eq!(m.record(&config, HostResult::Status(503)), Some(Cause::Consecutive5xx));
+        assert_eq!(
+            m.record(&config, HostResult::Status(503)),
+            Some(Cause::Consecutive5xx)
+        );
         let at = |s| Duration::from_secs(s);
         m.eject(&config, at(0), 0);
         assert!(!m.sweep(at(20)));
@@ -193,7 +233,10 @@ mod tests {
         assert!(!may_eject(&config, 0, 3), "10 % of 3 hosts is none");
         assert!(may_eject(&config, 0, 10));
         assert!(!may_eject(&config, 1, 10));
-        let one = OutlierDetection { always_eject_one_host: true, ..config };
+        let one = OutlierDetection {
+            always_eject_one_host: true,
+            ..config
+        };
         assert!(may_eject(&one, 0, 1));
         assert!(!enforce(&one, Cause::ConsecutiveGatewayFailure, 0));
         assert!(enforce(&one, Cause::Consecutive5xx, 99));
@@ -202,8 +245,14 @@ mod tests {
     #[test]
     fn success_rate() {
         let config = OutlierDetection::default();
-        let rates: Vec<_> = [100.0, 100.0, 100.0, 100.0, 100.0, 50.0].into_iter().enumerate().collect();
+        let rates: Vec<_> = [100.0, 100.0, 100.0, 100.0, 100.0, 50.0]
+            .into_iter()
+            .enumerate()
+            .collect();
         assert_eq!(success_rate_outliers(&config, &rates).1, [5]);
-        assert!(success_rate_outliers(&config, &rates[2..]).1.is_empty(), "too few hosts");
+        assert!(
+            success_rate_outliers(&config, &rates[2..]).1.is_empty(),
+            "too few hosts"
+        );
     }
 }

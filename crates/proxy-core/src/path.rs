@@ -112,7 +112,10 @@ fn escaped(path: &[u8], at: usize) -> Option<u8> {
     if path.get(at) != Some(&b'%') {
         return None;
     }
-    let hex = |b: Option<&u8>| b.and_then(|b| (*b as char).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+    let hex = |b: Option<&u8>| {
+        b.and_then(|b| (*b as char).to_digit(16))
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some(hex(path.get(at + 1))? << 4 | hex(path.get(at + 2))?)
 }
 
@@ -212,8 +215,11 @@ mod tests {
 
     use super::*;
 
-    const BASE: PathNormalization =
-        PathNormalization { normalize: true, merge_slashes: false, escaped_slashes: EscapedSlashes::Keep };
+    const BASE: PathNormalization = PathNormalization {
+        normalize: true,
+        merge_slashes: false,
+        escaped_slashes: EscapedSlashes::Keep,
+    };
 
     fn run(path: &str, options: PathNormalization) -> String {
         match normalize(path.as_bytes(), options) {
@@ -255,13 +261,35 @@ mod tests {
 
     #[test]
     fn slashes() {
-        let with = |escaped_slashes, merge_slashes| PathNormalization { normalize: true, merge_slashes, escaped_slashes };
-        assert_eq!(run("/a%2F..%2Fb?q", with(EscapedSlashes::UnescapeAndForward, false)), "/b?q");
-        assert_eq!(run("/a%5cb", with(EscapedSlashes::UnescapeAndForward, false)), "/a/b");
-        assert_eq!(run("/a%2Fb?q", with(EscapedSlashes::UnescapeAndRedirect, false)), "307 /a/b?q");
-        assert_eq!(run("/a/b", with(EscapedSlashes::UnescapeAndRedirect, false)), "/a/b");
+        let with = |escaped_slashes, merge_slashes| PathNormalization {
+            normalize: true,
+            merge_slashes,
+            escaped_slashes,
+        };
+        assert_eq!(
+            run(
+                "/a%2F..%2Fb?q",
+                with(EscapedSlashes::UnescapeAndForward, false)
+            ),
+            "/b?q"
+        );
+        assert_eq!(
+            run("/a%5cb", with(EscapedSlashes::UnescapeAndForward, false)),
+            "/a/b"
+        );
+        assert_eq!(
+            run("/a%2Fb?q", with(EscapedSlashes::UnescapeAndRedirect, false)),
+            "307 /a/b?q"
+        );
+        assert_eq!(
+            run("/a/b", with(EscapedSlashes::UnescapeAndRedirect, false)),
+            "/a/b"
+        );
         assert_eq!(run("/a%5Cb", with(EscapedSlashes::Reject, false)), "400");
-        assert_eq!(run("/a//b///c?x=//", with(EscapedSlashes::Keep, true)), "/a/b/c?x=//");
+        assert_eq!(
+            run("/a//b///c?x=//", with(EscapedSlashes::Keep, true)),
+            "/a/b/c?x=//"
+        );
     }
 
     #[test]

@@ -54,24 +54,40 @@ impl Verdict<'_> {
     /// `%RESPONSE_CODE_DETAILS%` and `%CONNECTION_TERMINATION_DETAILS%` of a refusal.
     #[must_use]
     pub fn details(&self) -> String {
-        format!("rbac_access_denied_matched_policy[{}]", self.policy.map_or("none", |p| p))
+        format!(
+            "rbac_access_denied_matched_policy[{}]",
+            self.policy.map_or("none", |p| p)
+        )
     }
 }
 
 /// Judges by the enforced rules; without rules everything passes.
 #[must_use]
 pub fn judge<'a, H: Headers + ?Sized>(rbac: &'a Rbac, facts: &Facts<'_, H>) -> Verdict<'a> {
-    rbac.rules.as_ref().map_or(Verdict { allowed: true, policy: None }, |r| evaluate(r, facts))
+    rbac.rules.as_ref().map_or(
+        Verdict {
+            allowed: true,
+            policy: None,
+        },
+        |r| evaluate(r, facts),
+    )
 }
 
 /// Judges by the shadow rules, where there are any.
 #[must_use]
-pub fn shadow<'a, H: Headers + ?Sized>(rbac: &'a Rbac, facts: &Facts<'_, H>) -> Option<Verdict<'a>> {
+pub fn shadow<'a, H: Headers + ?Sized>(
+    rbac: &'a Rbac,
+    facts: &Facts<'_, H>,
+) -> Option<Verdict<'a>> {
     rbac.shadow_rules.as_ref().map(|r| evaluate(r, facts))
 }
 
 fn evaluate<'a, H: Headers + ?Sized>(rules: &'a Rules, facts: &Facts<'_, H>) -> Verdict<'a> {
-    let policy = rules.policies.iter().find(|(_, p)| matches(p, facts)).map(|(name, _)| name);
+    let policy = rules
+        .policies
+        .iter()
+        .find(|(_, p)| matches(p, facts))
+        .map(|(name, _)| name);
     let allowed = match rules.action {
         Action::Allow => policy.is_some(),
         Action::Deny => policy.is_none(),
@@ -81,7 +97,8 @@ fn evaluate<'a, H: Headers + ?Sized>(rules: &'a Rules, facts: &Facts<'_, H>) -> 
 }
 
 fn matches<H: Headers + ?Sized>(policy: &Policy, facts: &Facts<'_, H>) -> bool {
-    policy.permissions.iter().any(|p| permits(p, facts)) && policy.principals.iter().any(|p| is(p, facts))
+    policy.permissions.iter().any(|p| permits(p, facts))
+        && policy.principals.iter().any(|p| is(p, facts))
 }
 
 fn permits<H: Headers + ?Sized>(rule: &Permission, facts: &Facts<'_, H>) -> bool {
@@ -92,31 +109,43 @@ fn permits<H: Headers + ?Sized>(rule: &Permission, facts: &Facts<'_, H>) -> bool
         Permission::Not(rule) => !permits(rule, facts),
         Permission::Header(m) => facts.headers.is_some_and(|h| m.matches(h)),
         Permission::UrlPath(m) => facts.path.is_some_and(|p| m.matches(p)),
-        Permission::UriTemplate(t) => facts.path.is_some_and(|p| t.matches(path::without_query(p))),
-        Permission::DestinationIp(range) => facts.destination.is_some_and(|d| range.contains(d.ip())),
-        Permission::DestinationPort(port) => facts.destination.is_some_and(|d| d.port() == *port),
-        Permission::DestinationPortRange(start, end) => {
-            facts.destination.is_some_and(|d| (*start..*end).contains(&u32::from(d.port())))
+        Permission::UriTemplate(t) => facts
+            .path
+            .is_some_and(|p| t.matches(path::without_query(p))),
+        Permission::DestinationIp(range) => {
+            facts.destination.is_some_and(|d| range.contains(d.ip()))
         }
+        Permission::DestinationPort(port) => facts.destination.is_some_and(|d| d.port() == *port),
+        Permission::DestinationPortRange(start, end) => facts
+            .destination
+            .is_some_and(|d| (*start..*end).contains(&u32::from(d.port()))),
         Permission::Metadata(m) => m.matches((facts.metadata)(&m.filter)),
         Permission::RequestedServerName(m) => m.matches(facts.server_name.as_bytes()),
     }
 }
 
 fn is<H: Headers + ?Sized>(rule: &Principal, facts: &Facts<'_, H>) -> bool {
-    let within = |range: &crate::config::CidrRange, ip: Option<IpAddr>| ip.is_some_and(|ip| range.contains(ip));
+    let within = |range: &crate::config::CidrRange, ip: Option<IpAddr>| {
+        ip.is_some_and(|ip| range.contains(ip))
+    };
     match rule {
         Principal::Any => true,
         Principal::And(rules) => rules.iter().all(|r| is(r, facts)),
         Principal::Or(rules) => rules.iter().any(|r| is(r, facts)),
         Principal::Not(rule) => !is(rule, facts),
-        Principal::Authenticated(name) => facts.peer.is_some_and(|p| name.as_ref().is_none_or(|m| names(&p, m))),
-        Principal::DirectRemoteIp(range) | Principal::SourceIp(range) => within(range, facts.direct_remote),
+        Principal::Authenticated(name) => facts
+            .peer
+            .is_some_and(|p| name.as_ref().is_none_or(|m| names(&p, m))),
+        Principal::DirectRemoteIp(range) | Principal::SourceIp(range) => {
+            within(range, facts.direct_remote)
+        }
         Principal::RemoteIp(range) => within(range, facts.remote),
         Principal::Header(m) => facts.headers.is_some_and(|h| m.matches(h)),
         Principal::UrlPath(m) => facts.path.is_some_and(|p| m.matches(p)),
         Principal::Metadata(m) => m.matches((facts.metadata)(&m.filter)),
-        Principal::FilterState(key, m) => (facts.filter_state)(key).is_some_and(|v| m.matches(v.as_bytes())),
+        Principal::FilterState(key, m) => {
+            (facts.filter_state)(key).is_some_and(|v| m.matches(v.as_bytes()))
+        }
     }
 }
 
@@ -150,8 +179,17 @@ mod tests {
     }
 
     fn rbac(action: Action, permissions: Vec<Permission>, principals: Vec<Principal>) -> Rbac {
-        let policies = vec![("p".into(), Policy { permissions, principals })];
-        Rbac { rules: Some(Arc::new(Rules { action, policies })), ..Rbac::default() }
+        let policies = vec![(
+            "p".into(),
+            Policy {
+                permissions,
+                principals,
+            },
+        )];
+        Rbac {
+            rules: Some(Arc::new(Rules { action, policies })),
+            ..Rbac::default()
+        }
     }
 
     fn method(m: &str) -> Permission {
@@ -176,10 +214,17 @@ mod tests {
         ] {
             let r = rbac(action, vec![method(m)], vec![Principal::Any]);
             let v = judge(&r, &f);
-            assert_eq!((v.allowed, v.policy.is_some()), (allowed, policy), "{action:?} {m}");
+            assert_eq!(
+                (v.allowed, v.policy.is_some()),
+                (allowed, policy),
+                "{action:?} {m}"
+            );
         }
         let r = rbac(Action::Allow, vec![method("POST")], vec![Principal::Any]);
-        assert_eq!(judge(&r, &f).details(), "rbac_access_denied_matched_policy[none]");
+        assert_eq!(
+            judge(&r, &f).details(),
+            "rbac_access_denied_matched_policy[none]"
+        );
         assert!(judge(&Rbac::default(), &f).allowed);
     }
 
@@ -188,16 +233,34 @@ mod tests {
         let spiffe = StringMatcher::exact("spiffe://cluster.local/ns/default/sa/x");
         let rule = || Principal::Authenticated(Some(Box::new(spiffe.clone())));
         let get: &Pairs = &[];
-        let peer = Peer { uri_sans: &["spiffe://cluster.local/ns/default/sa/x"], ..Peer::default() };
+        let peer = Peer {
+            uri_sans: &["spiffe://cluster.local/ns/default/sa/x"],
+            ..Peer::default()
+        };
         let r = rbac(Action::Allow, vec![Permission::Any], vec![rule()]);
         assert!(judge(&r, &facts(Some(get), Some(peer))).allowed);
-        assert!(!judge(&r, &facts(Some(get), None)).allowed, "plain text is nobody");
-        let r = rbac(Action::Allow, vec![Permission::Any], vec![Principal::Authenticated(None)]);
+        assert!(
+            !judge(&r, &facts(Some(get), None)).allowed,
+            "plain text is nobody"
+        );
+        let r = rbac(
+            Action::Allow,
+            vec![Permission::Any],
+            vec![Principal::Authenticated(None)],
+        );
         assert!(!judge(&r, &facts(None, None)).allowed);
         let cidr = |s: &str| crate::config::CidrRange(s.parse().unwrap());
-        let r = rbac(Action::Deny, vec![Permission::DestinationPort(9080)], vec![Principal::RemoteIp(cidr("192.168.0.0/16"))]);
+        let r = rbac(
+            Action::Deny,
+            vec![Permission::DestinationPort(9080)],
+            vec![Principal::RemoteIp(cidr("192.168.0.0/16"))],
+        );
         assert!(!judge(&r, &facts(None, None)).allowed);
-        let r = rbac(Action::Deny, vec![Permission::Any], vec![Principal::DirectRemoteIp(cidr("192.168.0.0/16"))]);
+        let r = rbac(
+            Action::Deny,
+            vec![Permission::Any],
+            vec![Principal::DirectRemoteIp(cidr("192.168.0.0/16"))],
+        );
         assert!(judge(&r, &facts(None, None)).allowed);
     }
 
@@ -207,8 +270,15 @@ mod tests {
         let r = rbac(Action::Deny, vec![admin()], vec![Principal::Any]);
         let get: &Pairs = &[];
         assert!(!judge(&r, &facts(Some(get), None)).allowed);
-        assert!(judge(&r, &facts(None, None)).allowed, "no path on plain TCP");
-        let r = rbac(Action::Deny, vec![Permission::Not(Box::new(admin()))], vec![Principal::Any]);
+        assert!(
+            judge(&r, &facts(None, None)).allowed,
+            "no path on plain TCP"
+        );
+        let r = rbac(
+            Action::Deny,
+            vec![Permission::Not(Box::new(admin()))],
+            vec![Principal::Any],
+        );
         assert!(judge(&r, &facts(Some(get), None)).allowed);
     }
 }

@@ -41,7 +41,11 @@ pub struct Retry<'a> {
 impl<'a> Retry<'a> {
     /// Settings of a request. `trusted` = headers may speak (not an edge request).
     #[must_use]
-    pub fn new<H: Headers + ?Sized>(policy: Option<&'a RetryPolicy>, headers: &H, trusted: bool) -> Self {
+    pub fn new<H: Headers + ?Sized>(
+        policy: Option<&'a RetryPolicy>,
+        headers: &H,
+        trusted: bool,
+    ) -> Self {
         let mut retry = Self {
             policy,
             on: policy.map_or(RetryOn::default(), |p| p.on),
@@ -49,11 +53,14 @@ impl<'a> Retry<'a> {
             left: policy.map_or(1, |p| p.num_retries),
             done: 0,
         };
-        if let Some(policy) = policy.filter(|p| !p.retriable_request_headers.is_empty()) {
-            if !policy.retriable_request_headers.iter().any(|m| m.matches(headers)) {
-                retry.left = 0;
-                return retry;
-            }
+        if let Some(policy) = policy.filter(|p| !p.retriable_request_headers.is_empty())
+            && !policy
+                .retriable_request_headers
+                .iter()
+                .any(|m| m.matches(headers))
+        {
+            retry.left = 0;
+            return retry;
         }
         if trusted {
             retry.read_headers(headers);
@@ -65,14 +72,21 @@ impl<'a> Retry<'a> {
     }
 
     fn read_headers<H: Headers + ?Sized>(&mut self, headers: &H) {
-        let text = |name| headers.first(name).and_then(|v| std::str::from_utf8(v).ok());
+        let text = |name| {
+            headers
+                .first(name)
+                .and_then(|v| std::str::from_utf8(v).ok())
+        };
         for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
             if let Some(list) = text(name) {
                 self.on = self.on.with(RetryOn::parse(list).0);
             }
         }
         if let Some(codes) = text("x-envoy-retriable-status-codes") {
-            self.extra_codes = codes.split(',').filter_map(|c| c.trim().parse().ok()).collect();
+            self.extra_codes = codes
+                .split(',')
+                .filter_map(|c| c.trim().parse().ok())
+                .collect();
         }
         if let Some(max) = text("x-envoy-max-retries").and_then(|v| v.trim().parse().ok()) {
             self.left = max;
@@ -90,8 +104,15 @@ impl<'a> Retry<'a> {
     pub fn wanted<H: Headers + ?Sized>(&self, outcome: &Outcome<'_, H>) -> bool {
         match outcome {
             Outcome::Response { status, headers } => self.wants_response(*status, *headers),
-            Outcome::Reset { reason, request_started } => self.wants_reset(*reason, *request_started),
-            Outcome::PerTryTimeout => self.wants_any(&[RetryOn::SERVER_ERROR, RetryOn::GATEWAY_ERROR, RetryOn::RESET]),
+            Outcome::Reset {
+                reason,
+                request_started,
+            } => self.wants_reset(*reason, *request_started),
+            Outcome::PerTryTimeout => self.wants_any(&[
+                RetryOn::SERVER_ERROR,
+                RetryOn::GATEWAY_ERROR,
+                RetryOn::RESET,
+            ]),
         }
     }
 
@@ -119,9 +140,13 @@ impl<'a> Retry<'a> {
                 | ResetReason::RemoteConnectionFailure
                 | ResetReason::ConnectionTimeout
         );
-        self.wants_any(&[RetryOn::SERVER_ERROR, RetryOn::GATEWAY_ERROR, RetryOn::RESET])
-            || (self.on.has(RetryOn::RESET_BEFORE_REQUEST) && !request_started)
-            || (self.on.has(RetryOn::REFUSED_STREAM) && reason == ResetReason::RemoteRefusedStreamReset)
+        self.wants_any(&[
+            RetryOn::SERVER_ERROR,
+            RetryOn::GATEWAY_ERROR,
+            RetryOn::RESET,
+        ]) || (self.on.has(RetryOn::RESET_BEFORE_REQUEST) && !request_started)
+            || (self.on.has(RetryOn::REFUSED_STREAM)
+                && reason == ResetReason::RemoteRefusedStreamReset)
             || (self.on.has(RetryOn::CONNECT_FAILURE) && connect)
     }
 
@@ -130,9 +155,15 @@ impl<'a> Retry<'a> {
             return self.on.has(RetryOn::ENVOY_RATELIMITED);
         }
         let listed = || {
-            self.extra_codes.contains(&status) || self.policy.is_some_and(|p| p.retriable_status_codes.contains(&status))
+            self.extra_codes.contains(&status)
+                || self
+                    .policy
+                    .is_some_and(|p| p.retriable_status_codes.contains(&status))
         };
-        let header = || self.policy.is_some_and(|p| p.retriable_headers.iter().any(|m| m.matches(headers)));
+        let header = || {
+            self.policy
+                .is_some_and(|p| p.retriable_headers.iter().any(|m| m.matches(headers)))
+        };
         (self.on.has(RetryOn::SERVER_ERROR) && (500..600).contains(&status))
             || (self.on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status))
             || (self.on.has(RetryOn::RETRIABLE_4XX) && status == 409)
@@ -157,22 +188,37 @@ impl<'a> Retry<'a> {
     /// `base * 2^n`, capped.
     #[must_use]
     pub fn back_off(&self, random: u64) -> Duration {
-        let (base, max) = self
-            .policy
-            .map_or((Duration::from_millis(25), Duration::from_millis(250)), |p| (p.base_interval, p.max_interval));
+        let (base, max) = self.policy.map_or(
+            (Duration::from_millis(25), Duration::from_millis(250)),
+            |p| (p.base_interval, p.max_interval),
+        );
         back_off(base, max, self.done.saturating_sub(1), random)
     }
 
     /// How long the upstream told to wait, where the policy listens to it.
     #[must_use]
-    pub fn told_back_off<H: Headers + ?Sized>(&self, headers: &H, unix_seconds: u64, random: u64) -> Option<Duration> {
+    pub fn told_back_off<H: Headers + ?Sized>(
+        &self,
+        headers: &H,
+        unix_seconds: u64,
+        random: u64,
+    ) -> Option<Duration> {
         let told: &RateLimitedBackOff = self.policy?.rate_limited_back_off.as_ref()?;
         told.reset_headers.iter().find_map(|(name, is_time)| {
-            let n: u64 = std::str::from_utf8(headers.first(name)?).ok()?.trim().parse().ok()?;
-            let seconds = if *is_time { n.checked_sub(unix_seconds)? } else { n };
+            let n: u64 = std::str::from_utf8(headers.first(name)?)
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?;
+            let seconds = if *is_time {
+                n.checked_sub(unix_seconds)?
+            } else {
+                n
+            };
             let wait = Duration::from_secs(seconds);
             // Up to half as long again, so that clients do not come back together.
-            (wait <= told.max_interval).then(|| wait + wait.mul_f64((random % 1000) as f64 / 2000.0))
+            (wait <= told.max_interval)
+                .then(|| wait + wait.mul_f64((random % 1000) as f64 / 2000.0))
         })
     }
 }
@@ -180,7 +226,9 @@ impl<'a> Retry<'a> {
 /// Full-jitter exponential back-off: a random time below `min(base * 2^n, max)`.
 #[must_use]
 pub fn back_off(base: Duration, max: Duration, n: u32, random: u64) -> Duration {
-    let cap = base.saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX)).min(max);
+    let cap = base
+        .saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX))
+        .min(max);
     let nanos = u64::try_from(cap.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(random % nanos.max(1))
 }
@@ -212,7 +260,11 @@ pub fn timeouts<H: Headers + ?Sized>(
     let mut global = forward.timeout;
     let mut per_try = retry_policy.and_then(|p| p.per_try_timeout);
     if trusted {
-        let told = if respect_expected { ms("x-envoy-expected-rq-timeout-ms") } else { None };
+        let told = if respect_expected {
+            ms("x-envoy-expected-rq-timeout-ms")
+        } else {
+            None
+        };
         if let Some(t) = told.or_else(|| ms("x-envoy-upstream-rq-timeout-ms")) {
             global = (!t.is_zero()).then_some(t);
         }
@@ -223,17 +275,24 @@ pub fn timeouts<H: Headers + ?Sized>(
     if per_try >= global && global.is_some() {
         per_try = None;
     }
-    Timeouts { global, per_try, max_duration: max_duration(forward, headers) }
+    Timeouts {
+        global,
+        per_try,
+        max_duration: max_duration(forward, headers),
+    }
 }
 
 fn max_duration<H: Headers + ?Sized>(forward: &Forward, headers: &H) -> Option<Duration> {
     let limits = forward.max_stream_duration.as_ref()?;
-    let grpc = limits.grpc_timeout_header_max.filter(|_| is_grpc(headers)).and_then(|cap| {
-        let told = grpc_timeout(headers.first("grpc-timeout")?)?;
-        let told = if cap.is_zero() { told } else { told.min(cap) };
-        let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
-        Some(if offset < told { told - offset } else { told })
-    });
+    let grpc = limits
+        .grpc_timeout_header_max
+        .filter(|_| is_grpc(headers))
+        .and_then(|cap| {
+            let told = grpc_timeout(headers.first("grpc-timeout")?)?;
+            let told = if cap.is_zero() { told } else { told.min(cap) };
+            let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
+            Some(if offset < told { told - offset } else { told })
+        });
     grpc.or(limits.max).filter(|d| !d.is_zero())
 }
 
@@ -283,19 +342,31 @@ mod tests {
 
     #[test]
     fn istio_default_list() {
-        let p = policy("connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes");
+        let p =
+            policy("connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes");
         let none = HeaderList::default();
         let r = Retry::new(Some(&p), &none, false);
-        let reset = |reason, request_started| r.wanted::<HeaderList>(&Outcome::Reset { reason, request_started });
+        let reset = |reason, request_started| {
+            r.wanted::<HeaderList>(&Outcome::Reset {
+                reason,
+                request_started,
+            })
+        };
         assert!(reset(ResetReason::RemoteConnectionFailure, false));
         assert!(reset(ResetReason::RemoteRefusedStreamReset, true));
-        assert!(!reset(ResetReason::ConnectionTermination, true), "a written request is not sent twice");
+        assert!(
+            !reset(ResetReason::ConnectionTermination, true),
+            "a written request is not sent twice"
+        );
         assert!(!reset(ResetReason::Overflow, false));
         let status = |status, h: &HeaderList| r.wanted(&Outcome::Response { status, headers: h });
         assert!(status(503, &none));
         assert!(!status(500, &none));
         assert!(status(200, &HeaderList::of(&[("grpc-status", "14")])));
-        assert!(!status(503, &HeaderList::of(&[("x-envoy-ratelimited", "true")])));
+        assert!(!status(
+            503,
+            &HeaderList::of(&[("x-envoy-ratelimited", "true")])
+        ));
         assert!(!r.wanted::<HeaderList>(&Outcome::PerTryTimeout));
     }
 
@@ -305,7 +376,10 @@ mod tests {
         let none = HeaderList::default();
         let mut r = Retry::new(Some(&p), &none, false);
         let reset = |r: &Retry<'_>, s| {
-            r.wanted::<HeaderList>(&Outcome::Reset { reason: ResetReason::ConnectionTermination, request_started: s })
+            r.wanted::<HeaderList>(&Outcome::Reset {
+                reason: ResetReason::ConnectionTermination,
+                request_started: s,
+            })
         };
         assert!(reset(&r, false));
         assert!(!reset(&r, true));
@@ -318,7 +392,10 @@ mod tests {
         assert!(!Retry::new(None, &h, false).enabled());
         let r = Retry::new(None, &h, true);
         assert_eq!(r.left, 7);
-        assert!(r.wanted(&Outcome::Response { status: 500, headers: &HeaderList::default() }));
+        assert!(r.wanted(&Outcome::Response {
+            status: 500,
+            headers: &HeaderList::default()
+        }));
     }
 
     #[test]

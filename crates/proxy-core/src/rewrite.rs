@@ -1,14 +1,19 @@
 //! Path and host rewrites, and redirect locations.
 use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::config::route::{
-    Forward, HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, RouteMatch, VirtualHost,
+    Forward, HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, RouteMatch,
+    VirtualHost,
 };
 use crate::matcher::Headers;
 use crate::path;
 
 /// The rewritten `:path`, or `None` when the route does not rewrite. The query is kept.
 #[must_use]
-pub fn path(rewrite: &Option<PathRewrite>, matching: &RouteMatch, path_and_query: &[u8]) -> Option<Vec<u8>> {
+pub fn path(
+    rewrite: &Option<PathRewrite>,
+    matching: &RouteMatch,
+    path_and_query: &[u8],
+) -> Option<Vec<u8>> {
     let bare = path::without_query(path_and_query);
     let rest = &path_and_query[bare.len()..];
     let mut new = match rewrite.as_ref()? {
@@ -24,7 +29,9 @@ pub fn path(rewrite: &Option<PathRewrite>, matching: &RouteMatch, path_and_query
 /// other kinds.
 fn replace_prefix(matching: &RouteMatch, bare: &[u8], with: &[u8]) -> Vec<u8> {
     let matched = match &matching.path {
-        PathMatch::Prefix(p) | PathMatch::SeparatedPrefix(p) | PathMatch::Exact(p) => p.len().min(bare.len()),
+        PathMatch::Prefix(p) | PathMatch::SeparatedPrefix(p) | PathMatch::Exact(p) => {
+            p.len().min(bare.len())
+        }
         _ => bare.len(),
     };
     let mut new = with.to_vec();
@@ -34,11 +41,18 @@ fn replace_prefix(matching: &RouteMatch, bare: &[u8], with: &[u8]) -> Vec<u8> {
 
 /// The rewritten `:authority`. `endpoint` is the chosen endpoint's host name (auto rewrite).
 #[must_use]
-pub fn host<H: Headers + ?Sized>(forward: &Forward, headers: &H, endpoint: &str) -> Option<Vec<u8>> {
+pub fn host<H: Headers + ?Sized>(
+    forward: &Forward,
+    headers: &H,
+    endpoint: &str,
+) -> Option<Vec<u8>> {
     match forward.host_rewrite.as_ref()? {
         HostRewrite::Literal(host) => Some(host.as_bytes().to_vec()),
         HostRewrite::Auto => (!endpoint.is_empty()).then(|| endpoint.as_bytes().to_vec()),
-        HostRewrite::Header(name) => headers.first(name).filter(|v| !v.is_empty()).map(<[u8]>::to_vec),
+        HostRewrite::Header(name) => headers
+            .first(name)
+            .filter(|v| !v.is_empty())
+            .map(<[u8]>::to_vec),
         HostRewrite::PathRegex(regex, with) => {
             let bare = path::without_query(headers.first(":path")?);
             Some(regex.replace_all(bare, with))
@@ -60,7 +74,10 @@ pub struct RedirectInput<'a> {
 /// The `location` of a redirect.
 #[must_use]
 pub fn location(redirect: &Redirect, matching: &RouteMatch, input: RedirectInput<'_>) -> Vec<u8> {
-    let scheme = redirect.scheme.as_ref().map_or(input.scheme, |s| s.as_bytes());
+    let scheme = redirect
+        .scheme
+        .as_ref()
+        .map_or(input.scheme, |s| s.as_bytes());
     let mut out = scheme.to_vec();
     out.extend_from_slice(b"://");
     if redirect.host.is_empty() {
@@ -73,7 +90,11 @@ pub fn location(redirect: &Redirect, matching: &RouteMatch, input: RedirectInput
         out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }
     let bare = path::without_query(input.path);
-    let query = if redirect.strip_query { &b""[..] } else { &input.path[bare.len()..] };
+    let query = if redirect.strip_query {
+        &b""[..]
+    } else {
+        &input.path[bare.len()..]
+    };
     match &redirect.path {
         RedirectPath::Keep => out.extend_from_slice(bare),
         RedirectPath::Path(path) if path.contains('?') => {
@@ -97,13 +118,24 @@ fn request_host<'a>(input: RedirectInput<'a>, scheme: &[u8], new_port: bool) -> 
     let bare = path::without_port(input.authority);
     let port = path::port(input.authority);
     let left = scheme != input.scheme
-        && matches!((input.scheme, port), (b"https", Some(443)) | (b"http", Some(80)));
-    if new_port || left { bare } else { input.authority }
+        && matches!(
+            (input.scheme, port),
+            (b"https", Some(443)) | (b"http", Some(80))
+        );
+    if new_port || left {
+        bare
+    } else {
+        input.authority
+    }
 }
 
 /// The redirect of a virtual host that insists on TLS, if this request needs one.
 #[must_use]
-pub fn require_tls(host: &VirtualHost, input: RedirectInput<'_>, internal: bool) -> Option<Vec<u8>> {
+pub fn require_tls(
+    host: &VirtualHost,
+    input: RedirectInput<'_>,
+    internal: bool,
+) -> Option<Vec<u8>> {
     let needed = match host.require_tls {
         RequireTls::None => false,
         RequireTls::ExternalOnly => !internal,
@@ -120,15 +152,29 @@ pub fn require_tls(host: &VirtualHost, input: RedirectInput<'_>, internal: bool)
 
 /// The authority with its port stripped as the listener says, and a trailing dot.
 #[must_use]
-pub fn strip_host<'a>(hcm: &HttpConnectionManager, authority: &'a [u8], listener_port: Option<u16>) -> &'a [u8] {
+pub fn strip_host<'a>(
+    hcm: &HttpConnectionManager,
+    authority: &'a [u8],
+    listener_port: Option<u16>,
+) -> &'a [u8] {
     use crate::config::http_connection_manager::StripPort;
     let strip = match hcm.strip_port {
         StripPort::None => false,
         StripPort::Any => true,
-        StripPort::Matching => path::port(authority).is_some() && path::port(authority) == listener_port,
+        StripPort::Matching => {
+            path::port(authority).is_some() && path::port(authority) == listener_port
+        }
     };
-    let host = if strip { path::without_port(authority) } else { authority };
-    if hcm.strip_trailing_host_dot { host.strip_suffix(b".").unwrap_or(host) } else { host }
+    let host = if strip {
+        path::without_port(authority)
+    } else {
+        authority
+    };
+    if hcm.strip_trailing_host_dot {
+        host.strip_suffix(b".").unwrap_or(host)
+    } else {
+        host
+    }
 }
 
 #[cfg(test)]
@@ -166,29 +212,75 @@ mod tests {
         assert_eq!(text(path(&prefix("/b"), &m, b"/a?q")), "/b?q");
         let re = Regex::new("^/(.)(.*)$").unwrap();
         let with = Substitution::parse(r"\2/\1", re.groups()).unwrap();
-        assert_eq!(text(path(&Some(PathRewrite::Regex(re, with)), &m, b"/a/x?a")), "/x/a?a");
+        assert_eq!(
+            text(path(&Some(PathRewrite::Regex(re, with)), &m, b"/a/x?a")),
+            "/x/a?a"
+        );
     }
 
     #[test]
     fn locations() {
         let m = matching(PathMatch::Prefix("/old".into()));
-        let base = Redirect { code: 301, scheme: None, host: "".into(), port: None, path: RedirectPath::Keep, strip_query: false };
+        let base = Redirect {
+            code: 301,
+            scheme: None,
+            host: "".into(),
+            port: None,
+            path: RedirectPath::Keep,
+            strip_query: false,
+        };
         let go = |r: &Redirect, scheme: &str, host: &str, p: &str| {
-            let input = RedirectInput { scheme: scheme.as_bytes(), authority: host.as_bytes(), path: p.as_bytes() };
+            let input = RedirectInput {
+                scheme: scheme.as_bytes(),
+                authority: host.as_bytes(),
+                path: p.as_bytes(),
+            };
             String::from_utf8(location(r, &m, input)).unwrap()
         };
-        let https = Redirect { scheme: Some("https".into()), ..base.clone() };
-        assert_eq!(go(&https, "http", "ex.com:80", "/old/x?q"), "https://ex.com/old/x?q");
-        assert_eq!(go(&https, "http", "ex.com:8080", "/old"), "https://ex.com:8080/old");
-        let port = Redirect { port: Some(8443), ..https.clone() };
-        assert_eq!(go(&port, "http", "ex.com:8080", "/"), "https://ex.com:8443/");
-        let host = Redirect { host: "new.com".into(), ..base.clone() };
-        assert_eq!(go(&host, "http", "ex.com:8080", "/old?a"), "http://new.com/old?a");
-        let strip = Redirect { path: RedirectPath::Path("/p".into()), strip_query: true, ..base.clone() };
+        let https = Redirect {
+            scheme: Some("https".into()),
+            ..base.clone()
+        };
+        assert_eq!(
+            go(&https, "http", "ex.com:80", "/old/x?q"),
+            "https://ex.com/old/x?q"
+        );
+        assert_eq!(
+            go(&https, "http", "ex.com:8080", "/old"),
+            "https://ex.com:8080/old"
+        );
+        let port = Redirect {
+            port: Some(8443),
+            ..https.clone()
+        };
+        assert_eq!(
+            go(&port, "http", "ex.com:8080", "/"),
+            "https://ex.com:8443/"
+        );
+        let host = Redirect {
+            host: "new.com".into(),
+            ..base.clone()
+        };
+        assert_eq!(
+            go(&host, "http", "ex.com:8080", "/old?a"),
+            "http://new.com/old?a"
+        );
+        let strip = Redirect {
+            path: RedirectPath::Path("/p".into()),
+            strip_query: true,
+            ..base.clone()
+        };
         assert_eq!(go(&strip, "http", "e", "/old?a"), "http://e/p");
-        let own = Redirect { path: RedirectPath::Path("/p?z=1".into()), strip_query: true, ..base.clone() };
+        let own = Redirect {
+            path: RedirectPath::Path("/p?z=1".into()),
+            strip_query: true,
+            ..base.clone()
+        };
         assert_eq!(go(&own, "http", "e", "/old?a"), "http://e/p?z=1");
-        let prefix = Redirect { path: RedirectPath::Prefix("/new".into()), ..base };
+        let prefix = Redirect {
+            path: RedirectPath::Prefix("/new".into()),
+            ..base
+        };
         assert_eq!(go(&prefix, "http", "e", "/old/x?a"), "http://e/new/x?a");
     }
 }

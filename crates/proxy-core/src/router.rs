@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::config::route::{PathMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
 use crate::config::Value;
+use crate::config::route::{PathMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
 use crate::matcher::Headers;
 use crate::path;
 
@@ -40,7 +40,11 @@ impl RouteConfiguration {
     /// The virtual host of a host.
     #[must_use]
     pub fn virtual_host(&self, authority: &[u8]) -> Option<&Arc<VirtualHost>> {
-        let host = if self.ignore_port_in_host_matching { path::without_port(authority) } else { authority };
+        let host = if self.ignore_port_in_host_matching {
+            path::without_port(authority)
+        } else {
+            authority
+        };
         self.index.find(host).map(|i| &self.virtual_hosts[i])
     }
 
@@ -49,7 +53,10 @@ impl RouteConfiguration {
     pub fn select<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<Selected<'_>> {
         let virtual_host = self.virtual_host(request.authority)?;
         let route = virtual_host.select(request, self.ignore_path_parameters_in_path_matching)?;
-        Some(Selected { virtual_host, route })
+        Some(Selected {
+            virtual_host,
+            route,
+        })
     }
 }
 
@@ -70,26 +77,45 @@ impl VirtualHost {
         } else {
             bare
         };
-        self.index.find(&self.routes, seen, |m| m.matches(request, seen, query))
+        self.index
+            .find(&self.routes, seen, |m| m.matches(request, seen, query))
     }
 }
 
 impl RouteMatch {
     /// Whether a request matches; `path` is without query.
     #[must_use]
-    pub fn matches<H: Headers + ?Sized>(&self, request: &Request<'_, H>, path: &[u8], query: Option<&[u8]>) -> bool {
+    pub fn matches<H: Headers + ?Sized>(
+        &self,
+        request: &Request<'_, H>,
+        path: &[u8],
+        query: Option<&[u8]>,
+    ) -> bool {
         self.path_matches(path, request.connect)
             && self.headers.iter().all(|h| h.matches(request.headers))
             && self.query.iter().all(|q| q.matches(query))
             && (!self.grpc || is_grpc(request.headers))
             && self.fraction.is_none_or(|f| f.hit(request.random))
-            && self.tls_presented.is_none_or(|want| want == request.client_certificate.0)
-            && self.tls_validated.is_none_or(|want| want == request.client_certificate.1)
-            && self.dynamic_metadata.iter().all(|m| m.matches((request.metadata)(&m.filter)))
+            && self
+                .tls_presented
+                .is_none_or(|want| want == request.client_certificate.0)
+            && self
+                .tls_validated
+                .is_none_or(|want| want == request.client_certificate.1)
+            && self
+                .dynamic_metadata
+                .iter()
+                .all(|m| m.matches((request.metadata)(&m.filter)))
     }
 
     fn path_matches(&self, path: &[u8], connect: bool) -> bool {
-        let same = |a: &[u8], b: &[u8]| if self.case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
+        let same = |a: &[u8], b: &[u8]| {
+            if self.case_sensitive {
+                a == b
+            } else {
+                a.eq_ignore_ascii_case(b)
+            }
+        };
         if connect {
             // A CONNECT request has no path; besides connect_matcher only prefix `/` takes it.
             return match &self.path {
@@ -99,10 +125,13 @@ impl RouteMatch {
             };
         }
         match &self.path {
-            PathMatch::Prefix(want) => path.get(..want.len()).is_some_and(|p| same(p, want.as_bytes())),
+            PathMatch::Prefix(want) => path
+                .get(..want.len())
+                .is_some_and(|p| same(p, want.as_bytes())),
             PathMatch::Exact(want) => same(path, want.as_bytes()),
             PathMatch::SeparatedPrefix(want) => {
-                path.get(..want.len()).is_some_and(|p| same(p, want.as_bytes()))
+                path.get(..want.len())
+                    .is_some_and(|p| same(p, want.as_bytes()))
                     && path.get(want.len()).is_none_or(|b| *b == b'/')
             }
             PathMatch::Regex(re) => re.is_full_match(path),
@@ -115,22 +144,29 @@ impl RouteMatch {
 /// Whether a request is gRPC: content-type `application/grpc` or `application/grpc+...`.
 #[must_use]
 pub fn is_grpc<H: Headers + ?Sized>(headers: &H) -> bool {
-    headers.first("content-type").is_some_and(is_grpc_content_type)
+    headers
+        .first("content-type")
+        .is_some_and(is_grpc_content_type)
 }
 
 /// Whether a content-type is gRPC's.
 #[must_use]
 pub fn is_grpc_content_type(value: &[u8]) -> bool {
-    value.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
 }
+
+/// Values by the bytes of a host or path.
+type Table<T> = HashMap<Box<[u8]>, T>;
 
 /// Choice of the virtual host: exact, then longest `*` suffix, then longest prefix, then `*`.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualHostIndex {
-    exact: HashMap<Box<[u8]>, u32>,
+    exact: Table<u32>,
     /// By length, longest first.
-    suffixes: Vec<(usize, HashMap<Box<[u8]>, u32>)>,
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, u32>)>,
+    suffixes: Vec<(usize, Table<u32>)>,
+    prefixes: Vec<(usize, Table<u32>)>,
     any: Option<u32>,
 }
 
@@ -178,24 +214,46 @@ impl VirtualHostIndex {
         } else {
             host
         };
-        let tail = |len: usize| host.len().checked_sub(len).filter(|at| *at > 0).map(|at| &host[at..]);
-        let head = |len: usize| if host.len() > len { host.get(..len) } else { None };
+        let tail = |len: usize| {
+            host.len()
+                .checked_sub(len)
+                .filter(|at| *at > 0)
+                .map(|at| &host[at..])
+        };
+        let head = |len: usize| {
+            if host.len() > len {
+                host.get(..len)
+            } else {
+                None
+            }
+        };
         self.exact
             .get(host)
-            .or_else(|| self.suffixes.iter().find_map(|(len, map)| map.get(tail(*len)?)))
-            .or_else(|| self.prefixes.iter().find_map(|(len, map)| map.get(head(*len)?)))
+            .or_else(|| {
+                self.suffixes
+                    .iter()
+                    .find_map(|(len, map)| map.get(tail(*len)?))
+            })
+            .or_else(|| {
+                self.prefixes
+                    .iter()
+                    .find_map(|(len, map)| map.get(head(*len)?))
+            })
             .or(self.any.as_ref())
             .map(|i| *i as usize)
     }
 }
 
-type ByLength = HashMap<usize, HashMap<Box<[u8]>, u32>>;
+type ByLength = HashMap<usize, Table<u32>>;
 
 fn insert(by_length: &mut ByLength, text: &str, i: u32) -> Option<u32> {
-    by_length.entry(text.len()).or_default().insert(text.as_bytes().into(), i)
+    by_length
+        .entry(text.len())
+        .or_default()
+        .insert(text.as_bytes().into(), i)
 }
 
-fn longest_first(by_length: ByLength) -> Vec<(usize, HashMap<Box<[u8]>, u32>)> {
+fn longest_first(by_length: ByLength) -> Vec<(usize, Table<u32>)> {
     let mut list: Vec<_> = by_length.into_iter().collect();
     list.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
     list
@@ -209,9 +267,9 @@ const WALK: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct RouteIndex {
     /// Empty for small tables.
-    exact: HashMap<Box<[u8]>, Vec<u32>>,
+    exact: Table<Vec<u32>>,
     /// Prefixes and separated prefixes, by length.
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, Vec<u32>>)>,
+    prefixes: Vec<(usize, Table<Vec<u32>>)>,
     /// Routes that must be looked at for every path.
     others: Vec<u32>,
     indexed: bool,
@@ -226,15 +284,22 @@ impl RouteIndex {
             return index;
         }
         index.indexed = true;
-        let mut prefixes: HashMap<usize, HashMap<Box<[u8]>, Vec<u32>>> = HashMap::new();
+        let mut prefixes: HashMap<usize, Table<Vec<u32>>> = HashMap::new();
         for (i, route) in (0_u32..).zip(routes) {
             let m = &route.matching;
             match &m.path {
                 PathMatch::Exact(p) if m.case_sensitive => {
                     index.exact.entry(p.as_bytes().into()).or_default().push(i);
                 }
-                PathMatch::Prefix(p) | PathMatch::SeparatedPrefix(p) if m.case_sensitive && &**p != "/" => {
-                    prefixes.entry(p.len()).or_default().entry(p.as_bytes().into()).or_default().push(i);
+                PathMatch::Prefix(p) | PathMatch::SeparatedPrefix(p)
+                    if m.case_sensitive && &**p != "/" =>
+                {
+                    prefixes
+                        .entry(p.len())
+                        .or_default()
+                        .entry(p.as_bytes().into())
+                        .or_default()
+                        .push(i);
                 }
                 _ => index.others.push(i),
             }
@@ -266,7 +331,11 @@ impl RouteIndex {
         if let Some(list) = self.exact.get(path) {
             look(list);
         }
-        for (len, map) in self.prefixes.iter().take_while(|(len, _)| *len <= path.len()) {
+        for (len, map) in self
+            .prefixes
+            .iter()
+            .take_while(|(len, _)| *len <= path.len())
+        {
             if let Some(list) = map.get(&path[..*len]) {
                 look(list);
             }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::config::cluster::{Http1Options, Http2Options};
 use crate::config::http_connection_manager::*;
-use crate::config::{HeaderMutations, HttpConnectionManager, Metadata, Name, RouteConfiguration, RouteSource};
+use crate::config::{
+    HeaderMutations, HttpConnectionManager, Metadata, Name, RouteConfiguration, RouteSource,
+};
 use crate::router::VirtualHostIndex;
 
 /// A route table without hosts.

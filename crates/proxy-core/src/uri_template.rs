@@ -23,7 +23,9 @@ impl UriTemplate {
     /// # Errors
     /// A text saying what is wrong.
     pub fn parse(source: &str) -> Result<Self, String> {
-        let body = source.strip_prefix('/').ok_or("a path template starts with `/`")?;
+        let body = source
+            .strip_prefix('/')
+            .ok_or("a path template starts with `/`")?;
         let flat = flatten(body)?;
         let mut segments = Vec::new();
         let mut suffix = Name::default();
@@ -32,7 +34,9 @@ impl UriTemplate {
             let last = i + 1 == parts.len();
             match *part {
                 "*" => segments.push(Segment::One),
-                "**" if segments.contains(&Segment::Rest) => return Err("`**` stands at most once".into()),
+                "**" if segments.contains(&Segment::Rest) => {
+                    return Err("`**` stands at most once".into());
+                }
                 "**" => segments.push(Segment::Rest),
                 p if p.starts_with("**") && last => {
                     segments.push(Segment::Rest);
@@ -42,16 +46,22 @@ impl UriTemplate {
                     segments.push(Segment::One);
                     suffix = p[1..].into();
                 }
-                p if p.contains('*') => return Err(format!("`{p}`: `*` stands alone in its segment")),
+                p if p.contains('*') => {
+                    return Err(format!("`{p}`: `*` stands alone in its segment"));
+                }
                 p => segments.push(Segment::Literal(p.into())),
             }
         }
-        if let Some(at) = segments.iter().position(|s| *s == Segment::Rest) {
-            if segments[at + 1..].iter().any(|s| *s == Segment::One) {
-                return Err("no operator may follow `**`".into());
-            }
+        if let Some(at) = segments.iter().position(|s| *s == Segment::Rest)
+            && segments[at + 1..].contains(&Segment::One)
+        {
+            return Err("no operator may follow `**`".into());
         }
-        Ok(Self { source: source.into(), segments, suffix })
+        Ok(Self {
+            source: source.into(),
+            segments,
+            suffix,
+        })
     }
 
     /// The template as written.
@@ -63,8 +73,12 @@ impl UriTemplate {
     /// Whether a path (without query) matches.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        let Some(body) = path.strip_prefix(b"/") else { return false };
-        let Some(body) = body.strip_suffix(self.suffix.as_bytes()) else { return false };
+        let Some(body) = path.strip_prefix(b"/") else {
+            return false;
+        };
+        let Some(body) = body.strip_suffix(self.suffix.as_bytes()) else {
+            return false;
+        };
         let parts: smallvec::SmallVec<[&[u8]; 16]> = body.split(|b| *b == b'/').collect();
         let fits = |segs: &[Segment], parts: &[&[u8]]| {
             segs.len() == parts.len()

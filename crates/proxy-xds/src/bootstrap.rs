@@ -86,24 +86,40 @@ pub struct Overrides {
 ///
 /// # Errors
 /// When a text is no YAML or JSON, has fields that are not known, or asks for what is not done.
-pub fn load(sources: &[Source<'_>], overrides: &Overrides) -> std::result::Result<Loaded, BootstrapError> {
+pub fn load(
+    sources: &[Source<'_>],
+    overrides: &Overrides,
+) -> std::result::Result<Loaded, BootstrapError> {
     let mut wire = Vec::new();
     let mut unknown = Vec::new();
     for source in sources {
-        let fail = |problem: String| BootstrapError { file: source.name.to_owned(), problem };
+        let fail = |problem: String| BootstrapError {
+            file: source.name.to_owned(),
+            problem,
+        };
         let value = yaml(source.text).map_err(&fail)?;
         if !value.is_object() {
-            return Err(fail("a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into()));
+            return Err(fail(
+                "a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into(),
+            ));
         }
-        let options = json::ParseOptions { allow_unknown: overrides.allow_unknown, ..json::ParseOptions::default() };
-        let parsed = json::to_wire_with(MESSAGE, &value, &options).map_err(|e| fail(e.to_string()))?;
+        let options = json::ParseOptions {
+            allow_unknown: overrides.allow_unknown,
+            ..json::ParseOptions::default()
+        };
+        let parsed =
+            json::to_wire_with(MESSAGE, &value, &options).map_err(|e| fail(e.to_string()))?;
         // Wire bytes one after the other are a merge.
         wire.extend_from_slice(&parsed.wire);
         unknown.extend(parsed.unknown);
     }
     let file = sources.first().map_or("bootstrap", |s| s.name).to_owned();
-    let fail = |e: DecodeError| BootstrapError { file: file.clone(), problem: e.to_string() };
-    let mut message = pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;
+    let fail = |e: DecodeError| BootstrapError {
+        file: file.clone(),
+        problem: e.to_string(),
+    };
+    let mut message =
+        pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;
     apply(&mut message, overrides);
     let mut loaded = from_message(&message).map_err(fail)?;
     loaded.unknown = unknown;
@@ -125,7 +141,10 @@ fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {
         node.cluster.clone_from(cluster);
     }
     if let Some(zone) = &overrides.service_zone {
-        node.locality.get_or_insert_with(core::Locality::default).zone.clone_from(zone);
+        node.locality
+            .get_or_insert_with(core::Locality::default)
+            .zone
+            .clone_from(zone);
     }
 }
 
@@ -136,15 +155,29 @@ fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {
 pub fn from_message(m: &pb::Bootstrap) -> Result<Loaded> {
     let mut node = m.node.clone().unwrap_or_default();
     node.user_agent_name = "envoy".to_owned();
-    node.user_agent_version_type = Some(core::node::UserAgentVersionType::UserAgentBuildVersion(build_version()));
+    node.user_agent_version_type = Some(core::node::UserAgentVersionType::UserAgentBuildVersion(
+        build_version(),
+    ));
     let fixed = m.static_resources.clone().unwrap_or_default();
     Ok(Loaded {
         bootstrap: settings(m, &node)?,
         node,
         fixed: StaticResources {
-            listeners: fixed.listeners.iter().map(|l| (l.name.as_str().into(), l.encode_to_vec().into())).collect(),
-            clusters: fixed.clusters.iter().map(|c| (c.name.as_str().into(), c.encode_to_vec().into())).collect(),
-            secrets: fixed.secrets.iter().map(|s| (s.name.as_str().into(), s.encode_to_vec().into())).collect(),
+            listeners: fixed
+                .listeners
+                .iter()
+                .map(|l| (l.name.as_str().into(), l.encode_to_vec().into()))
+                .collect(),
+            clusters: fixed
+                .clusters
+                .iter()
+                .map(|c| (c.name.as_str().into(), c.encode_to_vec().into()))
+                .collect(),
+            secrets: fixed
+                .secrets
+                .iter()
+                .map(|s| (s.name.as_str().into(), s.encode_to_vec().into()))
+                .collect(),
         },
         raw: m.encode_to_vec().into(),
         unknown: vec![],
@@ -159,7 +192,9 @@ fn build_version() -> core::BuildVersion {
             minor_number: 40,
             patch: 0,
         }),
-        metadata: Some(decode::json_to_struct(&serde_json::json!({ "build.type": "RELEASE", "ssl.version": "rustls" }))),
+        metadata: Some(decode::json_to_struct(
+            &serde_json::json!({ "build.type": "RELEASE", "ssl.version": "rustls" }),
+        )),
     }
 }
 
@@ -167,23 +202,49 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
     refuse_unknown(m)?;
     let dynamic = m.dynamic_resources.clone().unwrap_or_default();
     for (set, field) in [
-        (!dynamic.lds_resources_locator.is_empty(), "lds_resources_locator"),
-        (!dynamic.cds_resources_locator.is_empty(), "cds_resources_locator"),
+        (
+            !dynamic.lds_resources_locator.is_empty(),
+            "lds_resources_locator",
+        ),
+        (
+            !dynamic.cds_resources_locator.is_empty(),
+            "cds_resources_locator",
+        ),
     ] {
         if set {
-            return refuse("is not implemented").at(field).at("dynamic_resources");
+            return refuse("is not implemented")
+                .at(field)
+                .at("dynamic_resources");
         }
     }
-    let ads = dynamic.ads_config.as_ref().map(ads).transpose().at("ads_config").at("dynamic_resources")?;
+    let ads = dynamic
+        .ads_config
+        .as_ref()
+        .map(ads)
+        .transpose()
+        .at("ads_config")
+        .at("dynamic_resources")?;
     let fetch = |source: Option<&core::ConfigSource>, field: &str| -> Result<Option<Duration>> {
-        source.map(|s| ads_source(s, ads.is_some())).transpose().at(field).at("dynamic_resources")
+        source
+            .map(|s| ads_source(s, ads.is_some()))
+            .transpose()
+            .at(field)
+            .at("dynamic_resources")
     };
-    let (lds, cds) = (fetch(dynamic.lds_config.as_ref(), "lds_config")?, fetch(dynamic.cds_config.as_ref(), "cds_config")?);
+    let (lds, cds) = (
+        fetch(dynamic.lds_config.as_ref(), "lds_config")?,
+        fetch(dynamic.cds_config.as_ref(), "cds_config")?,
+    );
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
         return refuse("`id` and `cluster` are required with xDS; set them here or by --service-node and --service-cluster")
             .at("node");
     }
-    let flush = m.stats_flush_interval.as_ref().map(decode::duration).transpose().at("stats_flush_interval")?;
+    let flush = m
+        .stats_flush_interval
+        .as_ref()
+        .map(decode::duration)
+        .transpose()
+        .at("stats_flush_interval")?;
     Ok(Bootstrap {
         node: node_value(node),
         admin: admin(m)?,
@@ -202,7 +263,10 @@ fn refuse_unknown(m: &pb::Bootstrap) -> Result<()> {
         (!m.stats_sinks.is_empty(), "stats_sinks"),
         (m.tracing.is_some(), "tracing"),
         (m.xds_delegate_extension.is_some(), "xds_delegate_extension"),
-        (!m.certificate_provider_instances.is_empty(), "certificate_provider_instances"),
+        (
+            !m.certificate_provider_instances.is_empty(),
+            "certificate_provider_instances",
+        ),
         (!m.config_sources.is_empty(), "config_sources"),
     ] {
         if set {
@@ -211,11 +275,18 @@ fn refuse_unknown(m: &pb::Bootstrap) -> Result<()> {
     }
     // Istio writes these two; the first is about listeners inside the process, which are refused one
     // by one where they are asked for, the second about ambient workloads.
-    let known = ["envoy.bootstrap.internal_listener", "metadata_discovery", "envoy.bootstrap.metadata_discovery"];
+    let known = [
+        "envoy.bootstrap.internal_listener",
+        "metadata_discovery",
+        "envoy.bootstrap.metadata_discovery",
+    ];
     for (i, extension) in m.bootstrap_extensions.iter().enumerate() {
         if !known.contains(&extension.name.as_str()) {
-            return refuse(format!("bootstrap extension {} is not implemented", extension.name))
-                .item("bootstrap_extensions", i);
+            return refuse(format!(
+                "bootstrap extension {} is not implemented",
+                extension.name
+            ))
+            .item("bootstrap_extensions", i);
         }
     }
     Ok(())
@@ -235,9 +306,20 @@ fn node_value(node: &core::Node) -> Node {
 }
 
 fn admin(m: &pb::Bootstrap) -> Result<Admin> {
-    let Some(a) = &m.admin else { return Ok(Admin { address: None, ignore_global_conn_limit: false }) };
+    let Some(a) = &m.admin else {
+        return Ok(Admin {
+            address: None,
+            ignore_global_conn_limit: false,
+        });
+    };
     Ok(Admin {
-        address: a.address.as_ref().map(decode::address).transpose().at("address").at("admin")?,
+        address: a
+            .address
+            .as_ref()
+            .map(decode::address)
+            .transpose()
+            .at("address")
+            .at("admin")?,
         ignore_global_conn_limit: a.ignore_global_conn_limit,
     })
 }
@@ -250,11 +332,22 @@ fn ads(m: &core::ApiConfigSource) -> Result<Ads> {
         Ok(T::DeltaGrpc | T::AggregatedDeltaGrpc) => XdsMode::Delta,
         _ => return refuse("must be GRPC or DELTA_GRPC").at("api_type"),
     };
-    let Some(service) = m.grpc_services.first() else { return refuse("is required").at("grpc_services") };
+    let Some(service) = m.grpc_services.first() else {
+        return refuse("is required").at("grpc_services");
+    };
     let cluster = match service.target_specifier.as_ref() {
         Some(G::EnvoyGrpc(g)) if !g.cluster_name.is_empty() => g.cluster_name.as_str().into(),
-        Some(G::EnvoyGrpc(_)) => return refuse("is required").at("cluster_name").at("envoy_grpc").item("grpc_services", 0),
-        Some(G::GoogleGrpc(_)) => return refuse("is not implemented; use envoy_grpc").at("google_grpc").item("grpc_services", 0),
+        Some(G::EnvoyGrpc(_)) => {
+            return refuse("is required")
+                .at("cluster_name")
+                .at("envoy_grpc")
+                .item("grpc_services", 0);
+        }
+        Some(G::GoogleGrpc(_)) => {
+            return refuse("is not implemented; use envoy_grpc")
+                .at("google_grpc")
+                .item("grpc_services", 0);
+        }
         None => return refuse("envoy_grpc is required").item("grpc_services", 0),
     };
     Ok(Ads {
@@ -282,11 +375,20 @@ fn ads_source(m: &core::ConfigSource, has_ads: bool) -> Result<Duration> {
 fn stats_matcher(m: &pb::Bootstrap) -> Result<StatsMatcher> {
     use metrics::stats_matcher::StatsMatcher as S;
     let mut out = StatsMatcher::default();
-    match m.stats_config.as_ref().and_then(|c| c.stats_matcher.as_ref()).and_then(|m| m.stats_matcher.as_ref()) {
+    match m
+        .stats_config
+        .as_ref()
+        .and_then(|c| c.stats_matcher.as_ref())
+        .and_then(|m| m.stats_matcher.as_ref())
+    {
         None | Some(S::RejectAll(false)) => {}
         Some(S::RejectAll(true)) => out.reject_all = true,
-        Some(S::InclusionList(l)) => out.inclusion = decode::string_matcher_list(&l.patterns).at("inclusion_list")?,
-        Some(S::ExclusionList(l)) => out.exclusion = decode::string_matcher_list(&l.patterns).at("exclusion_list")?,
+        Some(S::InclusionList(l)) => {
+            out.inclusion = decode::string_matcher_list(&l.patterns).at("inclusion_list")?
+        }
+        Some(S::ExclusionList(l)) => {
+            out.exclusion = decode::string_matcher_list(&l.patterns).at("exclusion_list")?
+        }
     }
     Ok(out)
 }
@@ -306,7 +408,11 @@ fn flatten(prefix: &str, value: &Value, out: &mut BTreeMap<Name, Value>) {
     match value {
         Value::Struct(map) => {
             for (key, value) in map {
-                let key = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+                let key = if prefix.is_empty() {
+                    key.to_string()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 flatten(&key, value, out);
             }
         }

@@ -27,7 +27,10 @@ impl Handle {
     #[must_use]
     pub fn config_dump(&self, include_eds: bool) -> Value {
         let world = self.world();
-        let mut configs = vec![bootstrap(&self.loaded.raw, world.started_ms()), clusters(&world)];
+        let mut configs = vec![
+            bootstrap(&self.loaded.raw, world.started_ms()),
+            clusters(&world),
+        ];
         if include_eds {
             configs.push(endpoints(&world));
         }
@@ -106,16 +109,30 @@ fn bootstrap(raw: &[u8], started_ms: u64) -> Value {
 
 fn clusters(world: &World) -> Value {
     let set = &world.clusters;
-    let fixed = set.fixed.values().map(|h| entry("cluster", Kind::Cluster, h)).collect();
+    let fixed = set
+        .fixed
+        .values()
+        .map(|h| entry("cluster", Kind::Cluster, h))
+        .collect();
     let dynamic = |map: &BTreeMap<Name, Held<Cluster>>| -> Vec<Value> {
-        map.iter().filter(|(n, _)| !set.fixed.contains_key(*n)).map(|(_, h)| entry("cluster", Kind::Cluster, h)).collect()
+        map.iter()
+            .filter(|(n, _)| !set.fixed.contains_key(*n))
+            .map(|(_, h)| entry("cluster", Kind::Cluster, h))
+            .collect()
     };
     let mut active = dynamic(&set.active);
     let warming = dynamic(&set.warming);
     // A refused cluster shows beside the one that serves on under its name.
-    for ((kind, name), refused) in world.refused.iter().filter(|((k, _), _)| *k == Kind::Cluster) {
+    for ((kind, name), refused) in world
+        .refused
+        .iter()
+        .filter(|((k, _), _)| *k == Kind::Cluster)
+    {
         let state = error_state(*kind, refused);
-        match active.iter_mut().find(|e| e.pointer("/cluster/name").and_then(Value::as_str) == Some(name)) {
+        match active
+            .iter_mut()
+            .find(|e| e.pointer("/cluster/name").and_then(Value::as_str) == Some(name))
+        {
             Some(entry) => entry["error_state"] = state,
             None => active.push(json!({ "error_state": state })),
         }
@@ -123,14 +140,25 @@ fn clusters(world: &World) -> Value {
     section(
         "ClustersConfigDump",
         world.version(Kind::Cluster),
-        vec![("static_clusters", fixed), ("dynamic_active_clusters", active), ("dynamic_warming_clusters", warming)],
+        vec![
+            ("static_clusters", fixed),
+            ("dynamic_active_clusters", active),
+            ("dynamic_warming_clusters", warming),
+        ],
     )
 }
 
 fn listeners(world: &World) -> Value {
     let set = &world.listeners;
-    let fixed = set.fixed.values().map(|h| entry("listener", Kind::Listener, h)).collect();
-    let refused = world.refused.iter().filter(|((k, _), _)| *k == Kind::Listener);
+    let fixed = set
+        .fixed
+        .values()
+        .map(|h| entry("listener", Kind::Listener, h))
+        .collect();
+    let refused = world
+        .refused
+        .iter()
+        .filter(|((k, _), _)| *k == Kind::Listener);
     let mut names: Vec<_> = set
         .active
         .keys()
@@ -146,10 +174,16 @@ fn listeners(world: &World) -> Value {
             let mut out = Map::new();
             out.insert("name".into(), name.to_string().into());
             if let Some(held) = set.active.get(name) {
-                out.insert("active_state".into(), entry("listener", Kind::Listener, held));
+                out.insert(
+                    "active_state".into(),
+                    entry("listener", Kind::Listener, held),
+                );
             }
             if let Some(held) = set.warming.get(name) {
-                out.insert("warming_state".into(), entry("listener", Kind::Listener, held));
+                out.insert(
+                    "warming_state".into(),
+                    entry("listener", Kind::Listener, held),
+                );
             }
             if let Some(refused) = world.refused.get(&(Kind::Listener, name.clone())) {
                 out.insert("error_state".into(), error_state(Kind::Listener, refused));
@@ -165,7 +199,11 @@ fn listeners(world: &World) -> Value {
 }
 
 fn routes(world: &World) -> Value {
-    let dynamic = world.routes.values().map(|h| entry("route_config", Kind::Routes, h)).collect();
+    let dynamic = world
+        .routes
+        .values()
+        .map(|h| entry("route_config", Kind::Routes, h))
+        .collect();
     // Tables inside connection managers count as static ones.
     let mut fixed = Vec::new();
     for held in world.listeners.active.values() {
@@ -178,7 +216,10 @@ fn routes(world: &World) -> Value {
     section(
         "RoutesConfigDump",
         None,
-        vec![("static_route_configs", fixed), ("dynamic_route_configs", dynamic)],
+        vec![
+            ("static_route_configs", fixed),
+            ("dynamic_route_configs", dynamic),
+        ],
     )
 }
 
@@ -203,7 +244,9 @@ fn secrets(world: &World) -> Value {
         map.iter()
             .map(|(name, held)| {
                 let mut out = json!({ "name": name.to_string() });
-                if let (Some(out), Value::Object(rest)) = (out.as_object_mut(), entry("secret", Kind::Secret, held)) {
+                if let (Some(out), Value::Object(rest)) =
+                    (out.as_object_mut(), entry("secret", Kind::Secret, held))
+                {
                     out.extend(rest);
                 }
                 out
@@ -213,7 +256,10 @@ fn secrets(world: &World) -> Value {
     section(
         "SecretsConfigDump",
         None,
-        vec![("static_secrets", list(&world.secrets.fixed)), ("dynamic_active_secrets", list(&world.secrets.active))],
+        vec![
+            ("static_secrets", list(&world.secrets.fixed)),
+            ("dynamic_active_secrets", list(&world.secrets.active)),
+        ],
     )
 }
 
@@ -224,7 +270,11 @@ fn endpoints(world: &World) -> Value {
         match &held.value.discovery {
             ClusterDiscovery::Eds { service_name } => {
                 if let Some(e) = world.endpoints.get(service_name) {
-                    dynamic.push(endpoint_entry(&e.value.cluster_name, message(Kind::Endpoints.type_url(), &e.raw), e));
+                    dynamic.push(endpoint_entry(
+                        &e.value.cluster_name,
+                        message(Kind::Endpoints.type_url(), &e.raw),
+                        e,
+                    ));
                 }
             }
             _ if held.value.load_assignment.is_some() => {
@@ -238,7 +288,10 @@ fn endpoints(world: &World) -> Value {
     section(
         "EndpointsConfigDump",
         None,
-        vec![("static_endpoint_configs", fixed), ("dynamic_endpoint_configs", dynamic)],
+        vec![
+            ("static_endpoint_configs", fixed),
+            ("dynamic_endpoint_configs", dynamic),
+        ],
     )
 }
 
@@ -261,8 +314,10 @@ fn endpoint_entry<T>(cluster: &str, mut assignment: Value, held: &Held<T>) -> Va
         .flatten();
     for host in hosts {
         if let Some(map) = host.as_object_mut() {
-            map.entry("health_status").or_insert_with(|| "HEALTHY".into());
-            map.entry("load_balancing_weight").or_insert_with(|| 1.into());
+            map.entry("health_status")
+                .or_insert_with(|| "HEALTHY".into());
+            map.entry("load_balancing_weight")
+                .or_insert_with(|| 1.into());
         }
     }
     json!({ "endpoint_config": assignment, "last_updated": time(held.updated_ms) })
@@ -274,7 +329,8 @@ fn redact(value: &mut Value) {
         Value::Object(map) => {
             for (key, inner) in map.iter_mut() {
                 match key.as_str() {
-                    "private_key" | "password" | "pkcs12" | "secret" | "secrets" | "keys" if hides(inner) => {}
+                    "private_key" | "password" | "pkcs12" | "secret" | "secrets" | "keys"
+                        if hides(inner) => {}
                     _ => redact(inner),
                 }
             }
@@ -288,7 +344,9 @@ fn redact(value: &mut Value) {
 /// is none.
 fn hides(value: &mut Value) -> bool {
     match value {
-        Value::Object(map) if map.contains_key("inline_bytes") || map.contains_key("inline_string") => {
+        Value::Object(map)
+            if map.contains_key("inline_bytes") || map.contains_key("inline_string") =>
+        {
             if let Some(bytes) = map.get_mut("inline_bytes") {
                 *bytes = REDACTED_BYTES.into();
             }
@@ -341,24 +399,50 @@ static_resources:
 
     #[test]
     fn sections_in_envoys_shape() {
-        let loaded = load(&[Source { name: "b.yaml", text: BOOTSTRAP }], &Overrides::default()).unwrap();
+        let loaded = load(
+            &[Source {
+                name: "b.yaml",
+                text: BOOTSTRAP,
+            }],
+            &Overrides::default(),
+        )
+        .unwrap();
         let (handle, _client) = start(loaded, Context::empty(), Options::default()).unwrap();
         let snapshot = handle.snapshots.borrow().clone();
         assert!(snapshot.initialized);
         assert!(snapshot.listeners.contains_key("l") && snapshot.secrets.contains_key("s"));
         let dump = handle.config_dump(true);
-        let types: Vec<_> = dump.as_array().unwrap().iter().map(|c| c["@type"].as_str().unwrap().rsplit('.').next().unwrap()).collect();
+        let types: Vec<_> = dump
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["@type"].as_str().unwrap().rsplit('.').next().unwrap())
+            .collect();
         assert_eq!(
             types,
-            ["BootstrapConfigDump", "ClustersConfigDump", "EndpointsConfigDump", "ListenersConfigDump",
-             "ScopedRoutesConfigDump", "RoutesConfigDump", "SecretsConfigDump"]
+            [
+                "BootstrapConfigDump",
+                "ClustersConfigDump",
+                "EndpointsConfigDump",
+                "ListenersConfigDump",
+                "ScopedRoutesConfigDump",
+                "RoutesConfigDump",
+                "SecretsConfigDump"
+            ]
         );
         assert_eq!(dump[1]["static_clusters"][0]["cluster"]["name"], "local");
-        assert_eq!(dump[1]["static_clusters"][0]["cluster"]["@type"], Kind::Cluster.type_url());
-        let host = &dump[2]["static_endpoint_configs"][0]["endpoint_config"]["endpoints"][0]["lb_endpoints"][0];
+        assert_eq!(
+            dump[1]["static_clusters"][0]["cluster"]["@type"],
+            Kind::Cluster.type_url()
+        );
+        let host = &dump[2]["static_endpoint_configs"][0]["endpoint_config"]["endpoints"][0]["lb_endpoints"]
+            [0];
         assert_eq!(host["health_status"], "HEALTHY");
         assert_eq!(dump[3]["static_listeners"][0]["listener"]["name"], "l");
-        assert_eq!(dump[5]["static_route_configs"][0]["route_config"]["name"], "inline");
+        assert_eq!(
+            dump[5]["static_route_configs"][0]["route_config"]["name"],
+            "inline"
+        );
         assert_eq!(dump[6]["static_secrets"][0]["name"], "s");
         assert_eq!(handle.node_json()["id"], "n");
         assert!(!dump.to_string().contains("TOPSECRET"));

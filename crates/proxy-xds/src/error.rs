@@ -23,7 +23,10 @@ impl fmt::Display for DecodeError {
 impl DecodeError {
     /// An error at the current place.
     pub fn new(problem: impl Into<String>) -> Self {
-        Self { path: String::new(), problem: problem.into() }
+        Self {
+            path: String::new(),
+            problem: problem.into(),
+        }
     }
 
     /// The error seen from one level up.
@@ -90,13 +93,20 @@ impl From<lateen_xds_proto::any::UnpackError> for DecodeError {
 
 impl From<lateen_xds_proto::json::JsonError> for DecodeError {
     fn from(error: lateen_xds_proto::json::JsonError) -> Self {
-        Self { path: error.path, problem: error.problem.to_string() }
+        Self {
+            path: error.path,
+            problem: error.problem.to_string(),
+        }
     }
 }
 
 /// Decodes every element of a list, naming the one that fails.
 pub(crate) fn list<A, B>(items: &[A], field: &str, f: impl Fn(&A) -> Result<B>) -> Result<Vec<B>> {
-    items.iter().enumerate().map(|(i, item)| f(item).item(field, i)).collect()
+    items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| f(item).item(field, i))
+        .collect()
 }
 
 #[cfg(test)]
@@ -107,7 +117,11 @@ mod tests {
     fn paths_grow_outwards() {
         let e = DecodeError::new("bad").within("port").within("address");
         assert_eq!(e.to_string(), "address.port: bad");
-        let r: Result<Vec<()>> = list(&[1, 2], "x", |n| if *n == 2 { refuse("bad") } else { Ok(()) });
+        let r: Result<Vec<()>> = list(
+            &[1, 2],
+            "x",
+            |n| if *n == 2 { refuse("bad") } else { Ok(()) },
+        );
         assert_eq!(r.unwrap_err().within("y").to_string(), "y.x[1]: bad");
     }
 }

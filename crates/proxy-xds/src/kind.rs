@@ -18,7 +18,13 @@ pub enum Kind {
 
 impl Kind {
     /// All types, in request order.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+    pub const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Routes,
+        Self::Secret,
+    ];
 
     /// Type URL.
     #[must_use]

@@ -56,7 +56,10 @@ impl Sidecar {
     /// As [`crate::bootstrap::load`]; the mesh's root certificate is read later, with the clusters.
     pub fn load(&self) -> Result<crate::bootstrap::Loaded, crate::bootstrap::BootstrapError> {
         let text = self.bootstrap.to_string();
-        let source = crate::bootstrap::Source { name: "sidecar bootstrap", text: &text };
+        let source = crate::bootstrap::Source {
+            name: "sidecar bootstrap",
+            text: &text,
+        };
         crate::bootstrap::load(&[source], &crate::bootstrap::Overrides::default())
     }
 }
@@ -88,7 +91,13 @@ pub enum SidecarError {
 /// # Errors
 /// When a needed variable is absent or not understood.
 pub fn build(input: &Input<'_>) -> Result<Sidecar, SidecarError> {
-    let env = |name: &str| input.environment.get(name).map(String::as_str).filter(|v| !v.is_empty());
+    let env = |name: &str| {
+        input
+            .environment
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
+    };
     let proxy_config = proxy_config(env("PROXY_CONFIG"))?;
     let ip = env("INSTANCE_IP").ok_or(SidecarError::Missing("INSTANCE_IP"))?;
     let pod = env("POD_NAME").ok_or(SidecarError::Missing("POD_NAME"))?;
@@ -103,9 +112,17 @@ pub fn build(input: &Input<'_>) -> Result<Sidecar, SidecarError> {
     };
     let node_id = format!("{role}~{ip}~{pod}.{namespace}~{domain}");
     let labels = downward(input.labels);
-    let text = |key: &str| proxy_config.get(key).and_then(Value::as_str).filter(|v| !v.is_empty());
-    let cluster = text("serviceCluster").map_or_else(|| service_cluster(&labels, namespace), ToOwned::to_owned);
-    let discovery = env("PILOT_ADDRESS").or_else(|| text("discoveryAddress")).unwrap_or(DEFAULT_DISCOVERY);
+    let text = |key: &str| {
+        proxy_config
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|v| !v.is_empty())
+    };
+    let cluster = text("serviceCluster")
+        .map_or_else(|| service_cluster(&labels, namespace), ToOwned::to_owned);
+    let discovery = env("PILOT_ADDRESS")
+        .or_else(|| text("discoveryAddress"))
+        .unwrap_or(DEFAULT_DISCOVERY);
     let (host, port) = host_port(discovery)?;
     let tls = port != 15010;
     let metadata = metadata(input, &labels, &proxy_config, namespace, pod, ip);
@@ -137,20 +154,30 @@ pub fn build(input: &Input<'_>) -> Result<Sidecar, SidecarError> {
             ],
         },
     });
-    let concurrency = proxy_config.get("concurrency").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+    let concurrency = proxy_config
+        .get("concurrency")
+        .and_then(Value::as_u64)
+        .and_then(|n| u32::try_from(n).ok());
     Ok(Sidecar {
         bootstrap,
         token_file: tls.then(|| env("PILOT_TOKEN_FILE").unwrap_or(TOKEN).to_owned()),
         node_id,
         concurrency: concurrency.filter(|n| *n > 0),
-        termination_drain_seconds: text("terminationDrainDuration").and_then(seconds).unwrap_or(5),
+        termination_drain_seconds: text("terminationDrainDuration")
+            .and_then(seconds)
+            .unwrap_or(5),
         proxy_config,
     })
 }
 
 fn proxy_config(text: Option<&str>) -> Result<Value, SidecarError> {
-    let Some(text) = text else { return Ok(json!({})) };
-    let invalid = |problem: String| SidecarError::Invalid { name: "PROXY_CONFIG".into(), problem };
+    let Some(text) = text else {
+        return Ok(json!({}));
+    };
+    let invalid = |problem: String| SidecarError::Invalid {
+        name: "PROXY_CONFIG".into(),
+        problem,
+    };
     let value = crate::bootstrap::yaml(text).map_err(invalid)?;
     match value {
         Value::Null => Ok(json!({})),
@@ -160,14 +187,19 @@ fn proxy_config(text: Option<&str>) -> Result<Value, SidecarError> {
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, SidecarError> {
-    text.parse().map_err(|_| SidecarError::Invalid { name: name.to_owned(), problem: format!("`{text}` is no port") })
+    text.parse().map_err(|_| SidecarError::Invalid {
+        name: name.to_owned(),
+        problem: format!("`{text}` is no port"),
+    })
 }
 
 fn host_port(address: &str) -> Result<(String, u16), SidecarError> {
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| SidecarError::Invalid {
-        name: "PROXY_CONFIG".into(),
-        problem: format!("discoveryAddress `{address}` needs a port"),
-    })?;
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| SidecarError::Invalid {
+            name: "PROXY_CONFIG".into(),
+            problem: format!("discoveryAddress `{address}` needs a port"),
+        })?;
     Ok((host.to_owned(), number("PROXY_CONFIG", port)?))
 }
 
@@ -178,7 +210,9 @@ fn seconds(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let n: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |i| i + digits);
+        let unit_end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit())
+            .map_or(rest.len(), |i| i + digits);
         total += n * match &rest[digits..unit_end] {
             "h" => 3600.0,
             "m" => 60.0,
@@ -196,17 +230,25 @@ fn downward(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| {
             let (key, value) = line.split_once('=')?;
-            let value: String = serde_json::from_str(value).unwrap_or_else(|_| value.trim_matches('"').to_owned());
+            let value: String =
+                serde_json::from_str(value).unwrap_or_else(|_| value.trim_matches('"').to_owned());
             Some((key.to_owned(), value))
         })
         .collect()
 }
 
 fn service_cluster(labels: &BTreeMap<String, String>, namespace: &str) -> String {
-    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
-        .iter()
-        .find_map(|key| labels.get(*key))
-        .map_or_else(|| "istio-proxy".to_owned(), |name| format!("{name}.{namespace}"))
+    [
+        "service.istio.io/canonical-name",
+        "app.kubernetes.io/name",
+        "app",
+    ]
+    .iter()
+    .find_map(|key| labels.get(*key))
+    .map_or_else(
+        || "istio-proxy".to_owned(),
+        |name| format!("{name}.{namespace}"),
+    )
 }
 
 fn metadata(
@@ -229,7 +271,10 @@ fn metadata(
         }
     }
     let env = |name: &str| input.environment.get(name).filter(|v| !v.is_empty());
-    for (key, name) in [("SERVICE_ACCOUNT", "SERVICE_ACCOUNT"), ("NODE_NAME", "ISTIO_META_NODE_NAME")] {
+    for (key, name) in [
+        ("SERVICE_ACCOUNT", "SERVICE_ACCOUNT"),
+        ("NODE_NAME", "ISTIO_META_NODE_NAME"),
+    ] {
         if let Some(value) = env(name) {
             out.insert(key.to_owned(), json!(value));
         }
@@ -245,7 +290,11 @@ fn metadata(
     if !annotations.is_empty() {
         out.insert("ANNOTATIONS".into(), json!(annotations));
     }
-    for (key, default) in [("CLUSTER_ID", "Kubernetes"), ("INTERCEPTION_MODE", "REDIRECT"), ("MESH_ID", "cluster.local")] {
+    for (key, default) in [
+        ("CLUSTER_ID", "Kubernetes"),
+        ("INTERCEPTION_MODE", "REDIRECT"),
+        ("MESH_ID", "cluster.local"),
+    ] {
         out.entry(key).or_insert_with(|| json!(default));
     }
     Value::Object(out)
@@ -344,9 +393,15 @@ mod tests {
             ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
             ("ISTIO_META_WORKLOAD_NAME", "productpage-v1"),
             ("ISTIO_METAJSON_X", "{\"APP_CONTAINERS\":\"productpage\"}"),
-            ("PROXY_CONFIG", "{\"concurrency\":2,\"terminationDrainDuration\":\"7s\"}"),
+            (
+                "PROXY_CONFIG",
+                "{\"concurrency\":2,\"terminationDrainDuration\":\"7s\"}",
+            ),
         ];
-        base.iter().chain(extra).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        base.iter()
+            .chain(extra)
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn input(environment: &BTreeMap<String, String>) -> Input<'_> {
@@ -365,18 +420,34 @@ mod tests {
     fn built_bootstrap_loads() {
         let env = environment(&[]);
         let built = build(&input(&env)).unwrap();
-        assert_eq!(built.node_id, "sidecar~10.244.0.7~productpage-v1-abc.default~default.svc.cluster.local");
+        assert_eq!(
+            built.node_id,
+            "sidecar~10.244.0.7~productpage-v1-abc.default~default.svc.cluster.local"
+        );
         assert_eq!(built.token_file.as_deref(), Some(TOKEN));
-        assert_eq!((built.concurrency, built.termination_drain_seconds), (Some(2), 7));
+        assert_eq!(
+            (built.concurrency, built.termination_drain_seconds),
+            (Some(2), 7)
+        );
         let loaded = built.load().unwrap();
         assert_eq!(&*loaded.bootstrap.node.cluster, "productpage.default");
         let md = &loaded.bootstrap.node.metadata;
-        let get = |key: &str| md.get(key).and_then(lateen_proxy_core::config::Value::as_str).map(ToOwned::to_owned);
+        let get = |key: &str| {
+            md.get(key)
+                .and_then(lateen_proxy_core::config::Value::as_str)
+                .map(ToOwned::to_owned)
+        };
         assert_eq!(get("WORKLOAD_NAME").as_deref(), Some("productpage-v1"));
         assert_eq!(get("APP_CONTAINERS").as_deref(), Some("productpage"));
-        assert_eq!(get("SERVICE_ACCOUNT").as_deref(), Some("bookinfo-productpage"));
+        assert_eq!(
+            get("SERVICE_ACCOUNT").as_deref(),
+            Some("bookinfo-productpage")
+        );
         let labels = md.get("LABELS").unwrap();
-        assert_eq!(labels.path(["quoted"]).and_then(|v| v.as_str()), Some("a\"b"));
+        assert_eq!(
+            labels.path(["quoted"]).and_then(|v| v.as_str()),
+            Some("a\"b")
+        );
         assert_eq!(loaded.fixed.listeners.len(), 2);
         assert_eq!(loaded.fixed.clusters.len(), 3);
         assert_eq!(loaded.bootstrap.cds, Some(std::time::Duration::ZERO));
@@ -398,7 +469,12 @@ mod tests {
         env.remove("POD_NAME");
         assert_eq!(build(&input(&env)), Err(SidecarError::Missing("POD_NAME")));
         let env = environment(&[("PROXY_CONFIG", "[1]")]);
-        assert!(build(&input(&env)).unwrap_err().to_string().contains("PROXY_CONFIG"));
+        assert!(
+            build(&input(&env))
+                .unwrap_err()
+                .to_string()
+                .contains("PROXY_CONFIG")
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lateen_proxy_core::config::{
-    Cluster, ClusterDiscovery, ClusterLoadAssignment, Listener, Name, ResourceMap, RouteConfiguration, Secret, Snapshot,
+    Cluster, ClusterDiscovery, ClusterLoadAssignment, Listener, Name, ResourceMap,
+    RouteConfiguration, Secret, Snapshot,
 };
 
 use crate::decode::{self, Context, Needs};
@@ -75,7 +76,11 @@ pub struct Set<T> {
 
 impl<T> Default for Set<T> {
     fn default() -> Self {
-        Self { fixed: BTreeMap::new(), active: BTreeMap::new(), warming: BTreeMap::new() }
+        Self {
+            fixed: BTreeMap::new(),
+            active: BTreeMap::new(),
+            warming: BTreeMap::new(),
+        }
     }
 }
 
@@ -127,7 +132,11 @@ impl World {
     ///
     /// # Errors
     /// When one of them is not acceptable; static resources are all or nothing.
-    pub fn new(context: Context, fixed: &crate::bootstrap::StaticResources, now: Now) -> Result<Self, StaticError> {
+    pub fn new(
+        context: Context,
+        fixed: &crate::bootstrap::StaticResources,
+        now: Now,
+    ) -> Result<Self, StaticError> {
         let mut world = Self {
             context,
             clusters: Set::default(),
@@ -151,13 +160,19 @@ impl World {
             ("listeners", Kind::Listener, &fixed.listeners),
         ] {
             for (index, (name, raw)) in items.iter().enumerate() {
-                let incoming = Incoming { name: name.clone(), version: Name::default(), raw: raw.clone() };
-                world.add_fixed(kind, &incoming, now).map_err(|error| StaticError {
-                    list,
-                    index,
-                    name: name.to_string(),
-                    error,
-                })?;
+                let incoming = Incoming {
+                    name: name.clone(),
+                    version: Name::default(),
+                    raw: raw.clone(),
+                };
+                world
+                    .add_fixed(kind, &incoming, now)
+                    .map_err(|error| StaticError {
+                        list,
+                        index,
+                        name: name.to_string(),
+                        error,
+                    })?;
             }
         }
         Ok(world)
@@ -242,7 +257,8 @@ impl World {
                     self.remove(kind, &name);
                 }
             }
-            self.refused.retain(|(k, name), _| *k != kind || seen.contains(name));
+            self.refused
+                .retain(|(k, name), _| *k != kind || seen.contains(name));
         }
         refused
     }
@@ -251,7 +267,9 @@ impl World {
     fn names(&self, kind: Kind) -> Vec<Name> {
         fn of<T>(set: &Set<T>) -> Vec<Name> {
             let all = set.active.keys().chain(set.warming.keys());
-            all.filter(|n| !set.fixed.contains_key(*n)).cloned().collect()
+            all.filter(|n| !set.fixed.contains_key(*n))
+                .cloned()
+                .collect()
         }
         match kind {
             Kind::Cluster => of(&self.clusters),
@@ -271,17 +289,30 @@ impl World {
             name: String,
         }
         let named = <Named as prost::Message>::decode(&incoming.raw[..]).unwrap_or_default();
-        if named.name.is_empty() { format!("<unnamed {}>", kind.word()).into() } else { named.name.into() }
+        if named.name.is_empty() {
+            format!("<unnamed {}>", kind.word()).into()
+        } else {
+            named.name.into()
+        }
     }
 
-    fn decode(&self, kind: Kind, incoming: &Incoming, now: Now, api: bool) -> Result<Decoded, DecodeError> {
+    fn decode(
+        &self,
+        kind: Kind,
+        incoming: &Incoming,
+        now: Now,
+        api: bool,
+    ) -> Result<Decoded, DecodeError> {
         let c = &self.context;
         Ok(match kind {
             Kind::Cluster => {
                 let d = decode::cluster(&incoming.raw, c, api)?;
                 let mut needs: Vec<_> = d.secrets.into_iter().map(|n| (Kind::Secret, n)).collect();
                 needs.extend(d.endpoints.map(|n| (Kind::Endpoints, n)));
-                Decoded::Cluster(d.cluster.name.clone(), held(d.cluster, incoming, now, needs))
+                Decoded::Cluster(
+                    d.cluster.name.clone(),
+                    held(d.cluster, incoming, now, needs),
+                )
             }
             Kind::Listener => {
                 let mut d = decode::listener(&incoming.raw, c)?;
@@ -290,7 +321,10 @@ impl World {
                 }
                 let mut needs: Vec<_> = d.secrets.into_iter().map(|n| (Kind::Secret, n)).collect();
                 needs.extend(d.routes.into_iter().map(|n| (Kind::Routes, n)));
-                Decoded::Listener(d.listener.name.clone(), held(d.listener, incoming, now, needs))
+                Decoded::Listener(
+                    d.listener.name.clone(),
+                    held(d.listener, incoming, now, needs),
+                )
             }
             Kind::Endpoints => {
                 let e = decode::endpoints(&incoming.raw)?;
@@ -317,9 +351,15 @@ impl World {
                 warm(&mut self.listeners, name, h, accepted);
                 self.dirty.insert(Kind::Listener);
             }
-            Decoded::Endpoints(name, h) => self.arrived(Kind::Endpoints, name, h, accepted, |w| &mut w.endpoints),
-            Decoded::Routes(name, h) => self.arrived(Kind::Routes, name, h, accepted, |w| &mut w.routes),
-            Decoded::Secret(name, h) => self.arrived(Kind::Secret, name, h, accepted, |w| &mut w.secrets.active),
+            Decoded::Endpoints(name, h) => {
+                self.arrived(Kind::Endpoints, name, h, accepted, |w| &mut w.endpoints)
+            }
+            Decoded::Routes(name, h) => {
+                self.arrived(Kind::Routes, name, h, accepted, |w| &mut w.routes)
+            }
+            Decoded::Secret(name, h) => {
+                self.arrived(Kind::Secret, name, h, accepted, |w| &mut w.secrets.active)
+            }
         }
     }
 
@@ -381,10 +421,23 @@ impl World {
     /// The names of a named type that some cluster or listener needs.
     #[must_use]
     pub fn wanted(&self, kind: Kind) -> BTreeSet<Name> {
-        let clusters = self.clusters.active.values().chain(self.clusters.warming.values()).map(|h| &h.needs);
-        let listeners = self.listeners.active.values().chain(self.listeners.warming.values()).map(|h| &h.needs);
+        let clusters = self
+            .clusters
+            .active
+            .values()
+            .chain(self.clusters.warming.values())
+            .map(|h| &h.needs);
+        let listeners = self
+            .listeners
+            .active
+            .values()
+            .chain(self.listeners.warming.values())
+            .map(|h| &h.needs);
         let needs = clusters.chain(listeners).flat_map(|n| n.iter());
-        needs.filter(|(k, _)| *k == kind).map(|(_, n)| n.name.clone()).collect()
+        needs
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, n)| n.name.clone())
+            .collect()
     }
 
     /// Whether resources of a wildcard type are warming.
@@ -432,11 +485,15 @@ impl World {
     fn start_fetches(&mut self, now: Now) {
         let clusters = self.clusters.warming.values().map(|h| &h.needs);
         let listeners = self.listeners.warming.values().map(|h| &h.needs);
-        let needs: Vec<(Kind, Needs)> = clusters.chain(listeners).flat_map(|n| n.iter().cloned()).collect();
+        let needs: Vec<(Kind, Needs)> = clusters
+            .chain(listeners)
+            .flat_map(|n| n.iter().cloned())
+            .collect();
         for (kind, need) in needs {
             let key = (kind, need.name.clone());
             if !self.is_here(kind, &need.name) && !self.missing.contains(&key) {
-                let deadline = (need.fetch_timeout_ms > 0).then(|| now.mono_ms.saturating_add(need.fetch_timeout_ms));
+                let deadline = (need.fetch_timeout_ms > 0)
+                    .then(|| now.mono_ms.saturating_add(need.fetch_timeout_ms));
                 self.fetches.entry(key).or_insert(deadline);
             }
         }
@@ -446,21 +503,32 @@ impl World {
         match kind {
             Kind::Endpoints => self.endpoints.contains_key(name),
             Kind::Routes => self.routes.contains_key(name),
-            Kind::Secret => self.secrets.active.contains_key(name) || self.secrets.fixed.contains_key(name),
+            Kind::Secret => {
+                self.secrets.active.contains_key(name) || self.secrets.fixed.contains_key(name)
+            }
             Kind::Cluster | Kind::Listener => true,
         }
     }
 
     fn ready(&self, kind: Kind) -> Vec<(Kind, Name)> {
         let done = |needs: &[(Kind, Needs)]| {
-            needs.iter().all(|(k, n)| self.is_here(*k, &n.name) || self.missing.contains(&(*k, n.name.clone())))
+            needs.iter().all(|(k, n)| {
+                self.is_here(*k, &n.name) || self.missing.contains(&(*k, n.name.clone()))
+            })
         };
-        let of = |list: Vec<(&Name, &Arc<[(Kind, Needs)]>)>| {
-            list.into_iter().filter(|(_, needs)| done(needs)).map(|(name, _)| (kind, name.clone())).collect()
-        };
+        fn of<T>(
+            map: &BTreeMap<Name, Held<T>>,
+            kind: Kind,
+            done: impl Fn(&[(Kind, Needs)]) -> bool,
+        ) -> Vec<(Kind, Name)> {
+            map.iter()
+                .filter(|(_, h)| done(&h.needs))
+                .map(|(name, _)| (kind, name.clone()))
+                .collect()
+        }
         match kind {
-            Kind::Cluster => of(self.clusters.warming.iter().map(|(n, h)| (n, &h.needs)).collect()),
-            Kind::Listener => of(self.listeners.warming.iter().map(|(n, h)| (n, &h.needs)).collect()),
+            Kind::Cluster => of(&self.clusters.warming, kind, done),
+            Kind::Listener => of(&self.listeners.warming, kind, done),
             _ => vec![],
         }
     }
@@ -477,8 +545,10 @@ impl World {
             if self.endpoints.len() + self.routes.len() + self.secrets.active.len() != before {
                 self.dirty.insert(kind);
             }
-            self.fetches.retain(|(k, n), _| *k != kind || wanted.contains(n));
-            self.missing.retain(|(k, n)| *k != kind || wanted.contains(n));
+            self.fetches
+                .retain(|(k, n), _| *k != kind || wanted.contains(n));
+            self.missing
+                .retain(|(k, n)| *k != kind || wanted.contains(n));
         }
     }
 
@@ -514,11 +584,31 @@ impl World {
         let snapshot = Snapshot {
             generation: self.generation,
             initialized: self.initialized,
-            listeners: if keep(Kind::Listener) { old.listeners.clone() } else { values(&self.listeners.active) },
-            clusters: if keep(Kind::Cluster) { old.clusters.clone() } else { values(&self.clusters.active) },
-            endpoints: if keep(Kind::Endpoints) { old.endpoints.clone() } else { self.endpoints_by_cluster() },
-            routes: if keep(Kind::Routes) { old.routes.clone() } else { values(&self.routes) },
-            secrets: if keep(Kind::Secret) { old.secrets.clone() } else { self.all_secrets() },
+            listeners: if keep(Kind::Listener) {
+                old.listeners.clone()
+            } else {
+                values(&self.listeners.active)
+            },
+            clusters: if keep(Kind::Cluster) {
+                old.clusters.clone()
+            } else {
+                values(&self.clusters.active)
+            },
+            endpoints: if keep(Kind::Endpoints) {
+                old.endpoints.clone()
+            } else {
+                self.endpoints_by_cluster()
+            },
+            routes: if keep(Kind::Routes) {
+                old.routes.clone()
+            } else {
+                values(&self.routes)
+            },
+            secrets: if keep(Kind::Secret) {
+                old.secrets.clone()
+            } else {
+                self.all_secrets()
+            },
         };
         self.last = Arc::new(snapshot);
         Some(self.last.clone())
@@ -566,8 +656,12 @@ impl World {
     /// Versions of held resources for delta's `initial_resource_versions`.
     #[must_use]
     pub fn versions(&self, kind: Kind) -> BTreeMap<Name, Name> {
-        fn of<'a, T: 'a>(list: impl Iterator<Item = (&'a Name, &'a Held<T>)>) -> BTreeMap<Name, Name> {
-            list.filter(|(_, h)| h.accepted && !h.version.is_empty()).map(|(n, h)| (n.clone(), h.version.clone())).collect()
+        fn of<'a, T: 'a>(
+            list: impl Iterator<Item = (&'a Name, &'a Held<T>)>,
+        ) -> BTreeMap<Name, Name> {
+            list.filter(|(_, h)| h.accepted && !h.version.is_empty())
+                .map(|(n, h)| (n.clone(), h.version.clone()))
+                .collect()
         }
         match kind {
             Kind::Cluster => of(self.clusters.active.iter().chain(&self.clusters.warming)),
@@ -590,7 +684,11 @@ enum Decoded {
 impl Decoded {
     fn name(&self) -> &Name {
         match self {
-            Self::Cluster(n, _) | Self::Listener(n, _) | Self::Endpoints(n, _) | Self::Routes(n, _) | Self::Secret(n, _) => n,
+            Self::Cluster(n, _)
+            | Self::Listener(n, _)
+            | Self::Endpoints(n, _)
+            | Self::Routes(n, _)
+            | Self::Secret(n, _) => n,
         }
     }
 }
@@ -612,13 +710,11 @@ fn warm<T>(set: &mut Set<T>, name: Name, mut new: Held<T>, accepted: bool) {
         return; // static resources are not replaced over the API
     }
     new.accepted = accepted;
-    if let Some(old) = set.active.get_mut(&name) {
-        if old.raw == new.raw {
-            old.version = new.version;
-            old.accepted = accepted;
-            set.warming.remove(&name);
-            return;
-        }
+    if let Some(old) = set.active.get_mut(&name).filter(|old| old.raw == new.raw) {
+        old.version = new.version;
+        old.accepted = accepted;
+        set.warming.remove(&name);
+        return;
     }
     match set.warming.get_mut(&name) {
         Some(old) if old.raw == new.raw => {
@@ -632,5 +728,9 @@ fn warm<T>(set: &mut Set<T>, name: Name, mut new: Held<T>, accepted: bool) {
 }
 
 fn values<T>(map: &BTreeMap<Name, Held<T>>) -> ResourceMap<T> {
-    Arc::new(map.iter().map(|(n, h)| (n.clone(), h.value.clone())).collect())
+    Arc::new(
+        map.iter()
+            .map(|(n, h)| (n.clone(), h.value.clone()))
+            .collect(),
+    )
 }

@@ -26,11 +26,26 @@ impl Stream {
         let mut connection = h2::server::handshake(socket).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        assert_eq!(request.uri().path(), "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources");
-        let authorization = request.headers().get("authorization").map_or("", |v| v.to_str().unwrap()).to_owned();
-        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        assert_eq!(
+            request.uri().path(),
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+        );
+        let authorization = request
+            .headers()
+            .get("authorization")
+            .map_or("", |v| v.to_str().unwrap())
+            .to_owned();
+        let head = http::Response::builder()
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
         let send = respond.send_response(head, false).unwrap();
-        Self { body: request.into_body(), send, buffer: BytesMut::new(), authorization }
+        Self {
+            body: request.into_body(),
+            send,
+            buffer: BytesMut::new(),
+            authorization,
+        }
     }
 
     async fn next(&mut self) -> DiscoveryRequest {
@@ -42,8 +57,16 @@ impl Stream {
                     return DiscoveryRequest::decode(self.buffer.split_to(len)).unwrap();
                 }
             }
-            let data = self.body.data().await.expect("the client ended the stream").unwrap();
-            self.body.flow_control().release_capacity(data.len()).unwrap();
+            let data = self
+                .body
+                .data()
+                .await
+                .expect("the client ended the stream")
+                .unwrap();
+            self.body
+                .flow_control()
+                .release_capacity(data.len())
+                .unwrap();
             self.buffer.extend_from_slice(&data);
         }
     }
@@ -51,7 +74,13 @@ impl Stream {
     /// The next request as `(type, version, nonce, names, refused)`.
     async fn seen(&mut self) -> (Kind, String, String, Vec<String>, bool) {
         let r = self.next().await;
-        (Kind::from_url(&r.type_url).unwrap(), r.version_info, r.response_nonce, r.resource_names, r.error_detail.is_some())
+        (
+            Kind::from_url(&r.type_url).unwrap(),
+            r.version_info,
+            r.response_nonce,
+            r.resource_names,
+            r.error_detail.is_some(),
+        )
     }
 
     fn answer(&mut self, kind: Kind, version: &str, nonce: &str, resources: &[(&str, Value)]) {
@@ -99,12 +128,18 @@ const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 
 fn cluster(name: &str) -> (&'static str, Value) {
-    (CLUSTER, json!({ "name": name, "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } }))
+    (
+        CLUSTER,
+        json!({ "name": name, "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } }),
+    )
 }
 
 fn endpoints(name: &str) -> (&'static str, Value) {
     let address = json!({ "socket_address": { "address": "10.0.0.1", "port_value": 80 } });
-    (ENDPOINTS, json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] }))
+    (
+        ENDPOINTS,
+        json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] }),
+    )
 }
 
 fn listener(name: &str, cluster: &str) -> (&'static str, Value) {
@@ -113,12 +148,22 @@ fn listener(name: &str, cluster: &str) -> (&'static str, Value) {
         "stat_prefix": "t", "cluster": cluster,
     });
     let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 1 } });
-    (LISTENER, json!({ "name": name, "address": address, "filter_chains": [{ "filters": [{ "name": "tcp", "typed_config": tcp }] }] }))
+    (
+        LISTENER,
+        json!({ "name": name, "address": address, "filter_chains": [{ "filters": [{ "name": "tcp", "typed_config": tcp }] }] }),
+    )
 }
 
-async fn until(handle: &mut Handle, what: &str, ok: impl Fn(&lateen_proxy_core::config::Snapshot) -> bool) {
+async fn until(
+    handle: &mut Handle,
+    what: &str,
+    ok: impl Fn(&lateen_proxy_core::config::Snapshot) -> bool,
+) {
     let wait = handle.snapshots.wait_for(|s| ok(s));
-    if tokio::time::timeout(Duration::from_secs(10), wait).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .is_err()
+    {
         panic!("{what} did not happen: {:?}", handle.status());
     }
 }
@@ -129,8 +174,17 @@ async fn a_life_with_a_management_server() {
     let text = bootstrap(server.local_addr().unwrap().port());
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "secret-token\n").unwrap();
-    let loaded = load(&[Source { name: "b", text: &text }], &Overrides::default()).unwrap();
-    let options = Options { token_file: Some(token.path().to_owned()) };
+    let loaded = load(
+        &[Source {
+            name: "b",
+            text: &text,
+        }],
+        &Overrides::default(),
+    )
+    .unwrap();
+    let options = Options {
+        token_file: Some(token.path().to_owned()),
+    };
     let (mut handle, client) = start(loaded, Context::empty(), options).unwrap();
     assert!(!handle.snapshots.borrow().initialized);
     let task = tokio::spawn(client.run());
@@ -138,23 +192,47 @@ async fn a_life_with_a_management_server() {
     let mut s = Stream::accept(&server).await;
     assert_eq!(s.authorization, "Bearer secret-token");
     let first = s.next().await;
-    assert_eq!((first.type_url.as_str(), first.node.unwrap().id.as_str()), (Kind::Cluster.type_url(), "test"));
+    assert_eq!(
+        (first.type_url.as_str(), first.node.unwrap().id.as_str()),
+        (Kind::Cluster.type_url(), "test")
+    );
     s.answer(Kind::Cluster, "1", "a", &[cluster("c")]);
-    assert_eq!(s.seen().await, (Kind::Endpoints, String::new(), String::new(), vec!["c".to_owned()], false));
+    assert_eq!(
+        s.seen().await,
+        (
+            Kind::Endpoints,
+            String::new(),
+            String::new(),
+            vec!["c".to_owned()],
+            false
+        )
+    );
     s.answer(Kind::Endpoints, "1", "b", &[endpoints("c")]);
     assert_eq!(s.seen().await.0, Kind::Endpoints);
-    assert_eq!(s.seen().await, (Kind::Cluster, "1".into(), "a".into(), vec![], false));
+    assert_eq!(
+        s.seen().await,
+        (Kind::Cluster, "1".into(), "a".into(), vec![], false)
+    );
     assert_eq!(s.seen().await.0, Kind::Listener);
     s.answer(Kind::Listener, "1", "c", &[listener("l", "c")]);
-    assert_eq!(s.seen().await, (Kind::Listener, "1".into(), "c".into(), vec![], false));
-    until(&mut handle, "initialized", |s| s.initialized && s.listeners.len() == 1 && s.endpoints.len() == 1).await;
+    assert_eq!(
+        s.seen().await,
+        (Kind::Listener, "1".into(), "c".into(), vec![], false)
+    );
+    until(&mut handle, "initialized", |s| {
+        s.initialized && s.listeners.len() == 1 && s.endpoints.len() == 1
+    })
+    .await;
 
     // A bad listener is refused, the old one serves on.
     let mut bad = listener("l", "c");
     bad.1["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] = json!("");
     s.answer(Kind::Listener, "2", "d", &[bad, listener("m", "c")]);
     let (kind, version, nonce, _, refused) = s.seen().await;
-    assert_eq!((kind, version.as_str(), nonce.as_str(), refused), (Kind::Listener, "1", "d", true));
+    assert_eq!(
+        (kind, version.as_str(), nonce.as_str(), refused),
+        (Kind::Listener, "1", "d", true)
+    );
     until(&mut handle, "second listener", |s| s.listeners.len() == 2).await;
     assert_eq!(handle.status().rejected, 1);
     let dump = handle.config_dump(false).to_string();
@@ -163,10 +241,29 @@ async fn a_life_with_a_management_server() {
     // The server goes and comes back: everything is asked for again, with versions.
     drop(s);
     let mut s = Stream::accept(&server).await;
-    assert_eq!(s.seen().await, (Kind::Cluster, "1".into(), String::new(), vec![], false));
-    assert_eq!(s.seen().await, (Kind::Endpoints, "1".into(), String::new(), vec!["c".to_owned()], false));
-    assert_eq!(s.seen().await, (Kind::Listener, "1".into(), String::new(), vec![], false));
-    assert_eq!(handle.snapshots.borrow().listeners.len(), 2, "the configuration stays meanwhile");
+    assert_eq!(
+        s.seen().await,
+        (Kind::Cluster, "1".into(), String::new(), vec![], false)
+    );
+    assert_eq!(
+        s.seen().await,
+        (
+            Kind::Endpoints,
+            "1".into(),
+            String::new(),
+            vec!["c".to_owned()],
+            false
+        )
+    );
+    assert_eq!(
+        s.seen().await,
+        (Kind::Listener, "1".into(), String::new(), vec![], false)
+    );
+    assert_eq!(
+        handle.snapshots.borrow().listeners.len(),
+        2,
+        "the configuration stays meanwhile"
+    );
     s.answer(Kind::Listener, "3", "e", &[listener("m", "c")]);
     until(&mut handle, "removal", |s| s.listeners.len() == 1).await;
     task.abort();
@@ -175,8 +272,20 @@ async fn a_life_with_a_management_server() {
 #[tokio::test]
 async fn no_server_means_no_configuration_and_no_panic() {
     // A port that nobody listens on any more.
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let loaded = load(&[Source { name: "b", text: &bootstrap(port) }], &Overrides::default()).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let loaded = load(
+        &[Source {
+            name: "b",
+            text: &bootstrap(port),
+        }],
+        &Overrides::default(),
+    )
+    .unwrap();
     let (handle, client) = start(loaded, Context::empty(), Options::default()).unwrap();
     let task = tokio::spawn(client.run());
     for _ in 0..100 {
@@ -185,7 +294,11 @@ async fn no_server_means_no_configuration_and_no_panic() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(handle.status().last_error.contains("refused"), "{:?}", handle.status());
+    assert!(
+        handle.status().last_error.contains("refused"),
+        "{:?}",
+        handle.status()
+    );
     assert!(!handle.snapshots.borrow().initialized);
     task.abort();
 }

@@ -52,7 +52,10 @@ pub enum Command {
 
 /// A plain field of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the operator of the same name, documented by Envoy's access log")]
+#[expect(
+    missing_docs,
+    reason = "each is the operator of the same name, documented by Envoy's access log"
+)]
 pub enum Field {
     Protocol,
     UpstreamProtocol,
@@ -306,7 +309,9 @@ pub trait Record {
     /// gRPC status: from trailers, headers, or mapped.
     fn grpc_status(&self) -> Option<u32> {
         let read = |v: &[u8]| std::str::from_utf8(v).ok()?.trim().parse().ok();
-        self.response_trailer("grpc-status").or_else(|| self.response_header("grpc-status")).and_then(read)
+        self.response_trailer("grpc-status")
+            .or_else(|| self.response_header("grpc-status"))
+            .and_then(read)
     }
 
     /// Metadata of a namespace.

@@ -8,7 +8,8 @@ mod render;
 mod time;
 
 pub use command::{
-    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, MetadataSource, Op, Record, TimePoint,
+    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, MetadataSource, Op,
+    Record, TimePoint,
 };
 pub use filter::FilterInput;
 pub use istio::{DEFAULT_JSON, DEFAULT_TEXT, ENVOY_DEFAULT_TEXT};
@@ -61,7 +62,10 @@ impl Format {
     /// # Errors
     /// When an operator is unknown or badly formed.
     pub fn text(format: &str, omit_empty: bool) -> Result<Self, FormatError> {
-        Ok(Self::Text { template: Template::parse(format)?, omit_empty })
+        Ok(Self::Text {
+            template: Template::parse(format)?,
+            omit_empty,
+        })
     }
 }
 

@@ -61,7 +61,13 @@ impl Template {
     /// A template without operators.
     #[must_use]
     pub fn literal(text: &str) -> Self {
-        Self { ops: if text.is_empty() { vec![] } else { vec![Op::Literal(text.into())] } }
+        Self {
+            ops: if text.is_empty() {
+                vec![]
+            } else {
+                vec![Op::Literal(text.into())]
+            },
+        }
     }
 
     /// The text, where there is no operator.
@@ -92,16 +98,23 @@ impl JsonNode {
             Value::Bool(b) => Self::Literal(if *b { "true" } else { "false" }.into()),
             Value::Number(n) => Self::Literal(format!("{n}").into()),
             Value::String(s) => Self::Template(Template::parse(s)?),
-            Value::List(list) => Self::List(list.iter().map(Self::parse).collect::<Result<_, _>>()?),
+            Value::List(list) => {
+                Self::List(list.iter().map(Self::parse).collect::<Result<_, _>>()?)
+            }
             Value::Struct(map) => Self::Object(
-                map.iter().map(|(k, v)| Ok((k.clone(), Self::parse(v)?))).collect::<Result<_, FormatError>>()?,
+                map.iter()
+                    .map(|(k, v)| Ok((k.clone(), Self::parse(v)?)))
+                    .collect::<Result<_, FormatError>>()?,
             ),
         })
     }
 }
 
-/// Cuts `%NAME(args):len%` off the front: name, arguments, length, bytes used.
-fn operator(text: &str) -> Result<(&str, Option<&str>, Option<usize>, usize), String> {
+/// An operator cut off the front of a text: name, arguments, length, bytes used.
+type Cut<'a> = (&'a str, Option<&'a str>, Option<usize>, usize);
+
+/// Cuts `%NAME(args):len%` off the front.
+fn operator(text: &str) -> Result<Cut<'_>, String> {
     let body = &text[1..];
     let name_len = body
         .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
@@ -120,7 +133,12 @@ fn operator(text: &str) -> Result<(&str, Option<&str>, Option<usize>, usize), St
     while let Some(close) = rest[at..].find(')') {
         let end = at + close;
         if let Some((length, used)) = tail(&rest[end + 1..]) {
-            return Ok((name, Some(&rest[1..end]), length, 1 + name_len + end + 1 + used));
+            return Ok((
+                name,
+                Some(&rest[1..end]),
+                length,
+                1 + name_len + end + 1 + used,
+            ));
         }
         at = end + 1;
     }
@@ -144,7 +162,10 @@ fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
             Some(_) => Err(format!("`%{name}%` takes no arguments")),
         };
     }
-    let need = || args.filter(|a| !a.is_empty()).ok_or_else(|| format!("`%{name}(...)%` needs an argument"));
+    let need = || {
+        args.filter(|a| !a.is_empty())
+            .ok_or_else(|| format!("`%{name}(...)%` needs an argument"))
+    };
     Ok(match name {
         "REQ" | "REQUEST_HEADER" => headers(need()?, Command::RequestHeader)?,
         "RESP" | "RESPONSE_HEADER" => headers(need()?, Command::ResponseHeader)?,
@@ -160,7 +181,11 @@ fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
             "" | "CAMEL_STRING" => GrpcStatusForm::Camel,
             "SNAKE_STRING" => GrpcStatusForm::Snake,
             "NUMBER" => GrpcStatusForm::Number,
-            other => return Err(format!("`%GRPC_STATUS({other})%`: CAMEL_STRING, SNAKE_STRING or NUMBER")),
+            other => {
+                return Err(format!(
+                    "`%GRPC_STATUS({other})%`: CAMEL_STRING, SNAKE_STRING or NUMBER"
+                ));
+            }
         }),
         "GRPC_STATUS_NUMBER" => Command::GrpcStatus(GrpcStatusForm::Number),
         "DYNAMIC_METADATA" => metadata(MetadataSource::Dynamic, need()?),
@@ -281,9 +306,13 @@ fn plain(name: &str) -> Option<Command> {
         "REQUEST_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamRxEnd),
         "REQUEST_TX_DURATION" => return ms(TimePoint::Start, TimePoint::UpstreamTxEnd),
         "RESPONSE_DURATION" => return ms(TimePoint::Start, TimePoint::UpstreamRxStart),
-        "RESPONSE_TX_DURATION" => return ms(TimePoint::UpstreamRxStart, TimePoint::DownstreamTxEnd),
+        "RESPONSE_TX_DURATION" => {
+            return ms(TimePoint::UpstreamRxStart, TimePoint::DownstreamTxEnd);
+        }
         "ROUNDTRIP_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamLastAck),
-        "DOWNSTREAM_HANDSHAKE_DURATION" => return ms(TimePoint::Start, TimePoint::DownstreamHandshakeEnd),
+        "DOWNSTREAM_HANDSHAKE_DURATION" => {
+            return ms(TimePoint::Start, TimePoint::DownstreamHandshakeEnd);
+        }
         "PROTOCOL" => F::Protocol,
         "UPSTREAM_PROTOCOL" => F::UpstreamProtocol,
         "RESPONSE_CODE" => F::ResponseCode,
@@ -306,7 +335,9 @@ fn plain(name: &str) -> Option<Command> {
         "DOWNSTREAM_HEADER_BYTES_SENT" => F::DownstreamHeaderBytesSent,
         "DOWNSTREAM_HEADER_BYTES_RECEIVED" => F::DownstreamHeaderBytesReceived,
         "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => F::DownstreamDecompressedHeaderBytesSent,
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => F::DownstreamDecompressedHeaderBytesReceived,
+        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
+            F::DownstreamDecompressedHeaderBytesReceived
+        }
         "UPSTREAM_HOST_NAME" => F::UpstreamHostName,
         "UPSTREAM_HOST_NAME_WITHOUT_PORT" => F::UpstreamHostNameWithoutPort,
         "UPSTREAM_CLUSTER" => F::UpstreamCluster,
@@ -388,9 +419,13 @@ fn address(name: &str) -> Option<Command> {
         "UPSTREAM_LOCAL_ADDRESS" | "UPSTREAM_LOCAL" => F::UpstreamLocalAddress,
         "UPSTREAM_REMOTE_ADDRESS" | "UPSTREAM_REMOTE" => F::UpstreamRemoteAddress,
         "DOWNSTREAM_LOCAL_ADDRESS" | "DOWNSTREAM_LOCAL" => F::DownstreamLocalAddress,
-        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" | "DOWNSTREAM_DIRECT_LOCAL" => F::DownstreamDirectLocalAddress,
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" | "DOWNSTREAM_DIRECT_LOCAL" => {
+            F::DownstreamDirectLocalAddress
+        }
         "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_REMOTE" => F::DownstreamRemoteAddress,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE" => F::DownstreamDirectRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE" => {
+            F::DownstreamDirectRemoteAddress
+        }
         _ => return None,
     };
     match part {

@@ -1,7 +1,9 @@
 //! Operators and a record to bytes. Nothing from the network reaches a line unescaped.
 use std::io::Write;
 
-use super::command::{AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, Op, Record};
+use super::command::{
+    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, Op, Record,
+};
 use super::{Format, JsonNode, Template};
 use crate::config::Value;
 use crate::matcher::query_parameter;
@@ -11,7 +13,10 @@ impl Format {
     /// Writes the line of a record.
     pub fn write<R: Record + ?Sized>(&self, record: &R, out: &mut Vec<u8>) {
         match self {
-            Self::Text { template, omit_empty } => template.write_text(record, *omit_empty, out),
+            Self::Text {
+                template,
+                omit_empty,
+            } => template.write_text(record, *omit_empty, out),
             Self::Json { root, omit_empty } => {
                 if !root.write(record, *omit_empty, out) {
                     out.extend_from_slice(b"{}");
@@ -95,11 +100,19 @@ impl JsonNode {
 }
 
 impl Template {
-    fn write_json<R: Record + ?Sized>(&self, record: &R, omit_empty: bool, out: &mut Vec<u8>) -> bool {
+    fn write_json<R: Record + ?Sized>(
+        &self,
+        record: &R,
+        omit_empty: bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let mut text = Vec::new();
         if let [Op::Command(command, limit)] = &self.ops[..] {
             if let Command::Metadata(source, namespace, keys) = command {
-                return match record.metadata(*source, namespace).and_then(|v| v.path(keys)) {
+                return match record
+                    .metadata(*source, namespace)
+                    .and_then(|v| v.path(keys))
+                {
                     Some(value) => {
                         write_value(value, out);
                         true
@@ -155,15 +168,21 @@ enum Shape {
 fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -> Shape {
     match command {
         Command::RequestHeader(name, other) => text(
-            record.request_header(name).or_else(|| record.request_header(other.as_ref()?)),
+            record
+                .request_header(name)
+                .or_else(|| record.request_header(other.as_ref()?)),
             out,
         ),
         Command::ResponseHeader(name, other) => text(
-            record.response_header(name).or_else(|| record.response_header(other.as_ref()?)),
+            record
+                .response_header(name)
+                .or_else(|| record.response_header(other.as_ref()?)),
             out,
         ),
         Command::ResponseTrailer(name, other) => text(
-            record.response_trailer(name).or_else(|| record.response_trailer(other.as_ref()?)),
+            record
+                .response_trailer(name)
+                .or_else(|| record.response_trailer(other.as_ref()?)),
             out,
         ),
         Command::Time(point, format) => match record.time(*point) {
@@ -176,19 +195,27 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
         Command::Duration(from, to, unit) => match (record.time(*from), record.time(*to)) {
             (Some(from), Some(to)) => {
                 let nanos = to.saturating_sub(from);
-                number(out, match unit {
-                    DurationUnit::Ms => nanos / 1_000_000,
-                    DurationUnit::Us => nanos / 1000,
-                    DurationUnit::Ns => nanos,
-                })
+                number(
+                    out,
+                    match unit {
+                        DurationUnit::Ms => nanos / 1_000_000,
+                        DurationUnit::Us => nanos / 1000,
+                        DurationUnit::Ns => nanos,
+                    },
+                )
             }
             _ => Shape::Missing,
         },
         Command::Field(f) => field(*f, record.field(*f), out),
         Command::AddressPart(field, part) => address_part(&record.field(*field), *part, out),
-        Command::GrpcStatus(form) => record.grpc_status().map_or(Shape::Missing, |s| grpc(s, *form, out)),
+        Command::GrpcStatus(form) => record
+            .grpc_status()
+            .map_or(Shape::Missing, |s| grpc(s, *form, out)),
         Command::Metadata(source, namespace, keys) => {
-            match record.metadata(*source, namespace).and_then(|v| v.path(keys)) {
+            match record
+                .metadata(*source, namespace)
+                .and_then(|v| v.path(keys))
+            {
                 Some(Value::String(s)) => text(Some(s.as_bytes()), out),
                 Some(value) => {
                     write_value(value, out);
@@ -203,13 +230,28 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
         Command::Environment(name) => text(record.environment(name).map(str::as_bytes), out),
         Command::QueryParameter(name) => {
             let query = record.request_header(":path").and_then(path::query);
-            let found = if name.is_empty() { query } else { query.and_then(|q| query_parameter(q, name.as_bytes())) };
+            let found = if name.is_empty() {
+                query
+            } else {
+                query.and_then(|q| query_parameter(q, name.as_bytes()))
+            };
             text(found, out)
         }
         Command::Path { query, original } => {
-            let first = if *original { record.request_header("x-envoy-original-path") } else { None };
+            let first = if *original {
+                record.request_header("x-envoy-original-path")
+            } else {
+                None
+            };
             let full = first.or_else(|| record.request_header(":path"));
-            text(if *query { full } else { full.map(path::without_query) }, out)
+            text(
+                if *query {
+                    full
+                } else {
+                    full.map(path::without_query)
+                },
+                out,
+            )
         }
     }
 }
@@ -235,10 +277,21 @@ fn field(which: Field, value: FieldValue<'_>, out: &mut Vec<u8>) -> Shape {
         FieldValue::Number(n) => number(out, n),
         FieldValue::Text(v) if which == Field::RequestedServerName => {
             // A client chooses its SNI freely: what is no host name character becomes `_`.
-            out.extend(v.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._*".contains(&b) { b } else { b'_' }));
+            out.extend(v.bytes().map(|b| {
+                if b.is_ascii_alphanumeric() || b"-._*".contains(&b) {
+                    b
+                } else {
+                    b'_'
+                }
+            }));
             Shape::Text
         }
-        FieldValue::Text(v) if matches!(which, Field::ResponseCodeDetails | Field::ConnectionTerminationDetails) => {
+        FieldValue::Text(v)
+            if matches!(
+                which,
+                Field::ResponseCodeDetails | Field::ConnectionTerminationDetails
+            ) =>
+        {
             out.extend(v.bytes().map(|b| if b == b' ' { b'_' } else { b }));
             Shape::Text
         }
@@ -271,7 +324,9 @@ fn address_part(value: &FieldValue<'_>, part: AddressPart, out: &mut Vec<u8>) ->
             Shape::Text
         }
         (FieldValue::Address(addr), AddressPart::Port) => number(out, u64::from(addr.port())),
-        (FieldValue::Text(v), AddressPart::Host) => text(Some(path::without_port(v.as_bytes())), out),
+        (FieldValue::Text(v), AddressPart::Host) => {
+            text(Some(path::without_port(v.as_bytes())), out)
+        }
         (FieldValue::Text(v), AddressPart::Port) => {
             path::port(v.as_bytes()).map_or(Shape::Missing, |p| number(out, u64::from(p)))
         }
@@ -327,7 +382,12 @@ fn escape_controls(out: &mut Vec<u8>, start: usize) {
     let raw = out.split_off(start);
     for b in raw {
         if control(&b) {
-            out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+            out.extend_from_slice(&[
+                b'\\',
+                b'x',
+                HEX[usize::from(b >> 4)],
+                HEX[usize::from(b & 15)],
+            ]);
         } else {
             out.push(b);
         }

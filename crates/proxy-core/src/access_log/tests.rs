@@ -12,12 +12,16 @@ impl Record for Fixed {
         match field {
             Field::Protocol => FieldValue::Text("HTTP/1.1"),
             Field::ResponseCode => FieldValue::Number(200),
-            Field::ResponseFlags | Field::ResponseFlagsLong => FieldValue::Flags(ResponseFlags::NONE),
+            Field::ResponseFlags | Field::ResponseFlagsLong => {
+                FieldValue::Flags(ResponseFlags::NONE)
+            }
             Field::ResponseCodeDetails => FieldValue::Text("via upstream"),
             Field::BytesReceived => FieldValue::Number(0),
             Field::BytesSent => FieldValue::Number(437),
             Field::UpstreamHost => FieldValue::Address("10.244.0.9:9080".parse().unwrap()),
-            Field::UpstreamClusterRaw => FieldValue::Text("outbound|9080||reviews.default.svc.cluster.local"),
+            Field::UpstreamClusterRaw => {
+                FieldValue::Text("outbound|9080||reviews.default.svc.cluster.local")
+            }
             Field::DownstreamRemoteAddress => FieldValue::Address("10.244.0.7:0".parse().unwrap()),
             Field::RequestedServerName => FieldValue::Text("a\nb.c"),
             Field::RouteName => FieldValue::Text("default"),
@@ -66,7 +70,10 @@ fn operators() {
         ("%REQ(:METHOD):2%", "GE"),
         ("100%%", "100%"),
         ("%REQ(x?:authority)%", "reviews:9080"),
-        ("%UPSTREAM_HOST_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%", "10.244.0.9 -"),
+        (
+            "%UPSTREAM_HOST_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%",
+            "10.244.0.9 -",
+        ),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "10.244.0.7"),
         ("%START_TIME(%Y/%m/%d %3f)%", "2026/11/21 623"),
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "-"),
@@ -99,16 +106,35 @@ fn bad_formats_name_the_place() {
 
 #[test]
 fn json_keeps_types_and_sorts() {
-    let map = [("b", "%RESPONSE_CODE%"), ("a", "%REQ(USER-AGENT)%"), ("c", "%REQ(GONE)%"), ("d", "x %REQ(GONE)% y")];
-    let map = Value::Struct(map.iter().map(|(k, v)| ((*k).into(), Value::String((*v).into()))).collect());
+    let map = [
+        ("b", "%RESPONSE_CODE%"),
+        ("a", "%REQ(USER-AGENT)%"),
+        ("c", "%REQ(GONE)%"),
+        ("d", "x %REQ(GONE)% y"),
+    ];
+    let map = Value::Struct(
+        map.iter()
+            .map(|(k, v)| ((*k).into(), Value::String((*v).into())))
+            .collect(),
+    );
     let root = JsonNode::parse(&map).unwrap();
     let line = |omit_empty| {
         let mut out = Vec::new();
-        Format::Json { root: root.clone(), omit_empty }.write(&Fixed, &mut out);
+        Format::Json {
+            root: root.clone(),
+            omit_empty,
+        }
+        .write(&Fixed, &mut out);
         String::from_utf8(out).unwrap()
     };
-    assert_eq!(line(false), "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"c\":null,\"d\":\"x - y\"}\n");
-    assert_eq!(line(true), "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"d\":\"x  y\"}\n");
+    assert_eq!(
+        line(false),
+        "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"c\":null,\"d\":\"x - y\"}\n"
+    );
+    assert_eq!(
+        line(true),
+        "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"d\":\"x  y\"}\n"
+    );
 }
 
 #[test]

@@ -38,10 +38,28 @@ struct Civil {
 
 const NANOS: u64 = 1_000_000_000;
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 impl Civil {
     /// From nanoseconds since the epoch; days-from-civil arithmetic of the proleptic Gregorian
@@ -89,7 +107,13 @@ fn pad(out: &mut Vec<u8>, number: u64, width: usize) {
 pub fn write_iso8601_ms(nanos: u64, out: &mut Vec<u8>) {
     let c = Civil::new(nanos);
     pad(out, c.year.unsigned_abs(), 4);
-    for (sep, n) in [(b'-', u64::from(c.month)), (b'-', u64::from(c.day)), (b'T', c.hour), (b':', c.minute), (b':', c.second)] {
+    for (sep, n) in [
+        (b'-', u64::from(c.month)),
+        (b'-', u64::from(c.day)),
+        (b'T', c.hour),
+        (b':', c.minute),
+        (b':', c.second),
+    ] {
         out.push(sep);
         pad(out, n, 2);
     }
@@ -165,7 +189,9 @@ impl TimeFormat {
 
     /// Writes a time given in nanoseconds since the epoch.
     pub fn write(&self, nanos: u64, out: &mut Vec<u8>) {
-        let Self::Strftime(pieces) = self else { return write_iso8601_ms(nanos, out) };
+        let Self::Strftime(pieces) = self else {
+            return write_iso8601_ms(nanos, out);
+        };
         let c = Civil::new(nanos);
         for piece in pieces {
             match piece {
@@ -257,8 +283,14 @@ mod tests {
     #[test]
     fn formats() {
         assert_eq!(show(""), "2026-11-21T07:57:09.623Z");
-        assert_eq!(show("%Y/%m/%dT%H:%M:%S%z %s.%3f %6f %9f"), "2026/11/21T07:57:09+0000 1795247829.623 623456 623456789");
-        assert_eq!(show("%a %A %b %B %j %e %D %T %F %p %I"), "Sat Saturday Nov November 325 21 11/21/26 07:57:09 2026-11-21 AM 07");
+        assert_eq!(
+            show("%Y/%m/%dT%H:%M:%S%z %s.%3f %6f %9f"),
+            "2026/11/21T07:57:09+0000 1795247829.623 623456 623456789"
+        );
+        assert_eq!(
+            show("%a %A %b %B %j %e %D %T %F %p %I"),
+            "Sat Saturday Nov November 325 21 11/21/26 07:57:09 2026-11-21 AM 07"
+        );
         assert_eq!(show("%E3S %E*S %%"), "09.623 09.623456789 %");
         assert!(TimeFormat::parse("%Q").is_err());
         let mut out = Vec::new();

@@ -2,7 +2,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BindConfig, ClusterLoadAssignment, FractionalPercent, Metadata, Name, UpstreamTls, Value};
+use super::{
+    BindConfig, ClusterLoadAssignment, FractionalPercent, Metadata, Name, UpstreamTls, Value,
+};
 
 /// A cluster.
 #[derive(Clone, Debug)]
@@ -166,7 +168,11 @@ pub struct SlowStart {
 
 impl Default for SlowStart {
     fn default() -> Self {
-        Self { window: Duration::ZERO, aggression: 1.0, min_weight_percent: 10.0 }
+        Self {
+            window: Duration::ZERO,
+            aggression: 1.0,
+            min_weight_percent: 10.0,
+        }
     }
 }
 
@@ -590,7 +596,11 @@ impl Cluster {
     /// Every TLS context of the cluster.
     pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
         std::iter::once(&self.transport_socket)
-            .chain(self.transport_socket_matches.iter().map(|m| &m.transport_socket))
+            .chain(
+                self.transport_socket_matches
+                    .iter()
+                    .map(|m| &m.transport_socket),
+            )
             .filter_map(|t| match t {
                 TransportSocket::Tls(tls) => Some(tls),
                 TransportSocket::RawBuffer => None,

@@ -94,6 +94,8 @@ pub struct ClusterLoadAssignment {
 impl ClusterLoadAssignment {
     /// All endpoints in order.
     pub fn endpoints(&self) -> impl Iterator<Item = (&LocalityEndpoints, &Endpoint)> {
-        self.localities.iter().flat_map(|l| l.endpoints.iter().map(move |e| (l, e)))
+        self.localities
+            .iter()
+            .flat_map(|l| l.endpoints.iter().map(move |e| (l, e)))
     }
 }

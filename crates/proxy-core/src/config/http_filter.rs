@@ -67,7 +67,9 @@ pub fn per_filter<'a>(
     levels: impl IntoIterator<Item = &'a PerFilter>,
     filter: &str,
 ) -> Option<&'a PerFilterConfig> {
-    levels.into_iter().find_map(|level| level.iter().find(|(n, _)| &**n == filter).map(|(_, c)| c))
+    levels
+        .into_iter()
+        .find_map(|level| level.iter().find(|(n, _)| &**n == filter).map(|(_, c)| c))
 }
 
 /// Options of the router.

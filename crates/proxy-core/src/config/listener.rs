@@ -150,10 +150,17 @@ impl Listener {
     }
 
     /// The filter of this kind that runs for the destination port, if any.
-    pub fn active_filters(&self, destination_port: u16) -> impl Iterator<Item = &ListenerFilterKind> {
+    pub fn active_filters(
+        &self,
+        destination_port: u16,
+    ) -> impl Iterator<Item = &ListenerFilterKind> {
         self.listener_filters
             .iter()
-            .filter(move |f| !f.disabled.as_ref().is_some_and(|d| d.matches(destination_port)))
+            .filter(move |f| {
+                !f.disabled
+                    .as_ref()
+                    .is_some_and(|d| d.matches(destination_port))
+            })
             .map(|f| &f.kind)
     }
 }

@@ -34,7 +34,7 @@ impl Value {
 
     /// Follows object keys.
     #[must_use]
-    pub fn path<'a, S: AsRef<str>>(&self, keys: impl IntoIterator<Item = S>) -> Option<&Value> {
+    pub fn path<S: AsRef<str>>(&self, keys: impl IntoIterator<Item = S>) -> Option<&Value> {
         let mut value = self;
         for key in keys {
             match value {
@@ -49,9 +49,9 @@ impl Value {
     #[must_use]
     pub fn covers(&self, want: &Value) -> bool {
         match (self, want) {
-            (Self::Struct(have), Self::Struct(want)) => {
-                want.iter().all(|(k, v)| have.get(k).is_some_and(|h| h == v))
-            }
+            (Self::Struct(have), Self::Struct(want)) => want
+                .iter()
+                .all(|(k, v)| have.get(k).is_some_and(|h| h == v)),
             (have, want) => have == want,
         }
     }

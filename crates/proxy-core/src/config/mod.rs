@@ -71,7 +71,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// The endpoints a cluster starts from: EDS ones, or those written in the cluster itself.
     #[must_use]
-    pub fn assignment<'a>(&'a self, cluster: &'a Cluster) -> Option<&'a Arc<ClusterLoadAssignment>> {
+    pub fn assignment<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+    ) -> Option<&'a Arc<ClusterLoadAssignment>> {
         match cluster.discovery {
             ClusterDiscovery::Eds { .. } => self.endpoints.get(&cluster.name),
             _ => cluster.load_assignment.as_ref(),

@@ -32,7 +32,10 @@ impl NetworkFilter {
     pub fn is_terminal(&self) -> bool {
         matches!(
             self,
-            Self::HttpConnectionManager(_) | Self::TcpProxy(_) | Self::DirectResponse(_) | Self::Echo
+            Self::HttpConnectionManager(_)
+                | Self::TcpProxy(_)
+                | Self::DirectResponse(_)
+                | Self::Echo
         )
     }
 }

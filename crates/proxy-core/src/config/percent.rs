@@ -11,9 +11,15 @@ pub struct FractionalPercent {
 
 impl FractionalPercent {
     /// Always.
-    pub const ALL: Self = Self { numerator: 100, denominator: 100 };
+    pub const ALL: Self = Self {
+        numerator: 100,
+        denominator: 100,
+    };
     /// Never.
-    pub const NONE: Self = Self { numerator: 0, denominator: 100 };
+    pub const NONE: Self = Self {
+        numerator: 0,
+        denominator: 100,
+    };
 
     /// Whether a request with this random number is in the share.
     #[must_use]
@@ -28,7 +34,10 @@ mod tests {
 
     #[test]
     fn share_of_random_numbers() {
-        let p = FractionalPercent { numerator: 2500, denominator: 10_000 };
+        let p = FractionalPercent {
+            numerator: 2500,
+            denominator: 10_000,
+        };
         assert_eq!((0..10_000).filter(|r| p.hit(*r)).count(), 2500);
         assert!((0..1000).all(|r| FractionalPercent::ALL.hit(r)));
         assert!(!(0..1000).any(|r| FractionalPercent::NONE.hit(r)));

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use super::{CidrRange, Name};
-use crate::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher, PathMatcher};
+use crate::matcher::{HeaderMatcher, MetadataMatcher, PathMatcher, StringMatcher};
 
 /// What a match does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

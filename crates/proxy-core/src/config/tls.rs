@@ -160,7 +160,9 @@ impl CommonTls {
             CertificateSource::Inline(_) => None,
         });
         let validation = match &self.validation {
-            ValidationSource::Sds(name) | ValidationSource::Combined { sds: name, .. } => Some(name),
+            ValidationSource::Sds(name) | ValidationSource::Combined { sds: name, .. } => {
+                Some(name)
+            }
             _ => None,
         };
         certs.chain(validation)

@@ -15,11 +15,22 @@ pub(super) enum Table {
 impl Table {
     /// The table of the policy; none for policies that do not hash.
     pub(super) fn new(policy: &LbPolicy, all: &[HostSpec], hosts: &[usize]) -> Option<Self> {
-        let keys = || hosts.iter().map(|i| (*i, &all[*i].hash_key[..], f64::from(all[*i].weight.max(1))));
+        let keys = || {
+            hosts
+                .iter()
+                .map(|i| (*i, &all[*i].hash_key[..], f64::from(all[*i].weight.max(1))))
+        };
         match policy {
-            LbPolicy::RingHash { minimum_ring_size, maximum_ring_size, murmur } => {
-                Some(Self::Ring(Ring::new(keys(), *minimum_ring_size, *maximum_ring_size, *murmur)))
-            }
+            LbPolicy::RingHash {
+                minimum_ring_size,
+                maximum_ring_size,
+                murmur,
+            } => Some(Self::Ring(Ring::new(
+                keys(),
+                *minimum_ring_size,
+                *maximum_ring_size,
+                *murmur,
+            ))),
             LbPolicy::Maglev { table_size } => Some(Self::Maglev(Maglev::new(keys(), *table_size))),
             _ => None,
         }
@@ -48,7 +59,10 @@ impl Ring {
         murmur: bool,
     ) -> Self {
         let total: f64 = hosts.clone().map(|(_, _, w)| w).sum();
-        let lightest = hosts.clone().map(|(_, _, w)| w / total).fold(f64::INFINITY, f64::min);
+        let lightest = hosts
+            .clone()
+            .map(|(_, _, w)| w / total)
+            .fold(f64::INFINITY, f64::min);
         if total <= 0.0 {
             return Self::default();
         }
@@ -82,7 +96,10 @@ impl Ring {
     #[must_use]
     pub fn choose(&self, hash: u64) -> Option<usize> {
         let at = self.points.partition_point(|(point, _)| *point < hash);
-        self.points.get(at).or(self.points.first()).map(|(_, host)| *host as usize)
+        self.points
+            .get(at)
+            .or(self.points.first())
+            .map(|(_, host)| *host as usize)
     }
 
     /// Number of points.
@@ -163,7 +180,9 @@ impl Maglev {
         if self.table.is_empty() {
             return None;
         }
-        self.table.get((hash % self.table.len() as u64) as usize).map(|host| *host as usize)
+        self.table
+            .get((hash % self.table.len() as u64) as usize)
+            .map(|host| *host as usize)
     }
 }
 

@@ -42,7 +42,11 @@ impl PriorityLoad {
 /// Computes the shares: a priority takes `overprovisioning * healthy` percent of what the better
 /// ones left; degraded hosts come after all healthy ones; below the panic threshold all hosts count.
 #[must_use]
-pub fn priority_load(health: &[PriorityHealth], overprovisioning: u32, panic_threshold: f64) -> PriorityLoad {
+pub fn priority_load(
+    health: &[PriorityHealth],
+    overprovisioning: u32,
+    panic_threshold: f64,
+) -> PriorityLoad {
     let available = |hosts: usize, total: usize| -> u32 {
         if total == 0 {
             return 0;
@@ -50,8 +54,14 @@ pub fn priority_load(health: &[PriorityHealth], overprovisioning: u32, panic_thr
         let percent = u64::from(overprovisioning) * hosts as u64 / total as u64;
         u32::try_from(percent.min(100)).unwrap_or(100)
     };
-    let healthy: Vec<u32> = health.iter().map(|h| available(h.healthy, h.total)).collect();
-    let degraded: Vec<u32> = health.iter().map(|h| available(h.degraded, h.total)).collect();
+    let healthy: Vec<u32> = health
+        .iter()
+        .map(|h| available(h.healthy, h.total))
+        .collect();
+    let degraded: Vec<u32> = health
+        .iter()
+        .map(|h| available(h.degraded, h.total))
+        .collect();
     let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
     let mut load = PriorityLoad {
         healthy: vec![0; health.len()],
@@ -66,7 +76,11 @@ pub fn priority_load(health: &[PriorityHealth], overprovisioning: u32, panic_thr
     }
     if total < 100 {
         for (panic, h) in load.panic.iter_mut().zip(health) {
-            let percent = if h.total == 0 { 0.0 } else { h.healthy as f64 * 100.0 / h.total as f64 };
+            let percent = if h.total == 0 {
+                0.0
+            } else {
+                h.healthy as f64 * 100.0 / h.total as f64
+            };
             *panic = percent < panic_threshold;
         }
         if load.panic.iter().all(|p| *p) {
@@ -87,7 +101,11 @@ fn share_out(healthy: &[u32], degraded: &[u32], total: u32, load: &mut PriorityL
         }
     }
     // Rounding leaves a few percent: the first priority that takes any gets them.
-    let first = load.healthy.iter_mut().chain(load.degraded.iter_mut()).find(|share| **share > 0);
+    let first = load
+        .healthy
+        .iter_mut()
+        .chain(load.degraded.iter_mut())
+        .find(|share| **share > 0);
     if let Some(first) = first {
         *first += left;
     }

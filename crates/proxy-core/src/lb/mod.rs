@@ -82,11 +82,20 @@ impl Balancer {
     /// A balancer over hosts, all healthy until [`Self::refresh`] says otherwise.
     /// `overprovisioning` is the assignment's factor in percent (140 by default).
     #[must_use]
-    pub fn new(cluster: &Cluster, hosts: Vec<HostSpec>, overprovisioning: u32, random: u64) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        hosts: Vec<HostSpec>,
+        overprovisioning: u32,
+        random: u64,
+    ) -> Self {
         let mut balancer = Self {
             policy: cluster.lb_policy.clone(),
             common: cluster.lb_common.clone(),
-            overprovisioning: if overprovisioning == 0 { 140 } else { overprovisioning },
+            overprovisioning: if overprovisioning == 0 {
+                140
+            } else {
+                overprovisioning
+            },
             hosts,
             priorities: Vec::new(),
             load: PriorityLoad::default(),
@@ -109,7 +118,12 @@ impl Balancer {
 
     /// Takes new health of the hosts. `random` places the start of turn-taking.
     pub fn refresh(&mut self, health: &dyn Fn(usize) -> Health, random: u64) {
-        let count = self.hosts.iter().map(|h| h.priority as usize + 1).max().unwrap_or(0);
+        let count = self
+            .hosts
+            .iter()
+            .map(|h| h.priority as usize + 1)
+            .max()
+            .unwrap_or(0);
         let mut lists: Vec<[Vec<usize>; 3]> = vec![Default::default(); count];
         for (i, host) in self.hosts.iter().enumerate() {
             let list = &mut lists[host.priority as usize];
@@ -134,16 +148,26 @@ impl Balancer {
             })
             .collect();
         let counts: Vec<_> = self.priorities.iter().map(|p| p.counts).collect();
-        self.load = priority_load(&counts, self.overprovisioning, self.common.healthy_panic_threshold);
+        self.load = priority_load(
+            &counts,
+            self.overprovisioning,
+            self.common.healthy_panic_threshold,
+        );
     }
 
     /// The chooser over some hosts; `of` is the whole priority, for locality availability.
     fn set(&self, hosts: Vec<usize>, of: Option<&[usize]>, random: u64) -> Set {
         if let Some(table) = Table::new(&self.policy, &self.hosts, &hosts) {
-            return Set { table: Some(table), ..Set::default() };
+            return Set {
+                table: Some(table),
+                ..Set::default()
+            };
         }
         if self.common.locality != LocalityLb::Weighted {
-            return Set { choosers: vec![Chooser::new(&self.hosts, hosts, random)], ..Set::default() };
+            return Set {
+                choosers: vec![Chooser::new(&self.hosts, hosts, random)],
+                ..Set::default()
+            };
         }
         let mut by_locality: Vec<(u32, Vec<usize>)> = Vec::new();
         for i in hosts {
@@ -158,19 +182,34 @@ impl Balancer {
             .map(|(locality, list)| {
                 let weight = f64::from(self.hosts[list[0]].locality_weight.unwrap_or(0));
                 let total = of.map_or(list.len(), |of| {
-                    of.iter().filter(|i| self.hosts[**i].locality == *locality).count()
+                    of.iter()
+                        .filter(|i| self.hosts[**i].locality == *locality)
+                        .count()
                 });
-                let available = list.len() as f64 / total.max(1) as f64 * f64::from(self.overprovisioning) / 100.0;
+                let available = list.len() as f64 / total.max(1) as f64
+                    * f64::from(self.overprovisioning)
+                    / 100.0;
                 weight * available.min(1.0)
             })
             .collect();
         let weighted = weights.iter().any(|w| *w > 0.0);
         let choosers = if weighted {
-            by_locality.into_iter().map(|(_, list)| Chooser::new(&self.hosts, list, random)).collect()
+            by_locality
+                .into_iter()
+                .map(|(_, list)| Chooser::new(&self.hosts, list, random))
+                .collect()
         } else {
-            vec![Chooser::new(&self.hosts, by_locality.into_iter().flat_map(|(_, l)| l).collect(), random)]
+            vec![Chooser::new(
+                &self.hosts,
+                by_locality.into_iter().flat_map(|(_, l)| l).collect(),
+                random,
+            )]
         };
-        Set { localities: weighted.then(|| Edf::new(&weights, random)), choosers, table: None }
+        Set {
+            localities: weighted.then(|| Edf::new(&weights, random)),
+            choosers,
+            table: None,
+        }
     }
 
     /// Chooses a host. `None` = no host may be used (503 UH).
@@ -201,7 +240,10 @@ impl Balancer {
     }
 
     fn hashes(&self) -> bool {
-        matches!(self.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. })
+        matches!(
+            self.policy,
+            LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }
+        )
     }
 
     /// The load of each priority, for tests and the admin pages.
@@ -226,7 +268,9 @@ impl Set {
             Some(edf) => edf.next(|_, weight| weight)?,
             None => 0,
         };
-        self.choosers.get_mut(at)?.choose(policy, hosts, pick, random)
+        self.choosers
+            .get_mut(at)?
+            .choose(policy, hosts, pick, random)
     }
 }
 

@@ -28,7 +28,9 @@ impl PartialOrd for Entry {
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.deadline.total_cmp(&other.deadline).then(self.order.cmp(&other.order))
+        self.deadline
+            .total_cmp(&other.deadline)
+            .then(self.order.cmp(&other.order))
     }
 }
 
@@ -46,7 +48,10 @@ impl Edf {
     /// workers do not send in step.
     #[must_use]
     pub fn new(weights: &[f64], random: u64) -> Self {
-        let mut edf = Self { weights: weights.to_vec(), ..Self::default() };
+        let mut edf = Self {
+            weights: weights.to_vec(),
+            ..Self::default()
+        };
         for (item, weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
             edf.push(item, 1.0 / weight);
         }
@@ -60,7 +65,11 @@ impl Edf {
 
     fn push(&mut self, item: usize, deadline: f64) {
         self.order += 1;
-        self.heap.push(Reverse(Entry { deadline, order: self.order, item }));
+        self.heap.push(Reverse(Entry {
+            deadline,
+            order: self.order,
+            item,
+        }));
     }
 
     /// The next item; `weight` may change the weight it is put back with.
@@ -85,9 +94,15 @@ pub(super) struct Chooser {
 impl Chooser {
     pub(super) fn new(all: &[HostSpec], hosts: Vec<usize>, random: u64) -> Self {
         let weight = |i: &usize| f64::from(all[*i].weight.max(1));
-        let equal = hosts.windows(2).all(|w| all[w[0]].weight == all[w[1]].weight);
+        let equal = hosts
+            .windows(2)
+            .all(|w| all[w[0]].weight == all[w[1]].weight);
         let edf = (!equal).then(|| Edf::new(&hosts.iter().map(weight).collect::<Vec<_>>(), random));
-        let turn = if hosts.is_empty() { 0 } else { (random % hosts.len() as u64) as usize };
+        let turn = if hosts.is_empty() {
+            0
+        } else {
+            (random % hosts.len() as u64) as usize
+        };
         Self { hosts, edf, turn }
     }
 
@@ -99,7 +114,9 @@ impl Chooser {
         random: &mut dyn FnMut() -> u64,
     ) -> Option<usize> {
         let any = |random: &mut dyn FnMut() -> u64| {
-            self.hosts.get((random() % (self.hosts.len() as u64).max(1)) as usize).copied()
+            self.hosts
+                .get((random() % (self.hosts.len() as u64).max(1)) as usize)
+                .copied()
         };
         match policy {
             LbPolicy::Random => any(random),
@@ -113,7 +130,10 @@ impl Chooser {
                 }
                 Some(best)
             }
-            LbPolicy::LeastRequest { active_request_bias, .. } => {
+            LbPolicy::LeastRequest {
+                active_request_bias,
+                ..
+            } => {
                 let hosts = &self.hosts;
                 let at = self.edf.as_mut()?.next(|item, weight| {
                     let active = f64::from((pick.active)(hosts[item])) + 1.0;

@@ -3,19 +3,38 @@ use super::*;
 use crate::config::cluster::SlowStart;
 use crate::test_values::cluster;
 
-fn spec(priority: u32, locality: u32, locality_weight: Option<u32>, weight: u32, key: &str) -> HostSpec {
-    HostSpec { priority, locality, locality_weight, weight, hash_key: key.into() }
+fn spec(
+    priority: u32,
+    locality: u32,
+    locality_weight: Option<u32>,
+    weight: u32,
+    key: &str,
+) -> HostSpec {
+    HostSpec {
+        priority,
+        locality,
+        locality_weight,
+        weight,
+        hash_key: key.into(),
+    }
 }
 
 fn equal(n: usize) -> Vec<HostSpec> {
-    (0..n).map(|i| spec(0, 0, None, 1, &format!("10.0.0.{i}:80"))).collect()
+    (0..n)
+        .map(|i| spec(0, 0, None, 1, &format!("10.0.0.{i}:80")))
+        .collect()
 }
 
 fn counts(b: &mut Balancer, n: usize, hosts: usize) -> Vec<usize> {
     let mut seen = vec![0; hosts];
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..n {
-        let pick = Pick { hash: None, active: &|_| 0, avoid: &|_| false, attempts: 1 };
+        let pick = Pick {
+            hash: None,
+            active: &|_| 0,
+            avoid: &|_| false,
+            attempts: 1,
+        };
         if let Some(host) = b.pick(&pick, &mut || rng.u64(..)) {
             seen[host] += 1;
         }
@@ -33,22 +52,38 @@ fn balancer(policy: LbPolicy, hosts: Vec<HostSpec>) -> Balancer {
 fn round_robin_by_weight() {
     let mut b = balancer(LbPolicy::RoundRobin(SlowStart::default()), equal(3));
     assert_eq!(counts(&mut b, 300, 3), [100, 100, 100]);
-    let hosts = vec![spec(0, 0, None, 1, "a"), spec(0, 0, None, 2, "b"), spec(0, 0, None, 3, "c")];
+    let hosts = vec![
+        spec(0, 0, None, 1, "a"),
+        spec(0, 0, None, 2, "b"),
+        spec(0, 0, None, 3, "c"),
+    ];
     let mut b = balancer(LbPolicy::RoundRobin(SlowStart::default()), hosts);
     assert_eq!(counts(&mut b, 600, 3), [100, 200, 300]);
 }
 
 #[test]
 fn least_request_takes_the_idle_one() {
-    let policy = LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, slow_start: SlowStart::default() };
+    let policy = LbPolicy::LeastRequest {
+        choice_count: 2,
+        active_request_bias: 1.0,
+        slow_start: SlowStart::default(),
+    };
     let mut b = balancer(policy.clone(), equal(2));
     let mut rng = fastrand::Rng::with_seed(1);
     let mut busy = 0;
     for _ in 0..400 {
-        let pick = Pick { hash: None, active: &|i| if i == 0 { 9 } else { 0 }, avoid: &|_| false, attempts: 1 };
+        let pick = Pick {
+            hash: None,
+            active: &|i| if i == 0 { 9 } else { 0 },
+            avoid: &|_| false,
+            attempts: 1,
+        };
         busy += usize::from(b.pick(&pick, &mut || rng.u64(..)) == Some(0));
     }
-    assert!((60..140).contains(&busy), "only when both draws hit it: {busy}");
+    assert!(
+        (60..140).contains(&busy),
+        "only when both draws hit it: {busy}"
+    );
     let hosts = vec![spec(0, 0, None, 1, "a"), spec(0, 0, None, 3, "b")];
     let seen = counts(&mut balancer(policy, hosts), 400, 2);
     assert_eq!(seen, [100, 300]);
@@ -58,16 +93,33 @@ fn least_request_takes_the_idle_one() {
 fn avoided_hosts_are_passed_over() {
     let mut b = balancer(LbPolicy::RoundRobin(SlowStart::default()), equal(2));
     for _ in 0..10 {
-        let pick = Pick { hash: None, active: &|_| 0, avoid: &|i| i == 0, attempts: 5 };
+        let pick = Pick {
+            hash: None,
+            active: &|_| 0,
+            avoid: &|i| i == 0,
+            attempts: 5,
+        };
         assert_eq!(b.pick(&pick, &mut || 0), Some(1));
     }
-    let pick = Pick { hash: None, active: &|_| 0, avoid: &|_| true, attempts: 5 };
-    assert!(b.pick(&pick, &mut || 0).is_some(), "an avoided host is better than none");
+    let pick = Pick {
+        hash: None,
+        active: &|_| 0,
+        avoid: &|_| true,
+        attempts: 5,
+    };
+    assert!(
+        b.pick(&pick, &mut || 0).is_some(),
+        "an avoided host is better than none"
+    );
 }
 
 #[test]
 fn priorities_spill_over() {
-    let h = |healthy, total| PriorityHealth { healthy, degraded: 0, total };
+    let h = |healthy, total| PriorityHealth {
+        healthy,
+        degraded: 0,
+        total,
+    };
     let load = |list: &[PriorityHealth]| priority_load(list, 140, 50.0);
     assert_eq!(load(&[h(3, 3), h(3, 3)]).healthy, [100, 0]);
     // 1 of 3: 140 * 1/3 = 46 %.
@@ -78,19 +130,45 @@ fn priorities_spill_over() {
     assert_eq!(l.healthy.iter().sum::<u32>(), 100);
     let l = load(&[h(3, 10)]);
     assert_eq!((l.healthy, l.panic), (vec![100], vec![true]));
-    let degraded = PriorityHealth { healthy: 0, degraded: 3, total: 3 };
+    let degraded = PriorityHealth {
+        healthy: 0,
+        degraded: 3,
+        total: 3,
+    };
     let l = priority_load(&[degraded], 140, 50.0);
     assert_eq!((l.degraded, l.panic), (vec![100], vec![false]));
-    assert_eq!(priority_load(&[h(0, 3)], 140, 0.0).healthy, [100], "panic off: still a share, no host");
+    assert_eq!(
+        priority_load(&[h(0, 3)], 140, 0.0).healthy,
+        [100],
+        "panic off: still a share, no host"
+    );
 }
 
 #[test]
 fn panic_uses_all_hosts() {
     let mut b = balancer(LbPolicy::Random, equal(4));
-    b.refresh(&|i| if i == 0 { Health::Healthy } else { Health::Unhealthy }, 0);
+    b.refresh(
+        &|i| {
+            if i == 0 {
+                Health::Healthy
+            } else {
+                Health::Unhealthy
+            }
+        },
+        0,
+    );
     assert!(counts(&mut b, 400, 4).iter().all(|n| *n > 50));
     b.common.healthy_panic_threshold = 0.0;
-    b.refresh(&|i| if i == 0 { Health::Healthy } else { Health::Unhealthy }, 0);
+    b.refresh(
+        &|i| {
+            if i == 0 {
+                Health::Healthy
+            } else {
+                Health::Unhealthy
+            }
+        },
+        0,
+    );
     assert_eq!(counts(&mut b, 400, 4), [400, 0, 0, 0]);
     b.refresh(&|_| Health::Unhealthy, 0);
     assert_eq!(counts(&mut b, 10, 4), [0; 4]);
@@ -108,7 +186,16 @@ fn locality_weights() {
     let mut b = Balancer::new(&c, hosts, 140, 0);
     assert_eq!(counts(&mut b, 400, 4), [50, 50, 150, 150]);
     // Half of the second zone is down: 3 * min(1, 1.4 * 0.5) = 2.1 against 1.
-    b.refresh(&|i| if i == 3 { Health::Unhealthy } else { Health::Healthy }, 0);
+    b.refresh(
+        &|i| {
+            if i == 3 {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        },
+        0,
+    );
     let seen = counts(&mut b, 3100, 4);
     assert!((2095..2105).contains(&seen[2]), "{seen:?}");
 }
@@ -116,29 +203,60 @@ fn locality_weights() {
 #[test]
 fn hashing_is_stable() {
     for policy in [
-        LbPolicy::RingHash { minimum_ring_size: 1024, maximum_ring_size: 8 << 20, murmur: false },
+        LbPolicy::RingHash {
+            minimum_ring_size: 1024,
+            maximum_ring_size: 8 << 20,
+            murmur: false,
+        },
         LbPolicy::Maglev { table_size: 65537 },
     ] {
         let mut b = balancer(policy, equal(3));
         let mut before = Vec::new();
         for hash in (0..200_u64).map(|i| xxhash_rust::xxh64::xxh64(&i.to_le_bytes(), 0)) {
-            let pick = Pick { hash: Some(hash), active: &|_| 0, avoid: &|_| false, attempts: 1 };
+            let pick = Pick {
+                hash: Some(hash),
+                active: &|_| 0,
+                avoid: &|_| false,
+                attempts: 1,
+            };
             let first = b.pick(&pick, &mut || 1);
             assert_eq!(first, b.pick(&pick, &mut || 2));
             before.push((hash, first));
         }
         assert!((0..3).all(|h| before.iter().filter(|(_, f)| *f == Some(h)).count() > 40));
         b.common.healthy_panic_threshold = 0.0;
-        b.refresh(&|i| if i == 2 { Health::Unhealthy } else { Health::Healthy }, 0);
-        let moved = before.iter().filter(|(_, f)| *f != Some(2)).filter(|(hash, f)| {
-            let pick = Pick { hash: Some(*hash), active: &|_| 0, avoid: &|_| false, attempts: 1 };
-            b.pick(&pick, &mut || 1) != *f
-        });
+        b.refresh(
+            &|i| {
+                if i == 2 {
+                    Health::Unhealthy
+                } else {
+                    Health::Healthy
+                }
+            },
+            0,
+        );
+        let moved = before
+            .iter()
+            .filter(|(_, f)| *f != Some(2))
+            .filter(|(hash, f)| {
+                let pick = Pick {
+                    hash: Some(*hash),
+                    active: &|_| 0,
+                    avoid: &|_| false,
+                    attempts: 1,
+                };
+                b.pick(&pick, &mut || 1) != *f
+            });
         // The ring grows back to its least size with the points of the other two, Maglev fills
         // anew: about a sixth of the kept keys move, where a plain modulo would move half.
         assert!(moved.count() < 45);
     }
-    let ring = Ring::new([(0, "a", 1.0), (1, "b", 1.0), (2, "c", 1.0)].into_iter(), 1024, 8 << 20, false);
+    let ring = Ring::new(
+        [(0, "a", 1.0), (1, "b", 1.0), (2, "c", 1.0)].into_iter(),
+        1024,
+        8 << 20,
+        false,
+    );
     assert!((1024..=1026).contains(&ring.len()));
 }
 
@@ -146,5 +264,8 @@ fn hashing_is_stable() {
 fn murmur_known_answers() {
     // Published answers of MurmurHash64A.
     assert_eq!(murmur2_64a(b"", 0), 0);
-    assert_ne!(murmur2_64a(b"a", 0xc70f_6907), murmur2_64a(b"b", 0xc70f_6907));
+    assert_ne!(
+        murmur2_64a(b"a", 0xc70f_6907),
+        murmur2_64a(b"b", 0xc70f_6907)
+    );
 }

@@ -81,7 +81,8 @@ fn pick(routes: &[Arc<Route>], path: &str, headers: &[(&str, &str)]) -> String {
         client_certificate: (false, false),
         metadata: &|_| None,
     };
-    h.select(&request, false).map_or_else(|| "none".into(), |r| r.name.to_string())
+    h.select(&request, false)
+        .map_or_else(|| "none".into(), |r| r.name.to_string())
 }
 
 #[test]
@@ -106,12 +107,20 @@ fn virtual_hosts() {
         ("other", "any"),
         ("", "any"),
     ] {
-        assert_eq!(&*t.virtual_host(authority.as_bytes()).unwrap().name, want, "{authority}");
+        assert_eq!(
+            &*t.virtual_host(authority.as_bytes()).unwrap().name,
+            want,
+            "{authority}"
+        );
     }
     let t = table(hosts, true);
     assert_eq!(&*t.virtual_host(b"ex.com:80").unwrap().name, "exact");
-    assert!(VirtualHostIndex::new(&[host("a", &["X"], vec![]), host("b", &["x"], vec![])]).is_err());
-    assert!(VirtualHostIndex::new(&[host("a", &["*"], vec![]), host("b", &["*"], vec![])]).is_err());
+    assert!(
+        VirtualHostIndex::new(&[host("a", &["X"], vec![]), host("b", &["x"], vec![])]).is_err()
+    );
+    assert!(
+        VirtualHostIndex::new(&[host("a", &["*"], vec![]), host("b", &["*"], vec![])]).is_err()
+    );
 }
 
 #[test]
@@ -121,7 +130,10 @@ fn paths() {
     let routes = [
         route("exact", matching(PathMatch::Exact("/exact".into()))),
         route("sep", matching(PathMatch::SeparatedPrefix("/sep".into()))),
-        route("regex", matching(PathMatch::Regex(Regex::new("/r/[0-9]+").unwrap()))),
+        route(
+            "regex",
+            matching(PathMatch::Regex(Regex::new("/r/[0-9]+").unwrap())),
+        ),
         route("nocase", nocase),
         route("prefix", matching(PathMatch::Prefix("/p".into()))),
     ];
@@ -154,11 +166,18 @@ fn conditions() {
         missing_as_empty: false,
     }];
     let mut query = matching(PathMatch::Prefix("/".into()));
-    query.query = vec![QueryMatcher { name: "v".into(), value: Some(StringMatcher::exact("2")), present: None }];
+    query.query = vec![QueryMatcher {
+        name: "v".into(),
+        value: Some(StringMatcher::exact("2")),
+        present: None,
+    }];
     let mut grpc = matching(PathMatch::Prefix("/".into()));
     grpc.grpc = true;
     let mut never = matching(PathMatch::Prefix("/".into()));
-    never.fraction = Some(FractionalPercent { numerator: 50, denominator: 100 });
+    never.fraction = Some(FractionalPercent {
+        numerator: 50,
+        denominator: 100,
+    });
     let routes = [
         route("header", header),
         route("query", query),
@@ -168,8 +187,14 @@ fn conditions() {
     ];
     assert_eq!(pick(&routes, "/", &[("end-user", "jason")]), "header");
     assert_eq!(pick(&routes, "/?v=2", &[]), "query");
-    assert_eq!(pick(&routes, "/", &[("content-type", "application/grpc+proto")]), "grpc");
-    assert_eq!(pick(&routes, "/", &[("content-type", "application/grpc-web")]), "rest");
+    assert_eq!(
+        pick(&routes, "/", &[("content-type", "application/grpc+proto")]),
+        "grpc"
+    );
+    assert_eq!(
+        pick(&routes, "/", &[("content-type", "application/grpc-web")]),
+        "rest"
+    );
     assert_eq!(pick(&routes, "/", &[]), "rest");
 }
 
@@ -183,12 +208,20 @@ fn index_agrees_with_a_walk() {
             1 => PathMatch::Prefix(format!("/a/{}", i % 7).into()),
             2 => PathMatch::SeparatedPrefix(format!("/b/{}", i % 3).into()),
             3 => PathMatch::Regex(Regex::new(&format!("/[ab]/{i}.*")).unwrap()),
-            _ => PathMatch::Prefix(if i == 39 { "/".into() } else { format!("/c{i}").into() }),
+            _ => PathMatch::Prefix(if i == 39 {
+                "/".into()
+            } else {
+                format!("/c{i}").into()
+            }),
         };
         let mut m = matching(path);
         m.case_sensitive = i % 11 != 0;
         if i % 4 == 0 {
-            m.query = vec![QueryMatcher { name: "q".into(), value: None, present: None }];
+            m.query = vec![QueryMatcher {
+                name: "q".into(),
+                value: None,
+                present: None,
+            }];
         }
         routes.push(route(&i.to_string(), m));
     }
@@ -196,8 +229,15 @@ fn index_agrees_with_a_walk() {
         for n in 0..45 {
             for tail in ["", "/x", "?q"] {
                 let path = format!("/{seg}/{n}{tail}");
-                let walk = routes.chunks(WALK).map(|c| pick(c, &path, &[])).find(|r| r != "none");
-                assert_eq!(pick(&routes, &path, &[]), walk.unwrap_or_else(|| "none".into()), "{path}");
+                let walk = routes
+                    .chunks(WALK)
+                    .map(|c| pick(c, &path, &[]))
+                    .find(|r| r != "none");
+                assert_eq!(
+                    pick(&routes, &path, &[]),
+                    walk.unwrap_or_else(|| "none".into()),
+                    "{path}"
+                );
             }
         }
     }

@@ -5,8 +5,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds in the unit of the series (mostly milliseconds); one bucket beyond them.
 pub const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// Quantiles that are printed.
@@ -28,7 +45,10 @@ impl Histogram {
     pub fn record(&self, value: u64) {
         let at = BUCKETS.partition_point(|bound| *bound < value as f64);
         let add = |cell: &AtomicU64, n: u64| {
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+            cell.store(
+                cell.load(Ordering::Relaxed).wrapping_add(n),
+                Ordering::Relaxed,
+            );
         };
         add(&self.0.buckets[at], 1);
         add(&self.0.sum, value);
@@ -116,7 +136,12 @@ impl HistogramSnapshot {
             let n = *n as f64;
             if below + n >= rank {
                 let low = if i == 0 { 0.0 } else { BUCKETS[i - 1] };
-                let high = BUCKETS.get(i).copied().unwrap_or(self.most as f64).min(self.most as f64).max(low);
+                let high = BUCKETS
+                    .get(i)
+                    .copied()
+                    .unwrap_or(self.most as f64)
+                    .min(self.most as f64)
+                    .max(low);
                 return Some(low + (high - low) * ((rank - below) / n).clamp(0.0, 1.0));
             }
             below += n;

@@ -58,7 +58,10 @@ pub struct Counter(Arc<AtomicU64>);
 impl Counter {
     /// Adds. Only one thread may add to a handle and its clones.
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Adds one.
@@ -83,7 +86,8 @@ const USED: u64 = 1 << 63;
 impl Gauge {
     fn update(&self, f: impl FnOnce(i64) -> i64) {
         let value = f(gauge_value(self.0.load(Ordering::Relaxed)));
-        self.0.store(value.cast_unsigned() & !USED | USED, Ordering::Relaxed);
+        self.0
+            .store(value.cast_unsigned() & !USED | USED, Ordering::Relaxed);
     }
 
     /// Adds. Only one thread may write to a handle and its clones.
@@ -164,11 +168,14 @@ impl Registry {
         if inner.reject.as_ref().is_some_and(|m| !(m.0)(&name.flat)) {
             return cell;
         }
-        let series = inner.series.entry(name.flat.clone()).or_insert_with(|| Series {
-            name: name.clone(),
-            cells: empty(),
-            base: 0,
-        });
+        let series = inner
+            .series
+            .entry(name.flat.clone())
+            .or_insert_with(|| Series {
+                name: name.clone(),
+                cells: empty(),
+                base: 0,
+            });
         // A name used for two kinds keeps the first kind; the other handle is not read.
         push(&mut series.cells, &cell);
         cell
@@ -237,7 +244,9 @@ impl Registry {
 
     /// Forgets all series with this prefix of the flat name (a removed cluster or listener).
     pub fn remove_prefix(&self, prefix: &str) {
-        self.lock().series.retain(|name, _| !name.starts_with(prefix));
+        self.lock()
+            .series
+            .retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Starts all counters over at zero.
@@ -251,7 +260,8 @@ impl Registry {
 }
 
 fn sum(list: &[Arc<AtomicU64>]) -> u64 {
-    list.iter().fold(0, |acc: u64, c| acc.wrapping_add(c.load(Ordering::Relaxed)))
+    list.iter()
+        .fold(0, |acc: u64, c| acc.wrapping_add(c.load(Ordering::Relaxed)))
 }
 
 impl Series {
@@ -260,7 +270,10 @@ impl Series {
             Cells::Counter(list) => {
                 fold(list, |a, b| a.wrapping_add(b));
                 let total = sum(list);
-                (MetricValue::Counter(total.wrapping_sub(self.base)), total > 0)
+                (
+                    MetricValue::Counter(total.wrapping_sub(self.base)),
+                    total > 0,
+                )
             }
             Cells::Gauge(list) => {
                 // A gauge part whose owner is gone counts nothing any more.
@@ -268,7 +281,10 @@ impl Series {
                 if list.len() > 1 {
                     list.retain(|c| Arc::strong_count(c) > 1);
                 }
-                let total = list.iter().map(|c| gauge_value(c.load(Ordering::Relaxed))).sum();
+                let total = list
+                    .iter()
+                    .map(|c| gauge_value(c.load(Ordering::Relaxed)))
+                    .sum();
                 (MetricValue::Gauge(total), used)
             }
             Cells::Histogram(list) => {
@@ -277,7 +293,11 @@ impl Series {
                 (MetricValue::Histogram(Box::new(snapshot)), used)
             }
         };
-        Metric { name: self.name.clone(), value, used }
+        Metric {
+            name: self.name.clone(),
+            value,
+            used,
+        }
     }
 }
 
@@ -287,7 +307,10 @@ fn fold(list: &mut Vec<Arc<AtomicU64>>, join: impl Fn(u64, u64) -> u64) {
     if list.iter().filter(|c| gone(c)).count() < 2 {
         return;
     }
-    let total = list.iter().filter(|c| gone(c)).fold(0, |acc, c| join(acc, c.load(Ordering::Relaxed)));
+    let total = list
+        .iter()
+        .filter(|c| gone(c))
+        .fold(0, |acc, c| join(acc, c.load(Ordering::Relaxed)));
     list.retain(|c| !gone(c));
     list.push(Arc::new(AtomicU64::new(total)));
 }

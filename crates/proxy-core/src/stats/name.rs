@@ -52,13 +52,21 @@ impl Scope {
     /// `listener.<address>`, the address with `_` for `:`.
     #[must_use]
     pub fn listener(address: &str) -> Self {
-        Self::tagged("listener", "envoy.listener_address", &address.replace(':', "_"))
+        Self::tagged(
+            "listener",
+            "envoy.listener_address",
+            &address.replace(':', "_"),
+        )
     }
 
     /// A group without tag: `server`, `listener_manager`, `cluster_manager`.
     #[must_use]
     pub fn group(name: &str) -> Self {
-        Self { flat: name.to_owned(), base: name.to_owned(), tags: vec![] }
+        Self {
+            flat: name.to_owned(),
+            base: name.to_owned(),
+            tags: vec![],
+        }
     }
 
     fn tagged(group: &str, tag: &str, value: &str) -> Self {
@@ -72,7 +80,11 @@ impl Scope {
     /// A deeper prefix that is no tag.
     #[must_use]
     pub fn sub(&self, name: &str) -> Self {
-        Self { flat: join(&self.flat, name), base: join(&self.base, name), tags: self.tags.clone() }
+        Self {
+            flat: join(&self.flat, name),
+            base: join(&self.base, name),
+            tags: self.tags.clone(),
+        }
     }
 
     /// A series of this scope.
@@ -84,7 +96,11 @@ impl Scope {
     /// `<prefix>_200`: a series by response code.
     #[must_use]
     pub fn code(&self, prefix: &str, code: u16) -> StatName {
-        self.make(&format!("{prefix}_{code}"), prefix, Some(("envoy.response_code", &code.to_string())))
+        self.make(
+            &format!("{prefix}_{code}"),
+            prefix,
+            Some(("envoy.response_code", &code.to_string())),
+        )
     }
 
     /// `<prefix>_2xx`: a series by class of response code (1 to 5).
@@ -102,7 +118,11 @@ impl Scope {
     #[must_use]
     pub fn worker(&self, worker: usize, name: &str) -> StatName {
         let id = worker.to_string();
-        self.make(&format!("worker_{id}.{name}"), name, Some(("envoy.worker_id", &id)))
+        self.make(
+            &format!("worker_{id}.{name}"),
+            name,
+            Some(("envoy.worker_id", &id)),
+        )
     }
 
     fn make(&self, flat: &str, base: &str, tag: Option<(&str, &str)>) -> StatName {
@@ -118,7 +138,11 @@ impl Scope {
 }
 
 fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+    if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}.{name}")
+    }
 }
 
 impl StatName {
@@ -136,7 +160,10 @@ impl StatName {
         Self {
             flat: flat.into(),
             base: name.into(),
-            tags: labels.iter().map(|(k, v)| (Arc::from(*k), Arc::from(*v))).collect(),
+            tags: labels
+                .iter()
+                .map(|(k, v)| (Arc::from(*k), Arc::from(*v)))
+                .collect(),
             custom: true,
         }
     }
@@ -145,8 +172,20 @@ impl StatName {
     #[must_use]
     pub fn prometheus(&self) -> String {
         let clean = |s: &str| -> String {
-            s.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+            s.chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() || c == '_' {
+                        c
+                    } else {
+                        '_'
+                    }
+                })
+                .collect()
         };
-        if self.custom { clean(&self.base) } else { format!("envoy_{}", clean(&self.base)) }
+        if self.custom {
+            clean(&self.base)
+        } else {
+            format!("envoy_{}", clean(&self.base))
+        }
     }
 }

@@ -2,7 +2,10 @@
 use super::*;
 
 fn value(r: &Registry, flat: &str) -> Option<MetricValue> {
-    r.collect().into_iter().find(|m| &*m.name.flat == flat).map(|m| m.value)
+    r.collect()
+        .into_iter()
+        .find(|m| &*m.name.flat == flat)
+        .map(|m| m.value)
 }
 
 #[test]
@@ -12,15 +15,29 @@ fn workers_are_summed() {
     let (one, two) = (r.counter(&name), r.counter(&name));
     one.add(2);
     two.inc();
-    assert_eq!(value(&r, "cluster.a.upstream_rq_total"), Some(MetricValue::Counter(3)));
+    assert_eq!(
+        value(&r, "cluster.a.upstream_rq_total"),
+        Some(MetricValue::Counter(3))
+    );
     drop(one);
     drop(two);
     r.counter(&name).add(4);
-    assert_eq!(value(&r, "cluster.a.upstream_rq_total"), Some(MetricValue::Counter(7)), "counts outlive handles");
+    assert_eq!(
+        value(&r, "cluster.a.upstream_rq_total"),
+        Some(MetricValue::Counter(7)),
+        "counts outlive handles"
+    );
     r.reset_counters();
-    assert_eq!(value(&r, "cluster.a.upstream_rq_total"), Some(MetricValue::Counter(0)));
+    assert_eq!(
+        value(&r, "cluster.a.upstream_rq_total"),
+        Some(MetricValue::Counter(0))
+    );
     let g = r.gauge(&Scope::group("server").stat("live"));
-    assert!(!r.collect().iter().any(|m| &*m.name.flat == "server.live" && m.used));
+    assert!(
+        !r.collect()
+            .iter()
+            .any(|m| &*m.name.flat == "server.live" && m.used)
+    );
     g.sub(5);
     g.add(2);
     assert_eq!(value(&r, "server.live"), Some(MetricValue::Gauge(-3)));
@@ -58,7 +75,9 @@ fn histograms() {
     ] {
         assert!(out.contains(want), "{want} in\n{out}");
     }
-    let MetricValue::Histogram(s) = value(&r, "cluster.a.upstream_rq_time").unwrap() else { panic!("kind") };
+    let MetricValue::Histogram(s) = value(&r, "cluster.a.upstream_rq_time").unwrap() else {
+        panic!("kind")
+    };
     assert_eq!(s.quantile(1.0), Some(600.0));
     assert!(s.quantile(0.5).unwrap() <= 1.0);
 }
@@ -66,9 +85,15 @@ fn histograms() {
 #[test]
 fn prometheus_names_and_labels() {
     let r = Registry::new();
-    r.counter(&Scope::cluster("o|80||x").code_class("upstream_rq", 2)).add(3);
-    r.counter(&Scope::cluster("o|80||x").code("upstream_rq", 200)).add(3);
-    r.counter(&StatName::custom("istio_requests_total", &[("reporter", "source"), ("x", "a\"b")])).inc();
+    r.counter(&Scope::cluster("o|80||x").code_class("upstream_rq", 2))
+        .add(3);
+    r.counter(&Scope::cluster("o|80||x").code("upstream_rq", 200))
+        .add(3);
+    r.counter(&StatName::custom(
+        "istio_requests_total",
+        &[("reporter", "source"), ("x", "a\"b")],
+    ))
+    .inc();
     r.gauge(&Scope::group("server").stat("live")).set(1);
     let mut out = String::new();
     write_prometheus(&r.collect(), &mut out);

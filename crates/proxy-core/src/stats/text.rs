@@ -14,7 +14,9 @@ pub fn write_text(metrics: &[Metric], out: &mut String) {
         }
     }
     for m in metrics {
-        let MetricValue::Histogram(h) = &m.value else { continue };
+        let MetricValue::Histogram(h) = &m.value else {
+            continue;
+        };
         if h.count == 0 {
             line(out, &m.name.flat, &"No recorded values");
             continue;
@@ -37,13 +39,21 @@ fn line(out: &mut String, name: &str, value: &dyn std::fmt::Display) {
 
 fn number(n: f64) -> String {
     let rounded = (n * 1000.0).round() / 1000.0;
-    if rounded.is_nan() { "nan".into() } else { format!("{rounded}") }
+    if rounded.is_nan() {
+        "nan".into()
+    } else {
+        format!("{rounded}")
+    }
 }
 
 /// Writes the Prometheus exposition format: one `# TYPE` line per name, labels from tags.
 pub fn write_prometheus(metrics: &[Metric], out: &mut String) {
-    let mut sorted: Vec<(String, &Metric)> = metrics.iter().map(|m| (m.name.prometheus(), m)).collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.flat.cmp(&b.1.name.flat)));
+    let mut sorted: Vec<(String, &Metric)> =
+        metrics.iter().map(|m| (m.name.prometheus(), m)).collect();
+    sorted.sort_by(|a, b| {
+        a.0.cmp(&b.0)
+            .then_with(|| a.1.name.flat.cmp(&b.1.name.flat))
+    });
     let mut current = "";
     for (name, m) in &sorted {
         let kind = match &m.value {
@@ -68,7 +78,11 @@ pub fn write_prometheus(metrics: &[Metric], out: &mut String) {
                 for (bound, n) in h.cumulative() {
                     let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {n}");
                 }
-                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", h.count);
+                let _ = writeln!(
+                    out,
+                    "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}",
+                    h.count
+                );
                 let _ = writeln!(out, "{name}_sum{{{labels}}} {}", h.sum);
                 let _ = writeln!(out, "{name}_count{{{labels}}} {}", h.count);
             }
@@ -82,7 +96,13 @@ fn labels(metric: &Metric) -> String {
         if !out.is_empty() {
             out.push(',');
         }
-        out.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }));
+        out.extend(key.chars().map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '_'
+            }
+        }));
         out.push_str("=\"");
         for c in value.chars() {
             match c {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use lateen_proxy_core::config::bootstrap::{Ads, XdsMode};
 use lateen_proxy_core::config::Snapshot;
+use lateen_proxy_core::config::bootstrap::{Ads, XdsMode};
 use lateen_proxy_core::retry::back_off;
 use lateen_xds_proto::Message;
 use lateen_xds_proto::envoy::service::discovery::v3 as pb;
@@ -21,8 +21,10 @@ use crate::decode::Context;
 use crate::kind::Kind;
 use crate::world::{Now, StaticError, World};
 
-const SOTW_PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
-const DELTA_PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const BACK_OFF_BASE: Duration = Duration::from_millis(500);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 const WINDOW: u32 = 4 << 20;
@@ -72,7 +74,10 @@ impl Handle {
     /// The ADS stream's state.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -91,7 +96,11 @@ pub struct AdsClient {
 ///
 /// # Errors
 /// When a static resource is not acceptable.
-pub fn start(loaded: Loaded, context: Context, options: Options) -> Result<(Handle, AdsClient), StaticError> {
+pub fn start(
+    loaded: Loaded,
+    context: Context,
+    options: Options,
+) -> Result<(Handle, AdsClient), StaticError> {
     let started = Instant::now();
     let now = now_since(started);
     let mut world = World::new(context, &loaded.fixed, now)?;
@@ -99,11 +108,14 @@ pub fn start(loaded: Loaded, context: Context, options: Options) -> Result<(Hand
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     wildcard.extend(loaded.bootstrap.cds.map(|d| (Kind::Cluster, ms(d))));
     wildcard.extend(loaded.bootstrap.lds.map(|d| (Kind::Listener, ms(d))));
-    let mut state = loaded
-        .bootstrap
-        .ads
-        .as_ref()
-        .map(|ads| State::new(ads.mode, loaded.node.clone(), ads.set_node_on_first_message_only, wildcard));
+    let mut state = loaded.bootstrap.ads.as_ref().map(|ads| {
+        State::new(
+            ads.mode,
+            loaded.node.clone(),
+            ads.set_node_on_first_message_only,
+            wildcard,
+        )
+    });
     match &mut state {
         Some(state) => {
             // Not connected yet: this only settles the static resources.
@@ -124,15 +136,28 @@ pub fn start(loaded: Loaded, context: Context, options: Options) -> Result<(Hand
         status: Arc::default(),
         loaded: Arc::new(loaded),
     };
-    let client = AdsClient { handle: handle.clone(), publish, state, ads, options, connector: None, started };
+    let client = AdsClient {
+        handle: handle.clone(),
+        publish,
+        state,
+        ads,
+        options,
+        connector: None,
+        started,
+    };
     Ok((handle, client))
 }
 
 /// The present moment, by a monotonic start.
 fn now_since(started: Instant) -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    Now { mono_ms: ms(started.elapsed()), unix_ms: ms(unix) }
+    Now {
+        mono_ms: ms(started.elapsed()),
+        unix_ms: ms(unix),
+    }
 }
 
 impl AdsClient {
@@ -155,7 +180,11 @@ impl AdsClient {
                 Err(e) => e.to_string(),
             };
             state.disconnect();
-            failures = if state.accepted + state.rejected > before { 0 } else { failures + 1 };
+            failures = if state.accepted + state.rejected > before {
+                0
+            } else {
+                failures + 1
+            };
             let wait = back_off(BACK_OFF_BASE, BACK_OFF_MAX, failures, fastrand::u64(..));
             tracing::warn!(cluster = %ads.cluster, %error, retry_ms = wait.as_millis(), "ADS stream ended");
             self.set_status(|s| {
@@ -171,7 +200,11 @@ impl AdsClient {
     }
 
     fn set_status(&self, f: impl FnOnce(&mut Status)) {
-        f(&mut self.handle.status.lock().unwrap_or_else(PoisonError::into_inner));
+        f(&mut self
+            .handle
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits between connections; fetch timeouts go on running.
@@ -209,7 +242,9 @@ impl AdsClient {
             Some(c) => Ok(c.clone()),
             None => {
                 let snapshot = self.handle.world().snapshot();
-                Ok(Arc::new(ClusterConnector::new(&ads.cluster, snapshot).map_err(io::Error::other)?))
+                Ok(Arc::new(
+                    ClusterConnector::new(&ads.cluster, snapshot).map_err(io::Error::other)?,
+                ))
             }
         }
     }
@@ -265,7 +300,9 @@ impl AdsClient {
         request: http::Request<()>,
     ) -> io::Result<()> {
         let mut client = client.ready().await.map_err(io::Error::other)?;
-        let (response, mut send) = client.send_request(request, false).map_err(io::Error::other)?;
+        let (response, mut send) = client
+            .send_request(request, false)
+            .map_err(io::Error::other)?;
         self.set_status(|s| {
             s.connected = true;
             s.connections += 1;
@@ -278,7 +315,10 @@ impl AdsClient {
         };
         write(&mut send, first)?;
         // Servers may answer the head only together with the first message.
-        let response = self.until(state, &mut send, response).await?.map_err(io::Error::other)?;
+        let response = self
+            .until(state, &mut send, response)
+            .await?
+            .map_err(io::Error::other)?;
         check_head(response.status(), response.headers())?;
         let mut body = response.into_body();
         let mut deframer = Deframer::default();
@@ -287,7 +327,9 @@ impl AdsClient {
                 Some(data) => data.map_err(io::Error::other)?,
                 None => break,
             };
-            body.flow_control().release_capacity(data.len()).map_err(io::Error::other)?;
+            body.flow_control()
+                .release_capacity(data.len())
+                .map_err(io::Error::other)?;
             deframer.push(&data);
             while let Some(message) = deframer.next().map_err(io::Error::other)? {
                 let response = parse(mode, &message)?;
@@ -310,7 +352,9 @@ impl AdsClient {
     ) -> io::Result<T> {
         tokio::pin!(wait);
         loop {
-            let Some(deadline) = self.deadline(state) else { return Ok(wait.await) };
+            let Some(deadline) = self.deadline(state) else {
+                return Ok(wait.await);
+            };
             tokio::select! {
                 done = &mut wait => return Ok(done),
                 () = tokio::time::sleep_until(deadline.into()) => {
@@ -356,24 +400,47 @@ fn write(send: &mut h2::SendStream<Bytes>, requests: Vec<Request>) -> io::Result
 }
 
 fn parse(mode: XdsMode, message: &[u8]) -> io::Result<Response> {
-    let bad = |e| io::Error::new(io::ErrorKind::InvalidData, format!("discovery response: {e}"));
+    let bad = |e| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("discovery response: {e}"),
+        )
+    };
     Ok(match mode {
-        XdsMode::StateOfTheWorld => Response::Sotw(pb::DiscoveryResponse::decode(message).map_err(bad)?),
-        XdsMode::Delta => Response::Delta(pb::DeltaDiscoveryResponse::decode(message).map_err(bad)?),
+        XdsMode::StateOfTheWorld => {
+            Response::Sotw(pb::DiscoveryResponse::decode(message).map_err(bad)?)
+        }
+        XdsMode::Delta => {
+            Response::Delta(pb::DeltaDiscoveryResponse::decode(message).map_err(bad)?)
+        }
     })
 }
 
 fn check_head(status: http::StatusCode, headers: &http::HeaderMap) -> io::Result<()> {
     if status != http::StatusCode::OK {
-        return Err(io::Error::other(format!("the management server answered HTTP {status}")));
+        return Err(io::Error::other(format!(
+            "the management server answered HTTP {status}"
+        )));
     }
-    if headers.contains_key("grpc-status") { grpc_result(headers) } else { Ok(()) }
+    if headers.contains_key("grpc-status") {
+        grpc_result(headers)
+    } else {
+        Ok(())
+    }
 }
 
 fn grpc_result(headers: &http::HeaderMap) -> io::Result<()> {
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("")
+    };
     match text("grpc-status") {
         "" | "0" => Ok(()),
-        code => Err(io::Error::other(format!("gRPC status {code}: {}", text("grpc-message")))),
+        code => Err(io::Error::other(format!(
+            "gRPC status {code}: {}",
+            text("grpc-message")
+        ))),
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lateen_proxy_core::config::cluster::TransportSocket;
-use lateen_proxy_core::config::tls::{CertificateSource, Secret, UpstreamTls, ValidationContext, ValidationSource};
+use lateen_proxy_core::config::tls::{
+    CertificateSource, Secret, UpstreamTls, ValidationContext, ValidationSource,
+};
 use lateen_proxy_core::config::{Address, Cluster, Snapshot};
 use lateen_proxy_core::matcher::StringRule;
 use rustls::RootCertStore;
@@ -20,10 +22,13 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A connection that is being opened.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
 /// Something that connects to the management server.
 pub trait Connect: Send + Sync {
     /// Opens a connection; HTTP/2 by prior knowledge, or by ALPN under TLS.
-    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + '_>>;
+    fn connect(&self) -> Connecting<'_>;
 
     /// The `:authority` of the stream.
     fn authority(&self) -> String;
@@ -47,7 +52,11 @@ impl ClusterConnector {
     /// # Errors
     /// When the cluster is not there or has no endpoint.
     pub fn new(name: &str, snapshot: Arc<Snapshot>) -> Result<Self, String> {
-        let cluster = snapshot.clusters.get(name).cloned().ok_or_else(|| format!("xDS cluster {name} is not there"))?;
+        let cluster = snapshot
+            .clusters
+            .get(name)
+            .cloned()
+            .ok_or_else(|| format!("xDS cluster {name} is not there"))?;
         let addresses: Vec<Address> = snapshot
             .assignment(&cluster)
             .map(|a| a.endpoints().map(|(_, e)| e.address.clone()).collect())
@@ -59,7 +68,13 @@ impl ClusterConnector {
             TransportSocket::RawBuffer => None,
             TransportSocket::Tls(tls) => Some(tls.clone()),
         };
-        Ok(Self { cluster, addresses, tls, snapshot, next: AtomicUsize::new(0) })
+        Ok(Self {
+            cluster,
+            addresses,
+            tls,
+            snapshot,
+            next: AtomicUsize::new(0),
+        })
     }
 
     fn host(&self) -> String {
@@ -74,28 +89,46 @@ impl ClusterConnector {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
         let address = &self.addresses[at];
         let timeout = self.cluster.connect_timeout;
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: connect timeout"));
+        let late = |_| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{address}: connect timeout"),
+            )
+        };
         let tcp = match address {
-            Address::Socket(addr) => tokio::time::timeout(timeout, TcpStream::connect(addr)).await.map_err(late)??,
+            Address::Socket(addr) => tokio::time::timeout(timeout, TcpStream::connect(addr))
+                .await
+                .map_err(late)??,
             Address::Host { host, port } => {
-                tokio::time::timeout(timeout, TcpStream::connect((&**host, *port))).await.map_err(late)??
+                tokio::time::timeout(timeout, TcpStream::connect((&**host, *port)))
+                    .await
+                    .map_err(late)??
             }
             Address::Pipe(path) => return Ok(Box::new(UnixStream::connect(&**path).await?)),
             Address::Internal(name) => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, format!("internal listener {name}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("internal listener {name}"),
+                ));
             }
         };
         tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(tcp));
+        };
         let config = client_config(tls, &self.snapshot).map_err(io::Error::other)?;
         let name = server_name(tls, &self.host()).map_err(io::Error::other)?;
         let handshake = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        Ok(Box::new(tokio::time::timeout(timeout, handshake).await.map_err(late)??))
+        Ok(Box::new(
+            tokio::time::timeout(timeout, handshake)
+                .await
+                .map_err(late)??,
+        ))
     }
 }
 
 impl Connect for ClusterConnector {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + '_>> {
+    fn connect(&self) -> Connecting<'_> {
         Box::pin(self.dial())
     }
 
@@ -139,14 +172,17 @@ fn validation(tls: &UpstreamTls) -> Option<&ValidationContext> {
 fn client_config(tls: &UpstreamTls, snapshot: &Snapshot) -> Result<rustls::ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let from_secret = match &tls.common.validation {
-        ValidationSource::Sds(name) | ValidationSource::Combined { sds: name, .. } => snapshot.secrets.get(name),
+        ValidationSource::Sds(name) | ValidationSource::Combined { sds: name, .. } => {
+            snapshot.secrets.get(name)
+        }
         _ => None,
     };
     let trusted = match from_secret.map(|s| &**s) {
         Some(Secret::Validation(v)) => v.trusted_ca.clone(),
         _ => validation(tls).and_then(|v| v.trusted_ca.clone()),
     };
-    let trusted = trusted.ok_or("the xDS cluster's TLS context needs validation_context.trusted_ca")?;
+    let trusted =
+        trusted.ok_or("the xDS cluster's TLS context needs validation_context.trusted_ca")?;
     let pem = match &trusted.path {
         Some(path) => std::fs::read(&**path).map_err(|e| format!("{path}: {e}"))?,
         None => trusted.bytes.to_vec(),
@@ -161,7 +197,9 @@ fn client_config(tls: &UpstreamTls, snapshot: &Snapshot) -> Result<rustls::Clien
         .map_err(|e| e.to_string())?
         .with_root_certificates(roots);
     let mut config = match client_certificate(tls, snapshot)? {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|e| e.to_string())?,
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| e.to_string())?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -186,6 +224,7 @@ fn client_certificate(tls: &UpstreamTls, snapshot: &Snapshot) -> Result<Option<I
     let chain = CertificateDer::pem_slice_iter(&read(&certificate.certificate_chain)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| format!("certificate_chain: {e}"))?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&certificate.private_key.0)?).map_err(|e| format!("private_key: {e}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&certificate.private_key.0)?)
+        .map_err(|e| format!("private_key: {e}"))?;
     Ok(Some((chain, key)))
 }

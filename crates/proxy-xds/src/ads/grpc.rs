@@ -50,7 +50,12 @@ impl Deframer {
         if self.buffer[0] != 0 {
             return Err(FrameError::Compressed);
         }
-        let len = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
+        let len = u32::from_be_bytes([
+            self.buffer[1],
+            self.buffer[2],
+            self.buffer[3],
+            self.buffer[4],
+        ]) as usize;
         if len > MAX_MESSAGE {
             return Err(FrameError::TooLarge(len));
         }
@@ -69,7 +74,9 @@ mod tests {
 
     #[test]
     fn messages_in_any_pieces() {
-        let one = frame(&lateen_xds_proto::StringValue { value: "hello".into() });
+        let one = frame(&lateen_xds_proto::StringValue {
+            value: "hello".into(),
+        });
         let mut all = one.to_vec();
         all.extend_from_slice(&one);
         for step in 1..all.len() {

@@ -6,5 +6,5 @@ mod grpc;
 mod state;
 
 pub use client::{AdsClient, Handle, Options, start};
-pub use connect::{ClusterConnector, Connect, Stream};
+pub use connect::{ClusterConnector, Connect, Connecting, Stream};
 pub use state::{Request, Response, State};

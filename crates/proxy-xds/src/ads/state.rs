@@ -74,7 +74,12 @@ impl State {
     /// A state before the first connection. `wildcard` names the configured ones of CDS and LDS
     /// with their initial fetch timeouts in milliseconds.
     #[must_use]
-    pub fn new(mode: XdsMode, node: core::Node, node_once: bool, wildcard: Vec<(Kind, u64)>) -> Self {
+    pub fn new(
+        mode: XdsMode,
+        node: core::Node,
+        node_once: bool,
+        wildcard: Vec<(Kind, u64)>,
+    ) -> Self {
         Self {
             mode,
             node,
@@ -188,7 +193,11 @@ impl State {
     /// The next moment at which [`Self::poll`] has something to do, monotonic milliseconds.
     #[must_use]
     pub fn next_deadline(&self, world: &World) -> Option<u64> {
-        let waits = self.subscriptions.iter().filter(|s| !s.answered).filter_map(|s| s.deadline);
+        let waits = self
+            .subscriptions
+            .iter()
+            .filter(|s| !s.answered)
+            .filter_map(|s| s.deadline);
         waits.chain(world.next_deadline()).min()
     }
 
@@ -208,7 +217,8 @@ impl State {
         let first = !s.sent;
         let old = std::mem::replace(&mut s.names, wanted);
         s.sent = true;
-        let text = |names: &mut dyn Iterator<Item = &Name>| names.map(ToString::to_string).collect();
+        let text =
+            |names: &mut dyn Iterator<Item = &Name>| names.map(ToString::to_string).collect();
         match mode {
             XdsMode::StateOfTheWorld => Request::Sotw(pb::DiscoveryRequest {
                 version_info: s.version.clone(),
@@ -219,7 +229,11 @@ impl State {
                 ..Default::default()
             }),
             XdsMode::Delta => {
-                let versions = if first { world.versions(kind) } else { Default::default() };
+                let versions = if first {
+                    world.versions(kind)
+                } else {
+                    Default::default()
+                };
                 Request::Delta(pb::DeltaDiscoveryRequest {
                     node,
                     type_url: kind.type_url().to_owned(),
@@ -239,11 +253,20 @@ impl State {
     fn ack(&mut self, kind: Kind, world: &World, error: Option<String>) -> Request {
         let node = self.take_node();
         let mode = self.mode;
-        let wanted = if kind.is_wildcard() { BTreeSet::new() } else { world.wanted(kind) };
+        let wanted = if kind.is_wildcard() {
+            BTreeSet::new()
+        } else {
+            world.wanted(kind)
+        };
         let s = self.sub(kind);
         let old = std::mem::replace(&mut s.names, wanted);
-        let error_detail = error.map(|message| rpc::Status { code: NACK_CODE, message, details: vec![] });
-        let text = |names: &mut dyn Iterator<Item = &Name>| names.map(ToString::to_string).collect();
+        let error_detail = error.map(|message| rpc::Status {
+            code: NACK_CODE,
+            message,
+            details: vec![],
+        });
+        let text =
+            |names: &mut dyn Iterator<Item = &Name>| names.map(ToString::to_string).collect();
         match mode {
             XdsMode::StateOfTheWorld => Request::Sotw(pb::DiscoveryRequest {
                 version_info: s.version.clone(),
@@ -271,9 +294,16 @@ impl State {
     pub fn receive(&mut self, response: Response, world: &mut World, now: Now) -> Vec<Request> {
         let (type_url, version, nonce, identifier) = match &response {
             Response::Sotw(r) => (&r.type_url, &r.version_info, &r.nonce, &r.control_plane),
-            Response::Delta(r) => (&r.type_url, &r.system_version_info, &r.nonce, &r.control_plane),
+            Response::Delta(r) => (
+                &r.type_url,
+                &r.system_version_info,
+                &r.nonce,
+                &r.control_plane,
+            ),
         };
-        let Some(kind) = Kind::from_url(type_url) else { return vec![] };
+        let Some(kind) = Kind::from_url(type_url) else {
+            return vec![];
+        };
         if !self.sub(kind).sent {
             return vec![];
         }
@@ -318,7 +348,11 @@ fn take_in(kind: Kind, response: &Response, world: &mut World, now: Now) -> Opti
     let (incoming, removed, complete) = match response {
         Response::Sotw(r) => (sotw_resources(kind, r), vec![], true),
         Response::Delta(r) => {
-            let removed = r.removed_resources.iter().map(|n| n.as_str().into()).collect();
+            let removed = r
+                .removed_resources
+                .iter()
+                .map(|n| n.as_str().into())
+                .collect();
             (delta_resources(kind, r), removed, false)
         }
     };
@@ -330,12 +364,22 @@ fn take_in(kind: Kind, response: &Response, world: &mut World, now: Now) -> Opti
     if refused.is_empty() {
         return None;
     }
-    let list: Vec<String> = refused.iter().map(|(name, error)| format!("{name}: {error}")).collect();
-    Some(format!("Error adding/updating {}(s) {}", kind.word(), list.join(", ")))
+    let list: Vec<String> = refused
+        .iter()
+        .map(|(name, error)| format!("{name}: {error}"))
+        .collect();
+    Some(format!(
+        "Error adding/updating {}(s) {}",
+        kind.word(),
+        list.join(", ")
+    ))
 }
 
 fn wrong_type(kind: Kind, found: &str) -> String {
-    format!("type URL {found} of a resource does not match the response's {}", kind.type_url())
+    format!(
+        "type URL {found} of a resource does not match the response's {}",
+        kind.type_url()
+    )
 }
 
 fn sotw_resources(kind: Kind, r: &pb::DiscoveryResponse) -> Result<Vec<Incoming>, String> {
@@ -352,18 +396,28 @@ fn sotw_resources(kind: Kind, r: &pb::DiscoveryResponse) -> Result<Vec<Incoming>
             // A resource may come wrapped, with its own name and version.
             let wrapped: pb::Resource =
                 lateen_xds_proto::any::unpack(any).map_err(|_| wrong_type(kind, &any.type_url))?;
-            unwrap_resource(kind, &wrapped, &r.version_info)?.ok_or_else(|| wrong_type(kind, "(none)"))
+            unwrap_resource(kind, &wrapped, &r.version_info)?
+                .ok_or_else(|| wrong_type(kind, "(none)"))
         })
         .collect()
 }
 
 fn delta_resources(kind: Kind, r: &pb::DeltaDiscoveryResponse) -> Result<Vec<Incoming>, String> {
     // A resource without content is a heartbeat.
-    r.resources.iter().filter_map(|res| unwrap_resource(kind, res, &res.version).transpose()).collect()
+    r.resources
+        .iter()
+        .filter_map(|res| unwrap_resource(kind, res, &res.version).transpose())
+        .collect()
 }
 
-fn unwrap_resource(kind: Kind, r: &pb::Resource, version: &str) -> Result<Option<Incoming>, String> {
-    let Some(any) = &r.resource else { return Ok(None) };
+fn unwrap_resource(
+    kind: Kind,
+    r: &pb::Resource,
+    version: &str,
+) -> Result<Option<Incoming>, String> {
+    let Some(any) = &r.resource else {
+        return Ok(None);
+    };
     if any.type_url != kind.type_url() {
         return Err(wrong_type(kind, &any.type_url));
     }

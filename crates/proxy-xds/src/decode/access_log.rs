@@ -40,19 +40,35 @@ fn logger(m: &pb::AccessLog, context: &Context) -> Result<AccessLog> {
             let format = log.access_log_format.map(|f| match f {
                 stream::stdout_access_log::AccessLogFormat::LogFormat(f) => f,
             });
-            (AccessLogSink::Stdout, optional_format(format.as_ref(), context)?)
+            (
+                AccessLogSink::Stdout,
+                optional_format(format.as_ref(), context)?,
+            )
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             let log: stream::StderrAccessLog = typed(any).at("typed_config")?;
             let format = log.access_log_format.map(|f| match f {
                 stream::stderr_access_log::AccessLogFormat::LogFormat(f) => f,
             });
-            (AccessLogSink::Stderr, optional_format(format.as_ref(), context)?)
+            (
+                AccessLogSink::Stderr,
+                optional_format(format.as_ref(), context)?,
+            )
         }
-        other => return refuse(format!("access logger {other} ({}) is not implemented", m.name)).at("typed_config"),
+        other => {
+            return refuse(format!(
+                "access logger {other} ({}) is not implemented",
+                m.name
+            ))
+            .at("typed_config");
+        }
     };
     let filter = m.filter.as_ref().map(filter).transpose().at("filter")?;
-    Ok(AccessLog { sink, format: Arc::new(format), filter })
+    Ok(AccessLog {
+        sink,
+        format: Arc::new(format),
+        filter,
+    })
 }
 
 fn file_format(log: &file::FileAccessLog, context: &Context) -> Result<Format> {
@@ -60,7 +76,9 @@ fn file_format(log: &file::FileAccessLog, context: &Context) -> Result<Format> {
     match log.access_log_format.as_ref() {
         None => default_format(),
         Some(F::Format(text)) if text.is_empty() => default_format(),
-        Some(F::Format(text)) => Format::text(text, false).map_err(DecodeError::from).at("format"),
+        Some(F::Format(text)) => Format::text(text, false)
+            .map_err(DecodeError::from)
+            .at("format"),
         Some(F::JsonFormat(json)) => json_format(json, false).at("json_format"),
         Some(F::TypedJsonFormat(json)) => json_format(json, false).at("typed_json_format"),
         Some(F::LogFormat(format)) => substitution_format(format, context).at("log_format"),
@@ -71,42 +89,77 @@ fn default_format() -> Result<Format> {
     Ok(Format::text(ENVOY_DEFAULT_TEXT, false)?)
 }
 
-fn optional_format(format: Option<&core::SubstitutionFormatString>, context: &Context) -> Result<Format> {
-    format.map_or_else(default_format, |f| substitution_format(f, context).at("log_format").at("typed_config"))
+fn optional_format(
+    format: Option<&core::SubstitutionFormatString>,
+    context: &Context,
+) -> Result<Format> {
+    format.map_or_else(default_format, |f| {
+        substitution_format(f, context)
+            .at("log_format")
+            .at("typed_config")
+    })
 }
 
 fn json_format(json: &Struct, omit_empty: bool) -> Result<Format> {
-    Ok(Format::Json { root: JsonNode::parse(&struct_to_value(json))?, omit_empty })
+    Ok(Format::Json {
+        root: JsonNode::parse(&struct_to_value(json))?,
+        omit_empty,
+    })
 }
 
-pub(super) fn substitution_format(m: &core::SubstitutionFormatString, context: &Context) -> Result<Format> {
+pub(super) fn substitution_format(
+    m: &core::SubstitutionFormatString,
+    context: &Context,
+) -> Result<Format> {
     use core::substitution_format_string::Format as F;
     for (i, formatter) in m.formatters.iter().enumerate() {
         // These two only add operators that are built in here, or none.
         let known = ["envoy.formatter.metadata", "envoy.formatters.metadata"];
         if !known.contains(&formatter.name.as_str()) {
-            return refuse(format!("formatter extension {} is not implemented", formatter.name)).item("formatters", i);
+            return refuse(format!(
+                "formatter extension {} is not implemented",
+                formatter.name
+            ))
+            .item("formatters", i);
         }
     }
     let omit = m.omit_empty_values;
     match m.format.as_ref() {
-        Some(F::TextFormat(text)) => Format::text(text, omit).map_err(DecodeError::from).at("text_format"),
+        Some(F::TextFormat(text)) => Format::text(text, omit)
+            .map_err(DecodeError::from)
+            .at("text_format"),
         Some(F::JsonFormat(json)) => json_format(json, omit).at("json_format"),
         Some(F::TextFormatSource(source)) => {
             let bytes = data_source_bytes(Some(source), context).at("text_format_source")?;
             let text = std::str::from_utf8(&bytes)
                 .map_err(|_| DecodeError::new("must be UTF-8").within("text_format_source"))?;
-            Format::text(text, omit).map_err(DecodeError::from).at("text_format_source")
+            Format::text(text, omit)
+                .map_err(DecodeError::from)
+                .at("text_format_source")
         }
         None => refuse("a format is required"),
     }
 }
 
-pub(super) fn body_format(m: &core::SubstitutionFormatString, context: &Context) -> Result<BodyFormat> {
+pub(super) fn body_format(
+    m: &core::SubstitutionFormatString,
+    context: &Context,
+) -> Result<BodyFormat> {
     let format = substitution_format(m, context)?;
-    let default = if matches!(format, Format::Json { .. }) { "application/json" } else { "text/plain" };
-    let content_type = if m.content_type.is_empty() { default } else { &m.content_type };
-    Ok(BodyFormat { format: Arc::new(format), content_type: content_type.into() })
+    let default = if matches!(format, Format::Json { .. }) {
+        "application/json"
+    } else {
+        "text/plain"
+    };
+    let content_type = if m.content_type.is_empty() {
+        default
+    } else {
+        &m.content_type
+    };
+    Ok(BodyFormat {
+        format: Arc::new(format),
+        content_type: content_type.into(),
+    })
 }
 
 pub(super) fn filter(m: &pb::AccessLogFilter) -> Result<AccessLogFilter> {
@@ -126,28 +179,41 @@ pub(super) fn filter(m: &pb::AccessLogFilter) -> Result<AccessLogFilter> {
             let share = need(f.percent_sampled.as_ref(), "percent_sampled").at("runtime_filter")?;
             AccessLogFilter::Runtime(fractional(share).at("runtime_filter.percent_sampled")?)
         }
-        Some(S::AndFilter(f)) => AccessLogFilter::And(list(&f.filters, "and_filter.filters", filter)?),
+        Some(S::AndFilter(f)) => {
+            AccessLogFilter::And(list(&f.filters, "and_filter.filters", filter)?)
+        }
         Some(S::OrFilter(f)) => AccessLogFilter::Or(list(&f.filters, "or_filter.filters", filter)?),
         Some(S::HeaderFilter(f)) => {
             let header = need(f.header.as_ref(), "header").at("header_filter")?;
-            AccessLogFilter::Header(Box::new(matcher::header(header).at("header_filter.header")?))
+            AccessLogFilter::Header(Box::new(
+                matcher::header(header).at("header_filter.header")?,
+            ))
         }
         Some(S::ResponseFlagFilter(f)) => {
             let mut flags = ResponseFlags::NONE;
             for (i, name) in f.flags.iter().enumerate() {
                 match ResponseFlags::from_short(name) {
                     Some(flag) => flags.set(flag),
-                    None => return refuse(format!("`{name}` is no response flag")).item("flags", i).at("response_flag_filter"),
+                    None => {
+                        return refuse(format!("`{name}` is no response flag"))
+                            .item("flags", i)
+                            .at("response_flag_filter");
+                    }
                 }
             }
             AccessLogFilter::ResponseFlag(flags)
         }
         Some(S::GrpcStatusFilter(f)) => AccessLogFilter::GrpcStatus {
-            statuses: f.statuses.iter().filter_map(|s| u32::try_from(*s).ok()).collect(),
+            statuses: f
+                .statuses
+                .iter()
+                .filter_map(|s| u32::try_from(*s).ok())
+                .collect(),
             exclude: f.exclude,
         },
         Some(S::ExtensionFilter(f)) => {
-            return refuse(format!("access log filter {} is not implemented", f.name)).at("extension_filter");
+            return refuse(format!("access log filter {} is not implemented", f.name))
+                .at("extension_filter");
         }
         Some(S::MetadataFilter(_)) => return refuse("is not implemented").at("metadata_filter"),
         Some(S::LogTypeFilter(_)) => return refuse("is not implemented").at("log_type_filter"),

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{
-    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, LbCommon, LbPolicy, LocalityLb, OriginalDst,
-    OutlierDetection, SlowStart, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamProtocol,
+    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, LbCommon, LbPolicy, LocalityLb,
+    OriginalDst, OutlierDetection, SlowStart, TcpKeepalive, TransportSocket, TransportSocketMatch,
+    UpstreamHttp, UpstreamProtocol,
 };
 use lateen_proxy_core::config::istio::TcpMetadataExchange;
 use lateen_proxy_core::config::{BindConfig, Name, Value};
@@ -15,8 +16,8 @@ use lateen_xds_proto::envoy::extensions::load_balancing_policies as lb;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream_http;
 
 use super::common::{
-    bool_or, config_source, ip_socket_address, metadata, need, opt_duration, percent, port, socket_option,
-    struct_to_value, timeout, u32_of,
+    bool_or, config_source, ip_socket_address, metadata, need, opt_duration, percent, port,
+    socket_option, struct_to_value, timeout, u32_of,
 };
 use super::http_connection_manager::{http1, http2};
 use super::{Collected, Needs, endpoint, istio, tls, type_name, typed};
@@ -25,18 +26,29 @@ use crate::error::{At, Result, list, refuse};
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const MIB: u32 = 1 << 20;
 
-pub(super) fn cluster(m: &pb::Cluster, c: &Collected<'_>, added_via_api: bool) -> Result<(Cluster, Option<Needs>)> {
+pub(super) fn cluster(
+    m: &pb::Cluster,
+    c: &Collected<'_>,
+    added_via_api: bool,
+) -> Result<(Cluster, Option<Needs>)> {
     if m.name.is_empty() {
         return refuse("is required").at("name");
     }
     refuse_unknown(m)?;
     let (discovery, needs) = discovery(m)?;
-    let load_assignment =
-        m.load_assignment.as_ref().map(|a| endpoint::assignment(a).map(Arc::new)).transpose().at("load_assignment")?;
+    let load_assignment = m
+        .load_assignment
+        .as_ref()
+        .map(|a| endpoint::assignment(a).map(Arc::new))
+        .transpose()
+        .at("load_assignment")?;
     if let ClusterDiscovery::LogicalDns(_) = discovery {
-        let count = load_assignment.as_ref().map_or(0, |a| a.endpoints().count());
+        let count = load_assignment
+            .as_ref()
+            .map_or(0, |a| a.endpoints().count());
         if count != 1 {
-            return refuse("LOGICAL_DNS clusters must have exactly one endpoint").at("load_assignment");
+            return refuse("LOGICAL_DNS clusters must have exactly one endpoint")
+                .at("load_assignment");
         }
     }
     let lb_policy = lb_policy(m, &discovery)?;
@@ -44,14 +56,20 @@ pub(super) fn cluster(m: &pb::Cluster, c: &Collected<'_>, added_via_api: bool) -
     let stat = m.alt_stat_name.trim_end_matches(';');
     let cluster = Cluster {
         name: m.name.as_str().into(),
-        stat_name: if stat.is_empty() { m.name.as_str().into() } else { stat.into() },
+        stat_name: if stat.is_empty() {
+            m.name.as_str().into()
+        } else {
+            stat.into()
+        },
         discovery,
         load_assignment,
         lb_common: lb_common(m)?,
         lb_policy,
         subsets: None,
-        connect_timeout: opt_duration(m.connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(Duration::from_secs(5)),
-        per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref()).unwrap_or(MIB),
+        connect_timeout: opt_duration(m.connect_timeout.as_ref(), "connect_timeout")?
+            .unwrap_or(Duration::from_secs(5)),
+        per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref())
+            .unwrap_or(MIB),
         circuit_breakers: circuit_breakers(m)?,
         outlier_detection: m
             .outlier_detection
@@ -62,21 +80,36 @@ pub(super) fn cluster(m: &pb::Cluster, c: &Collected<'_>, added_via_api: bool) -
         health_checks: vec![],
         http,
         transport_socket: transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
-        transport_socket_matches: list(&m.transport_socket_matches, "transport_socket_matches", |t| {
-            Ok(TransportSocketMatch {
-                name: t.name.as_str().into(),
-                criteria: t.r#match.as_ref().map_or_else(|| Value::Struct(Default::default()), struct_to_value),
-                transport_socket: transport(t.transport_socket.as_ref(), c).at("transport_socket")?,
-            })
-        })?,
-        bind: m.upstream_bind_config.as_ref().map(bind).transpose().at("upstream_bind_config")?,
-        tcp_keepalive: m.upstream_connection_options.as_ref().and_then(|o| o.tcp_keepalive.as_ref()).map(|k| {
-            TcpKeepalive {
+        transport_socket_matches: list(
+            &m.transport_socket_matches,
+            "transport_socket_matches",
+            |t| {
+                Ok(TransportSocketMatch {
+                    name: t.name.as_str().into(),
+                    criteria: t
+                        .r#match
+                        .as_ref()
+                        .map_or_else(|| Value::Struct(Default::default()), struct_to_value),
+                    transport_socket: transport(t.transport_socket.as_ref(), c)
+                        .at("transport_socket")?,
+                })
+            },
+        )?,
+        bind: m
+            .upstream_bind_config
+            .as_ref()
+            .map(bind)
+            .transpose()
+            .at("upstream_bind_config")?,
+        tcp_keepalive: m
+            .upstream_connection_options
+            .as_ref()
+            .and_then(|o| o.tcp_keepalive.as_ref())
+            .map(|k| TcpKeepalive {
                 probes: u32_of(k.keepalive_probes.as_ref()),
                 time: u32_of(k.keepalive_time.as_ref()),
                 interval: u32_of(k.keepalive_interval.as_ref()),
-            }
-        }),
+            }),
         metadata: metadata(m.metadata.as_ref()),
         proxy_protocol: None,
         ignore_health_on_host_removal: m.ignore_health_on_host_removal,
@@ -90,7 +123,10 @@ pub(super) fn cluster(m: &pb::Cluster, c: &Collected<'_>, added_via_api: bool) -
 
 fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
     for (set, field) in [
-        (m.transport_socket_matcher.is_some(), "transport_socket_matcher"),
+        (
+            m.transport_socket_matcher.is_some(),
+            "transport_socket_matcher",
+        ),
         (!m.health_checks.is_empty(), "health_checks"),
         (m.lb_subset_config.is_some(), "lb_subset_config"),
         (m.lrs_server.is_some(), "lrs_server"),
@@ -112,7 +148,9 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
             Ok(kind) => kind,
             Err(_) => return refuse(format!("{t} is no known discovery type")).at("type"),
         },
-        Some(T::ClusterType(t)) => return refuse(format!("cluster type {} is not implemented", t.name)).at("cluster_type"),
+        Some(T::ClusterType(t)) => {
+            return refuse(format!("cluster type {} is not implemented", t.name)).at("cluster_type");
+        }
     };
     let plain = |d| Ok((d, None));
     match kind {
@@ -122,9 +160,20 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
         D::OriginalDst => plain(ClusterDiscovery::OriginalDst(original_dst(m)?)),
         D::Eds => {
             let eds = need(m.eds_cluster_config.as_ref(), "eds_cluster_config")?;
-            let fetch_timeout_ms = config_source(eds.eds_config.as_ref()).at("eds_config").at("eds_cluster_config")?;
-            let name: Name = if eds.service_name.is_empty() { &m.name } else { &eds.service_name }.as_str().into();
-            let needs = Needs { name: name.clone(), fetch_timeout_ms };
+            let fetch_timeout_ms = config_source(eds.eds_config.as_ref())
+                .at("eds_config")
+                .at("eds_cluster_config")?;
+            let name: Name = if eds.service_name.is_empty() {
+                &m.name
+            } else {
+                &eds.service_name
+            }
+            .as_str()
+            .into();
+            let needs = Needs {
+                name: name.clone(),
+                fetch_timeout_ms,
+            };
             Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
         }
     }
@@ -135,14 +184,21 @@ fn dns(m: &pb::Cluster) -> Result<Dns> {
     let failure = match &m.dns_failure_refresh_rate {
         None => None,
         Some(r) => {
-            let base = opt_duration(r.base_interval.as_ref(), "dns_failure_refresh_rate.base_interval")?
-                .unwrap_or(Duration::from_secs(5));
-            let max = opt_duration(r.max_interval.as_ref(), "dns_failure_refresh_rate.max_interval")?;
+            let base = opt_duration(
+                r.base_interval.as_ref(),
+                "dns_failure_refresh_rate.base_interval",
+            )?
+            .unwrap_or(Duration::from_secs(5));
+            let max = opt_duration(
+                r.max_interval.as_ref(),
+                "dns_failure_refresh_rate.max_interval",
+            )?;
             Some((base, max.unwrap_or(base * 10)))
         }
     };
     Ok(Dns {
-        refresh_rate: opt_duration(m.dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(5)),
+        refresh_rate: opt_duration(m.dns_refresh_rate.as_ref(), "dns_refresh_rate")?
+            .unwrap_or(Duration::from_secs(5)),
         respect_ttl: m.respect_dns_ttl,
         failure_refresh_rate: failure,
         jitter: opt_duration(m.dns_jitter.as_ref(), "dns_jitter")?.unwrap_or_default(),
@@ -184,9 +240,12 @@ fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {
 }
 
 fn slow_start(m: Option<&pb::cluster::SlowStartConfig>) -> Result<SlowStart> {
-    let Some(m) = m else { return Ok(SlowStart::default()) };
+    let Some(m) = m else {
+        return Ok(SlowStart::default());
+    };
     Ok(SlowStart {
-        window: opt_duration(m.slow_start_window.as_ref(), "slow_start_window")?.unwrap_or_default(),
+        window: opt_duration(m.slow_start_window.as_ref(), "slow_start_window")?
+            .unwrap_or_default(),
         aggression: m.aggression.as_ref().map_or(1.0, |a| a.default_value),
         min_weight_percent: percent(m.min_weight_percent.as_ref(), 10.0),
     })
@@ -200,7 +259,11 @@ fn lb_policy(m: &pb::Cluster, discovery: &ClusterDiscovery) -> Result<LbPolicy> 
     };
     let original = matches!(discovery, ClusterDiscovery::OriginalDst(_));
     if original != (policy == P::ClusterProvided) && m.load_balancing_policy.is_none() {
-        let problem = if original { "ORIGINAL_DST clusters need CLUSTER_PROVIDED" } else { "CLUSTER_PROVIDED needs an ORIGINAL_DST cluster" };
+        let problem = if original {
+            "ORIGINAL_DST clusters need CLUSTER_PROVIDED"
+        } else {
+            "CLUSTER_PROVIDED needs an ORIGINAL_DST cluster"
+        };
         return refuse(problem).at("lb_policy");
     }
     if let Some(list) = m.load_balancing_policy.as_ref().filter(|_| !original) {
@@ -208,16 +271,26 @@ fn lb_policy(m: &pb::Cluster, discovery: &ClusterDiscovery) -> Result<LbPolicy> 
     }
     Ok(match policy {
         P::RoundRobin => LbPolicy::RoundRobin(match &m.lb_config {
-            Some(C::RoundRobinLbConfig(r)) => slow_start(r.slow_start_config.as_ref()).at("round_robin_lb_config")?,
+            Some(C::RoundRobinLbConfig(r)) => {
+                slow_start(r.slow_start_config.as_ref()).at("round_robin_lb_config")?
+            }
             _ => SlowStart::default(),
         }),
         P::LeastRequest => match &m.lb_config {
             Some(C::LeastRequestLbConfig(l)) => LbPolicy::LeastRequest {
                 choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
-                active_request_bias: l.active_request_bias.as_ref().map_or(1.0, |b| b.default_value),
-                slow_start: slow_start(l.slow_start_config.as_ref()).at("least_request_lb_config")?,
+                active_request_bias: l
+                    .active_request_bias
+                    .as_ref()
+                    .map_or(1.0, |b| b.default_value),
+                slow_start: slow_start(l.slow_start_config.as_ref())
+                    .at("least_request_lb_config")?,
             },
-            _ => LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, slow_start: SlowStart::default() },
+            _ => LbPolicy::LeastRequest {
+                choice_count: 2,
+                active_request_bias: 1.0,
+                slow_start: SlowStart::default(),
+            },
         },
         P::Random => LbPolicy::Random,
         P::RingHash => ring_hash(m)?,
@@ -227,7 +300,8 @@ fn lb_policy(m: &pb::Cluster, discovery: &ClusterDiscovery) -> Result<LbPolicy> 
                 _ => 65_537,
             };
             if size > 5_000_011 || !is_prime(size) {
-                return refuse("must be a prime of at most 5000011").at("maglev_lb_config.table_size");
+                return refuse("must be a prime of at most 5000011")
+                    .at("maglev_lb_config.table_size");
             }
             LbPolicy::Maglev { table_size: size }
         }
@@ -245,41 +319,67 @@ fn ring_hash(m: &pb::Cluster) -> Result<LbPolicy> {
     let least = config.minimum_ring_size.as_ref().map_or(1024, |v| v.value);
     let most = config.maximum_ring_size.as_ref().map_or(MOST, |v| v.value);
     if least > most || most > MOST {
-        return refuse("minimum_ring_size must not be over maximum_ring_size, nor that over 8388608").at("ring_hash_lb_config");
+        return refuse(
+            "minimum_ring_size must not be over maximum_ring_size, nor that over 8388608",
+        )
+        .at("ring_hash_lb_config");
     }
-    let murmur = config.hash_function == pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
-    Ok(LbPolicy::RingHash { minimum_ring_size: least, maximum_ring_size: most, murmur })
+    let murmur =
+        config.hash_function == pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
+    Ok(LbPolicy::RingHash {
+        minimum_ring_size: least,
+        maximum_ring_size: most,
+        murmur,
+    })
 }
 
 fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 /// The policies of the extension form, with their default settings; first known one is used.
 fn extension_policy(m: &pb::LoadBalancingPolicy) -> Result<LbPolicy> {
     let mut unknown = Vec::new();
     for policy in &m.policies {
-        let Some(any) = policy.typed_extension_config.as_ref().and_then(|e| e.typed_config.as_ref()) else { continue };
+        let Some(any) = policy
+            .typed_extension_config
+            .as_ref()
+            .and_then(|e| e.typed_config.as_ref())
+        else {
+            continue;
+        };
         match type_name(any)?.as_str() {
             "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
                 let r: lb::round_robin::v3::RoundRobin = typed(any)?;
                 if r.slow_start_config.is_some() || r.locality_lb_config.is_some() {
-                    return refuse("slow start and locality settings are known in the cluster's own fields only");
+                    return refuse(
+                        "slow start and locality settings are known in the cluster's own fields only",
+                    );
                 }
                 return Ok(LbPolicy::RoundRobin(SlowStart::default()));
             }
             "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
                 let l: lb::least_request::v3::LeastRequest = typed(any)?;
                 if l.slow_start_config.is_some() || l.locality_lb_config.is_some() {
-                    return refuse("slow start and locality settings are known in the cluster's own fields only");
+                    return refuse(
+                        "slow start and locality settings are known in the cluster's own fields only",
+                    );
                 }
                 return Ok(LbPolicy::LeastRequest {
                     choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
-                    active_request_bias: l.active_request_bias.as_ref().map_or(1.0, |b| b.default_value),
+                    active_request_bias: l
+                        .active_request_bias
+                        .as_ref()
+                        .map_or(1.0, |b| b.default_value),
                     slow_start: SlowStart::default(),
                 });
             }
-            "envoy.extensions.load_balancing_policies.random.v3.Random" => return Ok(LbPolicy::Random),
+            "envoy.extensions.load_balancing_policies.random.v3.Random" => {
+                return Ok(LbPolicy::Random);
+            }
             other => unknown.push(other.to_owned()),
         }
     }
@@ -289,7 +389,9 @@ fn extension_policy(m: &pb::LoadBalancingPolicy) -> Result<LbPolicy> {
 fn lb_common(m: &pb::Cluster) -> Result<LbCommon> {
     use pb::cluster::common_lb_config::LocalityConfigSpecifier as L;
     let d = LbCommon::default();
-    let Some(c) = &m.common_lb_config else { return Ok(d) };
+    let Some(c) = &m.common_lb_config else {
+        return Ok(d);
+    };
     let hashing = c.consistent_hashing_lb_config.as_ref();
     let mut fail = false;
     let locality = match c.locality_config_specifier.as_ref() {
@@ -304,12 +406,18 @@ fn lb_common(m: &pb::Cluster) -> Result<LbCommon> {
         }
         None => LocalityLb::None,
     };
-    let balance = hashing.and_then(|h| u32_of(h.hash_balance_factor.as_ref())).unwrap_or(0);
+    let balance = hashing
+        .and_then(|h| u32_of(h.hash_balance_factor.as_ref()))
+        .unwrap_or(0);
     if balance > 0 {
-        return refuse("is not implemented").at("common_lb_config.consistent_hashing_lb_config.hash_balance_factor");
+        return refuse("is not implemented")
+            .at("common_lb_config.consistent_hashing_lb_config.hash_balance_factor");
     }
     Ok(LbCommon {
-        healthy_panic_threshold: percent(c.healthy_panic_threshold.as_ref(), d.healthy_panic_threshold),
+        healthy_panic_threshold: percent(
+            c.healthy_panic_threshold.as_ref(),
+            d.healthy_panic_threshold,
+        ),
         fail_traffic_on_panic: fail,
         locality,
         close_connections_on_host_set_change: c.close_connections_on_host_set_change,
@@ -320,22 +428,31 @@ fn lb_common(m: &pb::Cluster) -> Result<LbCommon> {
 
 fn circuit_breakers(m: &pb::Cluster) -> Result<[CircuitBreaker; 2]> {
     let mut out = [CircuitBreaker::default(), CircuitBreaker::default()];
-    let Some(all) = &m.circuit_breakers else { return Ok(out) };
+    let Some(all) = &m.circuit_breakers else {
+        return Ok(out);
+    };
     if !all.per_host_thresholds.is_empty() {
         return refuse("is not implemented").at("circuit_breakers.per_host_thresholds");
     }
     for (i, t) in all.thresholds.iter().enumerate() {
-        let Some(slot) = usize::try_from(t.priority).ok().and_then(|p| out.get_mut(p)) else {
+        let Some(slot) = usize::try_from(t.priority)
+            .ok()
+            .and_then(|p| out.get_mut(p))
+        else {
             return refuse("is no known priority").item("circuit_breakers.thresholds", i);
         };
         let d = CircuitBreaker::default();
         *slot = CircuitBreaker {
             max_connections: u32_of(t.max_connections.as_ref()).unwrap_or(d.max_connections),
-            max_pending_requests: u32_of(t.max_pending_requests.as_ref()).unwrap_or(d.max_pending_requests),
+            max_pending_requests: u32_of(t.max_pending_requests.as_ref())
+                .unwrap_or(d.max_pending_requests),
             max_requests: u32_of(t.max_requests.as_ref()).unwrap_or(d.max_requests),
             max_retries: u32_of(t.max_retries.as_ref()).unwrap_or(d.max_retries),
             retry_budget: t.retry_budget.as_ref().map(|b| {
-                (percent(b.budget_percent.as_ref(), 20.0), u32_of(b.min_retry_concurrency.as_ref()).unwrap_or(3))
+                (
+                    percent(b.budget_percent.as_ref(), 20.0),
+                    u32_of(b.min_retry_concurrency.as_ref()).unwrap_or(3),
+                )
             }),
             max_connection_pools: u32_of(t.max_connection_pools.as_ref()),
             track_remaining: t.track_remaining,
@@ -350,12 +467,24 @@ fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
         return refuse("is not implemented").at("monitors");
     }
     let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
-    let time = |v: Option<&_>, field, default| -> Result<Duration> { Ok(opt_duration(v, field)?.unwrap_or(default)) };
-    let base = time(m.base_ejection_time.as_ref(), "base_ejection_time", d.base_ejection_time)?;
+    let time = |v: Option<&_>, field, default| -> Result<Duration> {
+        Ok(opt_duration(v, field)?.unwrap_or(default))
+    };
+    let base = time(
+        m.base_ejection_time.as_ref(),
+        "base_ejection_time",
+        d.base_ejection_time,
+    )?;
     Ok(OutlierDetection {
         consecutive_5xx: or(m.consecutive_5xx.as_ref(), d.consecutive_5xx),
-        enforcing_consecutive_5xx: or(m.enforcing_consecutive_5xx.as_ref(), d.enforcing_consecutive_5xx),
-        consecutive_gateway_failure: or(m.consecutive_gateway_failure.as_ref(), d.consecutive_gateway_failure),
+        enforcing_consecutive_5xx: or(
+            m.enforcing_consecutive_5xx.as_ref(),
+            d.enforcing_consecutive_5xx,
+        ),
+        consecutive_gateway_failure: or(
+            m.consecutive_gateway_failure.as_ref(),
+            d.consecutive_gateway_failure,
+        ),
         enforcing_consecutive_gateway_failure: or(
             m.enforcing_consecutive_gateway_failure.as_ref(),
             d.enforcing_consecutive_gateway_failure,
@@ -371,7 +500,11 @@ fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
         ),
         interval: time(m.interval.as_ref(), "interval", d.interval)?,
         base_ejection_time: base,
-        max_ejection_time: time(m.max_ejection_time.as_ref(), "max_ejection_time", d.max_ejection_time.max(base))?,
+        max_ejection_time: time(
+            m.max_ejection_time.as_ref(),
+            "max_ejection_time",
+            d.max_ejection_time.max(base),
+        )?,
         max_ejection_time_jitter: time(
             m.max_ejection_time_jitter.as_ref(),
             "max_ejection_time_jitter",
@@ -379,11 +512,26 @@ fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
         )?,
         max_ejection_percent: or(m.max_ejection_percent.as_ref(), d.max_ejection_percent),
         enforcing_success_rate: or(m.enforcing_success_rate.as_ref(), d.enforcing_success_rate),
-        success_rate_minimum_hosts: or(m.success_rate_minimum_hosts.as_ref(), d.success_rate_minimum_hosts),
-        success_rate_request_volume: or(m.success_rate_request_volume.as_ref(), d.success_rate_request_volume),
-        success_rate_stdev_factor: or(m.success_rate_stdev_factor.as_ref(), d.success_rate_stdev_factor),
-        failure_percentage_threshold: or(m.failure_percentage_threshold.as_ref(), d.failure_percentage_threshold),
-        enforcing_failure_percentage: or(m.enforcing_failure_percentage.as_ref(), d.enforcing_failure_percentage),
+        success_rate_minimum_hosts: or(
+            m.success_rate_minimum_hosts.as_ref(),
+            d.success_rate_minimum_hosts,
+        ),
+        success_rate_request_volume: or(
+            m.success_rate_request_volume.as_ref(),
+            d.success_rate_request_volume,
+        ),
+        success_rate_stdev_factor: or(
+            m.success_rate_stdev_factor.as_ref(),
+            d.success_rate_stdev_factor,
+        ),
+        failure_percentage_threshold: or(
+            m.failure_percentage_threshold.as_ref(),
+            d.failure_percentage_threshold,
+        ),
+        enforcing_failure_percentage: or(
+            m.enforcing_failure_percentage.as_ref(),
+            d.enforcing_failure_percentage,
+        ),
         failure_percentage_minimum_hosts: or(
             m.failure_percentage_minimum_hosts.as_ref(),
             d.failure_percentage_minimum_hosts,
@@ -404,7 +552,9 @@ fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
 fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
     if let Some((key, any)) = m.typed_extension_protocol_options.iter().next() {
         let place = format!("typed_extension_protocol_options[{key:?}]");
-        if m.typed_extension_protocol_options.len() > 1 || type_name(any).at(&place)? != HTTP_OPTIONS {
+        if m.typed_extension_protocol_options.len() > 1
+            || type_name(any).at(&place)? != HTTP_OPTIONS
+        {
             return refuse("only HttpProtocolOptions are implemented").at(&place);
         }
         let options = typed(any).at(&place)?;
@@ -416,7 +566,8 @@ fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
     }
     http.http1 = http1(m.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
     http.http2 = http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
-    let use_downstream = m.protocol_selection == pb::cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32;
+    let use_downstream =
+        m.protocol_selection == pb::cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32;
     http.protocol = match (use_downstream, m.http2_protocol_options.is_some()) {
         (true, _) => UpstreamProtocol::UseDownstream,
         (false, true) => UpstreamProtocol::Http2,
@@ -439,10 +590,16 @@ fn upstream_options(m: &core::UpstreamHttpProtocolOptions, http: &mut UpstreamHt
 
 fn common_http(m: &core::HttpProtocolOptions, http: &mut UpstreamHttp) -> Result<()> {
     http.idle_timeout = timeout(m.idle_timeout.as_ref(), "idle_timeout", http.idle_timeout)?;
-    http.max_connection_duration = timeout(m.max_connection_duration.as_ref(), "max_connection_duration", None)?;
-    http.max_stream_duration = timeout(m.max_stream_duration.as_ref(), "max_stream_duration", None)?;
+    http.max_connection_duration = timeout(
+        m.max_connection_duration.as_ref(),
+        "max_connection_duration",
+        None,
+    )?;
+    http.max_stream_duration =
+        timeout(m.max_stream_duration.as_ref(), "max_stream_duration", None)?;
     http.max_headers_count = u32_of(m.max_headers_count.as_ref()).unwrap_or(http.max_headers_count);
-    http.max_requests_per_connection = u32_of(m.max_requests_per_connection.as_ref()).filter(|n| *n > 0);
+    http.max_requests_per_connection =
+        u32_of(m.max_requests_per_connection.as_ref()).filter(|n| *n > 0);
     Ok(())
 }
 
@@ -454,15 +611,27 @@ fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> 
         use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
         match &filter.config_type {
             Some(ConfigType::TypedConfig(any)) if type_name(any)? == codec_filter => {}
-            _ => return refuse(format!("upstream HTTP filter {} is not implemented", filter.name)).item("http_filters", i),
+            _ => {
+                return refuse(format!(
+                    "upstream HTTP filter {} is not implemented",
+                    filter.name
+                ))
+                .item("http_filters", i);
+            }
         }
     }
     for (set, field) in [
         (m.outlier_detection.is_some(), "outlier_detection"),
-        (!m.request_mirror_policies.is_empty(), "request_mirror_policies"),
+        (
+            !m.request_mirror_policies.is_empty(),
+            "request_mirror_policies",
+        ),
         (!m.hash_policy.is_empty(), "hash_policy"),
         (m.retry_policy.is_some(), "retry_policy"),
-        (m.header_validation_config.is_some(), "header_validation_config"),
+        (
+            m.header_validation_config.is_some(),
+            "header_validation_config",
+        ),
     ] {
         if set {
             return refuse("is not implemented").at(field);
@@ -477,31 +646,43 @@ fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> 
     }
     match m.upstream_protocol_options.as_ref() {
         Some(U::ExplicitHttpConfig(e)) => match e.protocol_config.as_ref() {
-            Some(P::HttpProtocolOptions(o)) => http.http1 = http1(Some(o), false).at("http_protocol_options")?,
+            Some(P::HttpProtocolOptions(o)) => {
+                http.http1 = http1(Some(o), false).at("http_protocol_options")?
+            }
             Some(P::Http2ProtocolOptions(o)) => {
                 http.protocol = UpstreamProtocol::Http2;
                 http.http2 = http2(Some(o)).at("http2_protocol_options")?;
             }
-            Some(P::Http3ProtocolOptions(_)) => return refuse("HTTP/3 is not implemented").at("explicit_http_config"),
+            Some(P::Http3ProtocolOptions(_)) => {
+                return refuse("HTTP/3 is not implemented").at("explicit_http_config");
+            }
             None => return refuse("a protocol is required").at("explicit_http_config"),
         },
         Some(U::UseDownstreamProtocolConfig(u)) => {
             http.protocol = UpstreamProtocol::UseDownstream;
-            http.http1 = http1(u.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
+            http.http1 =
+                http1(u.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
             http.http2 = http2(u.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
         }
         Some(U::AutoConfig(a)) => {
             http.protocol = UpstreamProtocol::Auto;
-            http.http1 = http1(a.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
+            http.http1 =
+                http1(a.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
             http.http2 = http2(a.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
         }
-        None => return refuse("a protocol is required: explicit_http_config, use_downstream_protocol_config or auto_config"),
+        None => {
+            return refuse(
+                "a protocol is required: explicit_http_config, use_downstream_protocol_config or auto_config",
+            );
+        }
     }
     Ok(http)
 }
 
 fn transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) -> Result<TransportSocket> {
-    let Some(m) = m else { return Ok(TransportSocket::RawBuffer) };
+    let Some(m) = m else {
+        return Ok(TransportSocket::RawBuffer);
+    };
     let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &m.config_type else {
         return match m.name.as_str() {
             "envoy.transport_sockets.raw_buffer" | "raw_buffer" => Ok(TransportSocket::RawBuffer),
@@ -509,12 +690,20 @@ fn transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) -> Result<Tra
         };
     };
     match type_name(any)?.as_str() {
-        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(TransportSocket::RawBuffer),
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {
+            Ok(TransportSocket::RawBuffer)
+        }
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
-            let tls = typed(any).and_then(|t| tls::upstream(&t, c)).at("typed_config")?;
+            let tls = typed(any)
+                .and_then(|t| tls::upstream(&t, c))
+                .at("typed_config")?;
             Ok(TransportSocket::Tls(Arc::new(tls)))
         }
-        other => refuse(format!("transport socket {other} ({}) is not implemented", m.name)).at("typed_config"),
+        other => refuse(format!(
+            "transport socket {other} ({}) is not implemented",
+            m.name
+        ))
+        .at("typed_config"),
     }
 }
 
@@ -526,9 +715,11 @@ fn bind(m: &core::BindConfig) -> Result<BindConfig> {
     if let Some(address) = &m.source_address {
         source_addresses.push(ip_socket_address(address).at("source_address")?);
     }
-    source_addresses.extend(list(&m.extra_source_addresses, "extra_source_addresses", |e| {
-        ip_socket_address(need(e.address.as_ref(), "address")?).at("address")
-    })?);
+    source_addresses.extend(list(
+        &m.extra_source_addresses,
+        "extra_source_addresses",
+        |e| ip_socket_address(need(e.address.as_ref(), "address")?).at("address"),
+    )?);
     Ok(BindConfig {
         source_addresses,
         freebind: bool_or(m.freebind.as_ref(), false),
@@ -543,9 +734,15 @@ fn filters(m: &pb::Cluster) -> Result<Option<Arc<TcpMetadataExchange>>> {
         let any: &Any = need(f.typed_config.as_ref(), "typed_config").item("filters", i)?;
         let name = type_name(any).item("filters", i)?;
         if name != istio::METADATA_EXCHANGE {
-            return refuse(format!("cluster filter {name} ({}) is not implemented", f.name)).item("filters", i);
+            return refuse(format!(
+                "cluster filter {name} ({}) is not implemented",
+                f.name
+            ))
+            .item("filters", i);
         }
-        found = Some(Arc::new(istio::tcp_metadata_exchange(any).item("filters", i)?));
+        found = Some(Arc::new(
+            istio::tcp_metadata_exchange(any).item("filters", i)?,
+        ));
     }
     Ok(found)
 }

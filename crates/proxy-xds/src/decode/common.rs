@@ -8,7 +8,8 @@ use std::time::Duration;
 use lateen_proxy_core::access_log::Template;
 use lateen_proxy_core::config::address::{SocketOption, SocketOptionValue};
 use lateen_proxy_core::config::{
-    Address, AppendAction, CidrRange, FractionalPercent, HeaderMutation, HeaderMutations, Metadata, Name, Value,
+    Address, AppendAction, CidrRange, FractionalPercent, HeaderMutation, HeaderMutations, Metadata,
+    Name, Value,
 };
 use lateen_proxy_core::matcher::StringMatcher;
 use lateen_xds_proto::envoy::config::core::v3 as core;
@@ -33,7 +34,11 @@ pub(crate) fn opt_duration(d: Option<&pb::Duration>, field: &str) -> Result<Opti
 }
 
 /// An optional duration where zero means off, with a default.
-pub(crate) fn timeout(d: Option<&pb::Duration>, field: &str, default: Option<Duration>) -> Result<Option<Duration>> {
+pub(crate) fn timeout(
+    d: Option<&pb::Duration>,
+    field: &str,
+    default: Option<Duration>,
+) -> Result<Option<Duration>> {
     Ok(match opt_duration(d, field)? {
         None => default,
         Some(d) if d.is_zero() => None,
@@ -81,7 +86,9 @@ fn socket_address(s: &core::SocketAddress) -> Result<Address> {
     }
     let port = match &s.port_specifier {
         Some(core::socket_address::PortSpecifier::PortValue(p)) => port(*p).at("port_value")?,
-        Some(core::socket_address::PortSpecifier::NamedPort(_)) => return refuse("is not supported").at("named_port"),
+        Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
+            return refuse("is not supported").at("named_port");
+        }
         None => return refuse("is required").at("port_value"),
     };
     if s.address.is_empty() {
@@ -89,7 +96,10 @@ fn socket_address(s: &core::SocketAddress) -> Result<Address> {
     }
     Ok(match s.address.parse::<IpAddr>() {
         Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
-        Err(_) => Address::Host { host: s.address.as_str().into(), port },
+        Err(_) => Address::Host {
+            host: s.address.as_str().into(),
+            port,
+        },
     })
 }
 
@@ -102,15 +112,16 @@ pub(crate) fn ip_socket_address(s: &core::SocketAddress) -> Result<SocketAddr> {
 }
 
 pub(crate) fn cidr(range: &core::CidrRange) -> Result<CidrRange> {
-    let ip: IpAddr = range
-        .address_prefix
-        .parse()
-        .map_err(|_| DecodeError::new(format!("`{}` is no IP address", range.address_prefix)).within("address_prefix"))?;
+    let ip: IpAddr = range.address_prefix.parse().map_err(|_| {
+        DecodeError::new(format!("`{}` is no IP address", range.address_prefix))
+            .within("address_prefix")
+    })?;
     let most = if ip.is_ipv4() { 32 } else { 128 };
     // An absent length means 0, as in Envoy.
     let len = range.prefix_len.as_ref().map_or(0, |l| l.value);
     let len = u8::try_from(len).ok().filter(|l| *l <= most);
-    let len = len.ok_or_else(|| DecodeError::new(format!("must be at most {most}")).within("prefix_len"))?;
+    let len = len
+        .ok_or_else(|| DecodeError::new(format!("must be at most {most}")).within("prefix_len"))?;
     let net = ipnet_of(ip, len)?;
     Ok(CidrRange(net))
 }
@@ -127,11 +138,18 @@ pub(crate) fn fractional(p: &envoy_type::FractionalPercent) -> Result<Fractional
         Ok(D::Million) => 1_000_000,
         Err(_) => return refuse(format!("{} is no denominator", p.denominator)).at("denominator"),
     };
-    Ok(FractionalPercent { numerator: p.numerator, denominator })
+    Ok(FractionalPercent {
+        numerator: p.numerator,
+        denominator,
+    })
 }
 
 pub(crate) fn runtime_fractional(p: &core::RuntimeFractionalPercent) -> Result<FractionalPercent> {
-    p.default_value.as_ref().map_or(Ok(FractionalPercent::ALL), |v| fractional(v).at("default_value"))
+    p.default_value
+        .as_ref()
+        .map_or(Ok(FractionalPercent::ALL), |v| {
+            fractional(v).at("default_value")
+        })
 }
 
 pub(crate) fn percent(p: Option<&envoy_type::Percent>, default: f64) -> f64 {
@@ -141,7 +159,12 @@ pub(crate) fn percent(p: Option<&envoy_type::Percent>, default: f64) -> f64 {
 /// A protobuf struct as a metadata value.
 #[must_use]
 pub fn struct_to_value(s: &pb::Struct) -> Value {
-    Value::Struct(s.fields.iter().map(|(k, v)| (k.as_str().into(), value(v))).collect())
+    Value::Struct(
+        s.fields
+            .iter()
+            .map(|(k, v)| (k.as_str().into(), value(v)))
+            .collect(),
+    )
 }
 
 fn value(v: &pb::Value) -> Value {
@@ -168,17 +191,24 @@ fn value_to_json(v: &Value) -> serde_json::Value {
         Value::Bool(b) => (*b).into(),
         // Whole numbers keep their integer form, so that integer fields of a TypedStruct read them.
         Value::Number(n) if n.fract() == 0.0 && n.abs() < 9.0e15 => (*n as i64).into(),
-        Value::Number(n) => serde_json::Number::from_f64(*n).map_or(serde_json::Value::Null, Into::into),
+        Value::Number(n) => {
+            serde_json::Number::from_f64(*n).map_or(serde_json::Value::Null, Into::into)
+        }
         Value::String(s) => s.to_string().into(),
         Value::List(l) => l.iter().map(value_to_json).collect(),
-        Value::Struct(m) => m.iter().map(|(k, v)| (k.to_string(), value_to_json(v))).collect(),
+        Value::Struct(m) => m
+            .iter()
+            .map(|(k, v)| (k.to_string(), value_to_json(v)))
+            .collect(),
     }
 }
 
 /// JSON as a protobuf value tree.
 pub(crate) fn json_to_struct(value: &serde_json::Value) -> pb::Struct {
     let fields = value.as_object().into_iter().flatten();
-    pb::Struct { fields: fields.map(|(k, v)| (k.clone(), json_to_value(v))).collect() }
+    pb::Struct {
+        fields: fields.map(|(k, v)| (k.clone(), json_to_value(v))).collect(),
+    }
 }
 
 fn json_to_value(value: &serde_json::Value) -> pb::Value {
@@ -189,7 +219,9 @@ fn json_to_value(value: &serde_json::Value) -> pb::Value {
         J::Bool(b) => Kind::BoolValue(*b),
         J::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or(0.0)),
         J::String(s) => Kind::StringValue(s.clone()),
-        J::Array(l) => Kind::ListValue(pb::ListValue { values: l.iter().map(json_to_value).collect() }),
+        J::Array(l) => Kind::ListValue(pb::ListValue {
+            values: l.iter().map(json_to_value).collect(),
+        }),
         J::Object(_) => Kind::StructValue(json_to_struct(value)),
     };
     pb::Value { kind: Some(kind) }
@@ -201,7 +233,9 @@ pub(crate) fn metadata(m: Option<&core::Metadata>) -> Metadata {
         .flat_map(|m| &m.filter_metadata)
         .map(|(k, v)| (k.as_str().into(), struct_to_value(v)))
         .collect();
-    Metadata { filter: Arc::new(map) }
+    Metadata {
+        filter: Arc::new(map),
+    }
 }
 
 /// Takes `udpa.type.v1.TypedStruct` or `xds.type.v3.TypedStruct` off an `Any`.
@@ -221,14 +255,25 @@ pub(crate) fn unwrap_typed_struct(any: &Any) -> Result<Cow<'_, Any>> {
     if !json::knows(name) {
         return refuse(format!("unknown extension type {name:?}"));
     }
-    let options = json::ParseOptions { allow_unknown: true, ..json::ParseOptions::default() };
+    let options = json::ParseOptions {
+        allow_unknown: true,
+        ..json::ParseOptions::default()
+    };
     let json = struct_to_json(&value.unwrap_or_default());
-    let parsed = json::to_wire_with(name, &json, &options).map_err(DecodeError::from).at("value")?;
-    Ok(Cow::Owned(lateen_xds_proto::any::pack_wire(name, parsed.wire)))
+    let parsed = json::to_wire_with(name, &json, &options)
+        .map_err(DecodeError::from)
+        .at("value")?;
+    Ok(Cow::Owned(lateen_xds_proto::any::pack_wire(
+        name,
+        parsed.wire,
+    )))
 }
 
 /// The bytes of a data source and the file they came from.
-pub(crate) fn data_source(s: &core::DataSource, context: &Context) -> Result<(Arc<[u8]>, Option<Name>)> {
+pub(crate) fn data_source(
+    s: &core::DataSource,
+    context: &Context,
+) -> Result<(Arc<[u8]>, Option<Name>)> {
     use core::data_source::Specifier as S;
     match &s.specifier {
         Some(S::InlineBytes(b)) => Ok((b.as_slice().into(), None)),
@@ -246,8 +291,14 @@ pub(crate) fn data_source(s: &core::DataSource, context: &Context) -> Result<(Ar
 }
 
 /// The bytes of an optional data source.
-pub(crate) fn data_source_bytes(s: Option<&core::DataSource>, context: &Context) -> Result<Arc<[u8]>> {
-    s.map_or_else(|| Ok(Arc::from([])), |s| data_source(s, context).map(|(b, _)| b))
+pub(crate) fn data_source_bytes(
+    s: Option<&core::DataSource>,
+    context: &Context,
+) -> Result<Arc<[u8]>> {
+    s.map_or_else(
+        || Ok(Arc::from([])),
+        |s| data_source(s, context).map(|(b, _)| b),
+    )
 }
 
 /// Lower-cases and checks a header name.
@@ -277,7 +328,10 @@ pub(crate) fn header_option(option: &core::HeaderValueOption) -> Result<HeaderMu
     if text.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')) {
         return refuse("must hold no control characters").at("header.value");
     }
-    let action = match (option.append.as_ref().map(|v| v.value), A::try_from(option.append_action)) {
+    let action = match (
+        option.append.as_ref().map(|v| v.value),
+        A::try_from(option.append_action),
+    ) {
         (Some(true), _) => AppendAction::AppendIfExistsOrAdd,
         (Some(false), _) => AppendAction::OverwriteIfExistsOrAdd,
         (None, Ok(A::AppendIfExistsOrAdd)) => AppendAction::AppendIfExistsOrAdd,
@@ -286,8 +340,18 @@ pub(crate) fn header_option(option: &core::HeaderValueOption) -> Result<HeaderMu
         (None, Ok(A::OverwriteIfExists)) => AppendAction::OverwriteIfExists,
         (None, Err(_)) => return refuse("is no known action").at("append_action"),
     };
-    let value = Arc::new(Template::parse(text).map_err(DecodeError::from).at("value").at("header")?);
-    Ok(HeaderMutation { name, value, action, keep_empty: option.keep_empty_value })
+    let value = Arc::new(
+        Template::parse(text)
+            .map_err(DecodeError::from)
+            .at("value")
+            .at("header")?,
+    );
+    Ok(HeaderMutation {
+        name,
+        value,
+        action,
+        keep_empty: option.keep_empty_value,
+    })
 }
 
 /// The header edits of one level.
@@ -305,7 +369,8 @@ pub(crate) fn header_mutations(
     };
     for (i, name) in edits.request_remove.iter().enumerate() {
         if name.starts_with(':') || &**name == "host" {
-            return refuse(format!("`{name}` must not be removed")).item("request_headers_to_remove", i);
+            return refuse(format!("`{name}` must not be removed"))
+                .item("request_headers_to_remove", i);
         }
     }
     Ok(edits)
@@ -313,7 +378,9 @@ pub(crate) fn header_mutations(
 
 pub(crate) fn socket_option(option: &core::SocketOption) -> Result<SocketOption> {
     use core::socket_option::Value as V;
-    let int = |n: i64, field: &str| i32::try_from(n).map_err(|_| DecodeError::new("is out of range").within(field));
+    let int = |n: i64, field: &str| {
+        i32::try_from(n).map_err(|_| DecodeError::new("is out of range").within(field))
+    };
     Ok(SocketOption {
         level: int(option.level, "level")?,
         name: int(option.name, "name")?,
@@ -338,7 +405,9 @@ pub(crate) fn config_source(source: Option<&core::ConfigSource>) -> Result<u64> 
     let source = need(source, "config_source")?;
     match &source.config_source_specifier {
         Some(S::Ads(_) | S::Self_(_)) => {}
-        Some(S::ApiConfigSource(_)) => return refuse("is not implemented; use `ads`").at("api_config_source"),
+        Some(S::ApiConfigSource(_)) => {
+            return refuse("is not implemented; use `ads`").at("api_config_source");
+        }
         Some(S::Path(_) | S::PathConfigSource(_)) => {
             return refuse("is not implemented; use `ads`").at("path_config_source");
         }
@@ -349,6 +418,9 @@ pub(crate) fn config_source(source: Option<&core::ConfigSource>) -> Result<u64> 
 
 /// `initial_fetch_timeout` in milliseconds; 15 s by default, 0 = for ever.
 pub(crate) fn fetch_timeout(source: &core::ConfigSource) -> Result<u64> {
-    let timeout = opt_duration(source.initial_fetch_timeout.as_ref(), "initial_fetch_timeout")?;
+    let timeout = opt_duration(
+        source.initial_fetch_timeout.as_ref(),
+        "initial_fetch_timeout",
+    )?;
     Ok(timeout.map_or(15_000, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }

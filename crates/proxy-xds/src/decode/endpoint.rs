@@ -1,5 +1,7 @@
 //! ClusterLoadAssignment.
-use lateen_proxy_core::config::{ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints};
+use lateen_proxy_core::config::{
+    ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
+};
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
 
@@ -19,7 +21,8 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
         Ok((d.category.as_str().into(), share))
     })
     .at("policy")?;
-    let stale = opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
+    let stale =
+        opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
     let localities = list(&m.endpoints, "endpoints", locality)?;
     let mut priorities: Vec<u32> = localities.iter().map(|l| l.priority).collect();
     priorities.sort_unstable();
@@ -30,7 +33,10 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
     Ok(ClusterLoadAssignment {
         cluster_name: m.cluster_name.as_str().into(),
         localities,
-        overprovisioning_factor: policy.overprovisioning_factor.as_ref().map_or(140, |v| v.value),
+        overprovisioning_factor: policy
+            .overprovisioning_factor
+            .as_ref()
+            .map_or(140, |v| v.value),
         weighted_priority_health: policy.weighted_priority_health,
         drop_overloads,
         stale_after_ms: stale.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
@@ -50,7 +56,8 @@ fn locality(m: &pb::LocalityLbEndpoints) -> Result<LocalityEndpoints> {
         return refuse(format!("must be at most {MAX_PRIORITY}")).at("priority");
     }
     if m.lb_config.is_some() {
-        return refuse("endpoint lists by LEDS or load_balancer_endpoints are not implemented").at("lb_config");
+        return refuse("endpoint lists by LEDS or load_balancer_endpoints are not implemented")
+            .at("lb_config");
     }
     Ok(LocalityEndpoints {
         locality: locality_value(m.locality.as_ref()),
@@ -75,7 +82,9 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
     }
     let check = e.health_check_config.clone().unwrap_or_default();
     Ok(Endpoint {
-        address: common::address(need(e.address.as_ref(), "address").at("endpoint")?).at("address").at("endpoint")?,
+        address: common::address(need(e.address.as_ref(), "address").at("endpoint")?)
+            .at("address")
+            .at("endpoint")?,
         additional_addresses: list(&e.additional_addresses, "additional_addresses", |a| {
             common::address(need(a.address.as_ref(), "address")?)
         })

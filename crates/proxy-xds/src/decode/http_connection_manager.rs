@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{HeaderCase, Http1Options, Http2Options};
 use lateen_proxy_core::config::http_connection_manager::{
-    ClientCertDetails, Codec, CustomTag, EscapedSlashes, ForwardClientCert, PathNormalization, ServerHeader, StripPort,
-    Tracing, Underscores, Upgrade,
+    ClientCertDetails, Codec, CustomTag, EscapedSlashes, ForwardClientCert, PathNormalization,
+    ServerHeader, StripPort, Tracing, Underscores, Upgrade,
 };
 use lateen_proxy_core::config::{HttpConnectionManager, Name, RouteSource};
 use lateen_proxy_core::local_reply::{LocalReplyConfig, ResponseMapper};
@@ -16,7 +16,8 @@ use lateen_xds_proto::envoy::r#type::tracing::v3 as tracing_pb;
 use pb::http_connection_manager as inner;
 
 use super::common::{
-    bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, percent, timeout, u32_of,
+    bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, percent,
+    timeout, u32_of,
 };
 use super::{Collected, Needs, access_log, add_need, http_filter, route, typed};
 use crate::error::{At, Result, list, refuse};
@@ -25,11 +26,17 @@ fn seconds(n: u64) -> Option<Duration> {
     Some(Duration::from_secs(n))
 }
 
-pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<HttpConnectionManager> {
+pub(super) fn manager(
+    m: &pb::HttpConnectionManager,
+    c: &Collected<'_>,
+) -> Result<HttpConnectionManager> {
     refuse_unknown(m)?;
-    let common = m.common_http_protocol_options.clone().unwrap_or_default();
+    let common = m.common_http_protocol_options.unwrap_or_default();
     let log = m.access_log_options.unwrap_or_default();
-    let flush = log.access_log_flush_interval.as_ref().or(m.access_log_flush_interval.as_ref());
+    let flush = log
+        .access_log_flush_interval
+        .as_ref()
+        .or(m.access_log_flush_interval.as_ref());
     let internal = m.internal_address_config.clone().unwrap_or_default();
     Ok(HttpConnectionManager {
         stat_prefix: if m.stat_prefix.is_empty() {
@@ -47,14 +54,28 @@ pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Resul
         http_filters: http_filter::required(&m.http_filters, c)?,
         access_logs: access_log::loggers(&m.access_log, c.context)?,
         access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
-        access_log_on_new_request: log.flush_access_log_on_new_request || m.flush_access_log_on_new_request,
+        access_log_on_new_request: log.flush_access_log_on_new_request
+            || m.flush_access_log_on_new_request,
         tracing: m.tracing.as_ref().map(tracing).transpose().at("tracing")?,
         http1: http1(m.http_protocol_options.as_ref(), true).at("http_protocol_options")?,
         http2: http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?,
-        idle_timeout: timeout(common.idle_timeout.as_ref(), "common_http_protocol_options.idle_timeout", seconds(3600))?,
-        max_connection_duration: timeout(common.max_connection_duration.as_ref(), "max_connection_duration", None)?,
-        max_stream_duration: timeout(common.max_stream_duration.as_ref(), "max_stream_duration", None)?,
-        max_requests_per_connection: u32_of(common.max_requests_per_connection.as_ref()).filter(|n| *n > 0),
+        idle_timeout: timeout(
+            common.idle_timeout.as_ref(),
+            "common_http_protocol_options.idle_timeout",
+            seconds(3600),
+        )?,
+        max_connection_duration: timeout(
+            common.max_connection_duration.as_ref(),
+            "max_connection_duration",
+            None,
+        )?,
+        max_stream_duration: timeout(
+            common.max_stream_duration.as_ref(),
+            "max_stream_duration",
+            None,
+        )?,
+        max_requests_per_connection: u32_of(common.max_requests_per_connection.as_ref())
+            .filter(|n| *n > 0),
         max_headers_count: u32_of(common.max_headers_count.as_ref()).unwrap_or(100),
         max_request_headers_kb: match u32_of(m.max_request_headers_kb.as_ref()) {
             Some(n @ 1..=8192) => n,
@@ -62,38 +83,62 @@ pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Resul
             None => 60,
         },
         underscores: underscores(&common),
-        server_name: if m.server_name.is_empty() { "envoy".into() } else { m.server_name.as_str().into() },
-        server_header: match inner::ServerHeaderTransformation::try_from(m.server_header_transformation) {
+        server_name: if m.server_name.is_empty() {
+            "envoy".into()
+        } else {
+            m.server_name.as_str().into()
+        },
+        server_header: match inner::ServerHeaderTransformation::try_from(
+            m.server_header_transformation,
+        ) {
             Ok(inner::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
             Ok(inner::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
             _ => ServerHeader::Overwrite,
         },
         scheme_overwrite: scheme(m),
-        stream_idle_timeout: timeout(m.stream_idle_timeout.as_ref(), "stream_idle_timeout", seconds(300))?,
+        stream_idle_timeout: timeout(
+            m.stream_idle_timeout.as_ref(),
+            "stream_idle_timeout",
+            seconds(300),
+        )?,
         request_timeout: timeout(m.request_timeout.as_ref(), "request_timeout", None)?,
-        request_headers_timeout: timeout(m.request_headers_timeout.as_ref(), "request_headers_timeout", None)?,
-        drain_timeout: opt_duration(m.drain_timeout.as_ref(), "drain_timeout")?.unwrap_or(Duration::from_secs(5)),
-        delayed_close_timeout: timeout(m.delayed_close_timeout.as_ref(), "delayed_close_timeout", seconds(1))?,
+        request_headers_timeout: timeout(
+            m.request_headers_timeout.as_ref(),
+            "request_headers_timeout",
+            None,
+        )?,
+        drain_timeout: opt_duration(m.drain_timeout.as_ref(), "drain_timeout")?
+            .unwrap_or(Duration::from_secs(5)),
+        delayed_close_timeout: timeout(
+            m.delayed_close_timeout.as_ref(),
+            "delayed_close_timeout",
+            seconds(1),
+        )?,
         use_remote_address: bool_or(m.use_remote_address.as_ref(), false),
         xff_num_trusted_hops: m.xff_num_trusted_hops,
         skip_xff_append: m.skip_xff_append,
         via: m.via.as_str().into(),
-        internal_addresses: list(&internal.cidr_ranges, "internal_address_config.cidr_ranges", cidr)?,
+        internal_addresses: list(
+            &internal.cidr_ranges,
+            "internal_address_config.cidr_ranges",
+            cidr,
+        )?,
         internal_unix_sockets: internal.unix_sockets,
         generate_request_id: bool_or(m.generate_request_id.as_ref(), true),
         preserve_external_request_id: m.preserve_external_request_id,
         always_set_request_id_in_response: m.always_set_request_id_in_response,
         pack_trace_reason: pack_trace_reason(m).at("request_id_extension")?,
         forward_client_cert: forward_client_cert(m),
-        client_cert_details: m.set_current_client_cert_details.as_ref().map_or_else(ClientCertDetails::default, |d| {
-            ClientCertDetails {
+        client_cert_details: m.set_current_client_cert_details.as_ref().map_or_else(
+            ClientCertDetails::default,
+            |d| ClientCertDetails {
                 subject: bool_or(d.subject.as_ref(), false),
                 cert: d.cert,
                 chain: d.chain,
                 dns: d.dns,
                 uri: d.uri,
-            }
-        }),
+            },
+        ),
         proxy_100_continue: m.proxy_100_continue,
         upgrades: list(&m.upgrade_configs, "upgrade_configs", upgrade)?,
         path: path(m)?,
@@ -105,7 +150,10 @@ pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Resul
             .map(|l| local_reply(l, c).map(Arc::new))
             .transpose()
             .at("local_reply_config")?,
-        stream_error_on_invalid_http_message: bool_or(m.stream_error_on_invalid_http_message.as_ref(), false),
+        stream_error_on_invalid_http_message: bool_or(
+            m.stream_error_on_invalid_http_message.as_ref(),
+            false,
+        ),
         append_x_forwarded_port: m.append_x_forwarded_port,
         append_local_overload: m.append_local_overload,
         proxy_status: m.proxy_status_config.is_some(),
@@ -115,11 +163,26 @@ pub(super) fn manager(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Resul
 
 fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
     for (set, field) in [
-        (!m.original_ip_detection_extensions.is_empty(), "original_ip_detection_extensions"),
-        (!m.early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions"),
-        (m.typed_header_validation_config.is_some(), "typed_header_validation_config"),
-        (m.forward_client_cert_matcher.is_some(), "forward_client_cert_matcher"),
-        (m.path_normalization_options.is_some(), "path_normalization_options"),
+        (
+            !m.original_ip_detection_extensions.is_empty(),
+            "original_ip_detection_extensions",
+        ),
+        (
+            !m.early_header_mutation_extensions.is_empty(),
+            "early_header_mutation_extensions",
+        ),
+        (
+            m.typed_header_validation_config.is_some(),
+            "typed_header_validation_config",
+        ),
+        (
+            m.forward_client_cert_matcher.is_some(),
+            "forward_client_cert_matcher",
+        ),
+        (
+            m.path_normalization_options.is_some(),
+            "path_normalization_options",
+        ),
         (m.http3_protocol_options.is_some(), "http3_protocol_options"),
     ] {
         if set {
@@ -131,26 +194,40 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
 
 fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSource> {
     match m.route_specifier.as_ref() {
-        Some(inner::RouteSpecifier::RouteConfig(r)) => {
-            Ok(RouteSource::Inline(Arc::new(route::configuration(r, c).at("route_config")?)))
-        }
+        Some(inner::RouteSpecifier::RouteConfig(r)) => Ok(RouteSource::Inline(Arc::new(
+            route::configuration(r, c).at("route_config")?,
+        ))),
         Some(inner::RouteSpecifier::Rds(r)) => {
             if r.route_config_name.is_empty() {
                 return refuse("is required").at("rds.route_config_name");
             }
             let name: Name = r.route_config_name.as_str().into();
-            let fetch_timeout_ms = config_source(r.config_source.as_ref()).at("config_source").at("rds")?;
-            add_need(&c.routes, Needs { name: name.clone(), fetch_timeout_ms });
+            let fetch_timeout_ms = config_source(r.config_source.as_ref())
+                .at("config_source")
+                .at("rds")?;
+            add_need(
+                &c.routes,
+                Needs {
+                    name: name.clone(),
+                    fetch_timeout_ms,
+                },
+            );
             Ok(RouteSource::Rds(name))
         }
-        Some(inner::RouteSpecifier::ScopedRoutes(_)) => refuse("is not implemented").at("scoped_routes"),
+        Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
+            refuse("is not implemented").at("scoped_routes")
+        }
         None => refuse("rds or route_config is required"),
     }
 }
 
 fn tracing(m: &inner::Tracing) -> Result<Tracing> {
     if let Some(provider) = &m.provider {
-        return refuse(format!("tracing provider {} is not implemented", provider.name)).at("provider");
+        return refuse(format!(
+            "tracing provider {} is not implemented",
+            provider.name
+        ))
+        .at("provider");
     }
     Ok(Tracing {
         client_sampling: percent(m.client_sampling.as_ref(), 100.0),
@@ -168,22 +245,31 @@ fn custom_tag(m: &tracing_pb::CustomTag) -> Result<(Name, CustomTag)> {
     let text = |s: &str| Name::from(s);
     let tag = match m.r#type.as_ref() {
         Some(T::Literal(l)) => CustomTag::Literal(text(&l.value)),
-        Some(T::RequestHeader(h)) => CustomTag::Header(h.name.to_ascii_lowercase().into(), text(&h.default_value)),
+        Some(T::RequestHeader(h)) => {
+            CustomTag::Header(h.name.to_ascii_lowercase().into(), text(&h.default_value))
+        }
         Some(T::Environment(e)) => CustomTag::Environment(text(&e.name), text(&e.default_value)),
-        Some(T::Metadata(d)) => CustomTag::Metadata(text(&d.metadata_key.clone().unwrap_or_default().key)),
+        Some(T::Metadata(d)) => {
+            CustomTag::Metadata(text(&d.metadata_key.clone().unwrap_or_default().key))
+        }
         _ => return refuse(format!("the value of tag {} is not implemented", m.tag)),
     };
     Ok((m.tag.as_str().into(), tag))
 }
 
-pub(super) fn http1(m: Option<&core::Http1ProtocolOptions>, listener: bool) -> Result<Http1Options> {
+pub(super) fn http1(
+    m: Option<&core::Http1ProtocolOptions>,
+    listener: bool,
+) -> Result<Http1Options> {
     let m = m.cloned().unwrap_or_default();
     use core::http1_protocol_options::header_key_format::HeaderFormat as F;
     let header_case = match m.header_key_format.and_then(|f| f.header_format) {
         None => HeaderCase::Lower,
         Some(F::ProperCaseWords(_)) => HeaderCase::ProperCase,
         Some(F::StatefulFormatter(f)) if f.name.contains("preserve_case") => HeaderCase::Preserve,
-        Some(F::StatefulFormatter(f)) => return refuse(format!("{} is not implemented", f.name)).at("header_key_format"),
+        Some(F::StatefulFormatter(f)) => {
+            return refuse(format!("{} is not implemented", f.name)).at("header_key_format");
+        }
     };
     Ok(Http1Options {
         allow_absolute_url: listener && bool_or(m.allow_absolute_url.as_ref(), true),
@@ -193,7 +279,10 @@ pub(super) fn http1(m: Option<&core::Http1ProtocolOptions>, listener: bool) -> R
         enable_trailers: m.enable_trailers,
         allow_chunked_length: m.allow_chunked_length,
         allow_custom_methods: m.allow_custom_methods,
-        stream_error_on_invalid_message: bool_or(m.override_stream_error_on_invalid_http_message.as_ref(), false),
+        stream_error_on_invalid_message: bool_or(
+            m.override_stream_error_on_invalid_http_message.as_ref(),
+            false,
+        ),
     })
 }
 
@@ -215,7 +304,10 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
     };
     Ok(Http2Options {
         hpack_table_size: or(m.hpack_table_size.as_ref(), d.hpack_table_size),
-        max_concurrent_streams: match or(m.max_concurrent_streams.as_ref(), d.max_concurrent_streams) {
+        max_concurrent_streams: match or(
+            m.max_concurrent_streams.as_ref(),
+            d.max_concurrent_streams,
+        ) {
             n @ 1..=0x7fff_ffff => n,
             _ => return refuse("must be 1 to 2147483647").at("max_concurrent_streams"),
         },
@@ -231,9 +323,15 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
         )?,
         allow_connect: m.allow_connect,
         keepalive,
-        stream_error_on_invalid_http_message: bool_or(m.override_stream_error_on_invalid_http_message.as_ref(), false),
+        stream_error_on_invalid_http_message: bool_or(
+            m.override_stream_error_on_invalid_http_message.as_ref(),
+            false,
+        ),
         max_outbound_frames: or(m.max_outbound_frames.as_ref(), d.max_outbound_frames),
-        max_outbound_control_frames: or(m.max_outbound_control_frames.as_ref(), d.max_outbound_control_frames),
+        max_outbound_control_frames: or(
+            m.max_outbound_control_frames.as_ref(),
+            d.max_outbound_control_frames,
+        ),
         max_consecutive_inbound_frames_with_empty_payload: or(
             m.max_consecutive_inbound_frames_with_empty_payload.as_ref(),
             d.max_consecutive_inbound_frames_with_empty_payload,
@@ -243,7 +341,8 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
             d.max_inbound_priority_frames_per_stream,
         ),
         max_inbound_window_update_frames_per_data_frame_sent: or(
-            m.max_inbound_window_update_frames_per_data_frame_sent.as_ref(),
+            m.max_inbound_window_update_frames_per_data_frame_sent
+                .as_ref(),
             d.max_inbound_window_update_frames_per_data_frame_sent,
         ),
     })
@@ -260,13 +359,24 @@ fn underscores(m: &core::HttpProtocolOptions) -> Underscores {
 
 fn scheme(m: &pb::HttpConnectionManager) -> Option<Name> {
     use core::scheme_header_transformation::Transformation as T;
-    match m.scheme_header_transformation.as_ref()?.transformation.as_ref()? {
+    match m
+        .scheme_header_transformation
+        .as_ref()?
+        .transformation
+        .as_ref()?
+    {
         T::SchemeToOverwrite(scheme) => Some(scheme.as_str().into()),
     }
 }
 
 fn pack_trace_reason(m: &pb::HttpConnectionManager) -> Result<bool> {
-    let Some(any) = m.request_id_extension.as_ref().and_then(|e| e.typed_config.as_ref()) else { return Ok(true) };
+    let Some(any) = m
+        .request_id_extension
+        .as_ref()
+        .and_then(|e| e.typed_config.as_ref())
+    else {
+        return Ok(true);
+    };
     let config: UuidRequestIdConfig = typed(any).at("typed_config")?;
     Ok(bool_or(config.pack_trace_reason.as_ref(), true))
 }
@@ -330,7 +440,12 @@ fn local_reply(m: &pb::LocalReplyConfig, c: &Collected<'_>) -> Result<LocalReply
                 Some(s @ 200..=599) => u16::try_from(s).ok(),
                 Some(_) => return refuse("must be 200 to 599").at("status_code"),
             },
-            body: m.body.as_ref().map(|b| data_source_bytes(Some(b), c.context)).transpose().at("body")?,
+            body: m
+                .body
+                .as_ref()
+                .map(|b| data_source_bytes(Some(b), c.context))
+                .transpose()
+                .at("body")?,
             body_format: m
                 .body_format_override
                 .as_ref()
@@ -340,7 +455,14 @@ fn local_reply(m: &pb::LocalReplyConfig, c: &Collected<'_>) -> Result<LocalReply
             headers: list(&m.headers_to_add, "headers_to_add", header_option)?,
         })
     })?;
-    let body_format =
-        m.body_format.as_ref().map(|f| access_log::body_format(f, c.context)).transpose().at("body_format")?;
-    Ok(LocalReplyConfig { mappers, body_format })
+    let body_format = m
+        .body_format
+        .as_ref()
+        .map(|f| access_log::body_format(f, c.context))
+        .transpose()
+        .at("body_format")?;
+    Ok(LocalReplyConfig {
+        mappers,
+        body_format,
+    })
 }

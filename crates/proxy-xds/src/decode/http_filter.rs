@@ -2,8 +2,8 @@
 use std::sync::Arc;
 
 use lateen_proxy_core::config::http_filter::{
-    AbortCode, Cors, Fault, FaultAbort, FaultDelay, FaultValue, GrpcStats, HeaderEdit, HeaderMutationFilter,
-    HttpFilter, HttpFilterConfig, PerFilterConfig, Router,
+    AbortCode, Cors, Fault, FaultAbort, FaultDelay, FaultValue, GrpcStats, HeaderEdit,
+    HeaderMutationFilter, HttpFilter, HttpFilterConfig, PerFilterConfig, Router,
 };
 use lateen_proxy_core::config::{FractionalPercent, Name};
 use lateen_xds_proto::Any;
@@ -11,14 +11,15 @@ use lateen_xds_proto::envoy::config::common::mutation_rules::v3 as rules_pb;
 use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::extensions::filters::common::fault::v3 as common_fault;
 use lateen_xds_proto::envoy::extensions::filters::http::{
-    cors::v3 as cors_pb, fault::v3 as fault_pb, grpc_stats::v3 as grpc_stats_pb, header_mutation::v3 as mutation_pb,
-    rbac::v3 as rbac_pb, router::v3 as router_pb,
+    cors::v3 as cors_pb, fault::v3 as fault_pb, grpc_stats::v3 as grpc_stats_pb,
+    header_mutation::v3 as mutation_pb, rbac::v3 as rbac_pb, router::v3 as router_pb,
 };
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use lateen_xds_proto::envoy::r#type::matcher::v3::StringMatcher;
 
 use super::common::{
-    bool_or, duration, fractional, header_name, header_names, header_option, need, runtime_fractional, u32_of,
+    bool_or, duration, fractional, header_name, header_names, header_option, need,
+    runtime_fractional, u32_of,
 };
 use super::{Collected, access_log, istio, matcher, rbac, type_name, typed};
 use crate::error::{At, Result, list, refuse};
@@ -31,7 +32,8 @@ const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConf
 const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 const RBAC_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
-const MUTATION_ROUTE: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
+const MUTATION_ROUTE: &str =
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
 const ROUTE_FILTER: &str = "envoy.config.route.v3.FilterConfig";
 
 pub(super) fn filters(filters: &[hcm::HttpFilter], c: &Collected<'_>) -> Result<Vec<HttpFilter>> {
@@ -41,7 +43,10 @@ pub(super) fn filters(filters: &[hcm::HttpFilter], c: &Collected<'_>) -> Result<
             out.push(filter);
         }
     }
-    let routers = out.iter().filter(|f| matches!(f.config, HttpFilterConfig::Router(_))).count();
+    let routers = out
+        .iter()
+        .filter(|f| matches!(f.config, HttpFilterConfig::Router(_)))
+        .count();
     match out.last() {
         Some(last) if routers == 1 && matches!(last.config, HttpFilterConfig::Router(_)) => Ok(out),
         _ => refuse("the last filter must be the router, and only the last").at("http_filters"),
@@ -53,7 +58,8 @@ fn filter(m: &hcm::HttpFilter, c: &Collected<'_>) -> Result<Option<HttpFilter>> 
     let any = match m.config_type.as_ref() {
         Some(hcm::http_filter::ConfigType::TypedConfig(any)) => any,
         Some(hcm::http_filter::ConfigType::ConfigDiscovery(_)) => {
-            return refuse(format!("filter {}: ECDS is not implemented", m.name)).at("config_discovery");
+            return refuse(format!("filter {}: ECDS is not implemented", m.name))
+                .at("config_discovery");
         }
         None => return refuse("is required").at("typed_config"),
     };
@@ -61,9 +67,19 @@ fn filter(m: &hcm::HttpFilter, c: &Collected<'_>) -> Result<Option<HttpFilter>> 
     let config = match config(&name, any, c).at("typed_config")? {
         Some(config) => config,
         None if m.is_optional => return Ok(None),
-        None => return refuse(format!("HTTP filter {name} ({}) is not implemented", m.name)).at("typed_config"),
+        None => {
+            return refuse(format!(
+                "HTTP filter {name} ({}) is not implemented",
+                m.name
+            ))
+            .at("typed_config");
+        }
     };
-    Ok(Some(HttpFilter { name: m.name.as_str().into(), disabled: m.disabled, config }))
+    Ok(Some(HttpFilter {
+        name: m.name.as_str().into(),
+        disabled: m.disabled,
+        config,
+    }))
 }
 
 fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterConfig>> {
@@ -75,11 +91,15 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
         RBAC => HttpFilterConfig::Rbac(Arc::new(rbac::http(&typed(any)?)?)),
         MUTATION => {
             let m: mutation_pb::HeaderMutation = typed(any)?;
-            HttpFilterConfig::HeaderMutation(Arc::new(mutations(m.mutations.as_ref()).at("mutations")?))
+            HttpFilterConfig::HeaderMutation(Arc::new(
+                mutations(m.mutations.as_ref()).at("mutations")?,
+            ))
         }
         istio::STATS => HttpFilterConfig::IstioStats(Arc::new(istio::stats(any)?)),
         istio::ALPN => HttpFilterConfig::IstioAlpn(Arc::new(istio::alpn(any)?)),
-        istio::PEER_METADATA => HttpFilterConfig::PeerMetadata(Arc::new(istio::peer_metadata(any)?)),
+        istio::PEER_METADATA => {
+            HttpFilterConfig::PeerMetadata(Arc::new(istio::peer_metadata(any)?))
+        }
         _ => return Ok(None),
     }))
 }
@@ -114,7 +134,9 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
     use common_fault::fault_delay::FaultDelaySecifier as D;
     use fault_pb::fault_abort::ErrorType as E;
     let share = |p: Option<&lateen_xds_proto::envoy::r#type::v3::FractionalPercent>| {
-        p.map_or(Ok(FractionalPercent::NONE), |p| fractional(p).at("percentage"))
+        p.map_or(Ok(FractionalPercent::NONE), |p| {
+            fractional(p).at("percentage")
+        })
     };
     let delay = m.delay.as_ref().map(|d| {
         let delay = match d.fault_delay_secifier.as_ref() {
@@ -122,7 +144,10 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
             Some(D::HeaderDelay(_)) => FaultValue::Header,
             None => return refuse("fixed_delay or header_delay is required"),
         };
-        Ok(FaultDelay { delay, percentage: share(d.percentage.as_ref())? })
+        Ok(FaultDelay {
+            delay,
+            percentage: share(d.percentage.as_ref())?,
+        })
     });
     let abort = m.abort.as_ref().map(|a| {
         let abort = match a.error_type.as_ref() {
@@ -134,7 +159,10 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
             Some(E::HeaderAbort(_)) => FaultValue::Header,
             None => return refuse("http_status, grpc_status or header_abort is required"),
         };
-        Ok(FaultAbort { abort, percentage: share(a.percentage.as_ref())? })
+        Ok(FaultAbort {
+            abort,
+            percentage: share(a.percentage.as_ref())?,
+        })
     });
     let rate_limit = m.response_rate_limit.as_ref().map(|r| match &r.limit_type {
         Some(common_fault::fault_rate_limit::LimitType::FixedLimit(l)) => {
@@ -146,7 +174,11 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
         delay: delay.transpose().at("delay")?,
         abort: abort.transpose().at("abort")?,
         upstream_cluster: m.upstream_cluster.as_str().into(),
-        downstream_nodes: m.downstream_nodes.iter().map(|n| n.as_str().into()).collect(),
+        downstream_nodes: m
+            .downstream_nodes
+            .iter()
+            .map(|n| n.as_str().into())
+            .collect(),
         headers: list(&m.headers, "headers", matcher::header)?,
         max_active_faults: u32_of(m.max_active_faults.as_ref()),
         response_rate_limit: rate_limit.transpose().at("response_rate_limit")?,
@@ -154,11 +186,22 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
 }
 
 fn mutations(m: Option<&mutation_pb::Mutations>) -> Result<HeaderMutationFilter> {
-    let Some(m) = m else { return Ok(HeaderMutationFilter::default()) };
+    let Some(m) = m else {
+        return Ok(HeaderMutationFilter::default());
+    };
     for (set, field) in [
-        (!m.query_parameter_mutations.is_empty(), "query_parameter_mutations"),
-        (!m.request_trailers_mutations.is_empty(), "request_trailers_mutations"),
-        (!m.response_trailers_mutations.is_empty(), "response_trailers_mutations"),
+        (
+            !m.query_parameter_mutations.is_empty(),
+            "query_parameter_mutations",
+        ),
+        (
+            !m.request_trailers_mutations.is_empty(),
+            "request_trailers_mutations",
+        ),
+        (
+            !m.response_trailers_mutations.is_empty(),
+            "response_trailers_mutations",
+        ),
     ] {
         if set {
             return refuse("is not implemented").at(field);
@@ -196,17 +239,18 @@ fn cors(m: &cors_pb::CorsPolicy) -> Result<Cors> {
         allow_credentials: bool_or(m.allow_credentials.as_ref(), false),
         allow_private_network_access: bool_or(m.allow_private_network_access.as_ref(), false),
         enabled: enabled(m.filter_enabled.as_ref(), FractionalPercent::ALL).at("filter_enabled")?,
-        shadow_enabled: enabled(m.shadow_enabled.as_ref(), FractionalPercent::NONE).at("shadow_enabled")?,
+        shadow_enabled: enabled(m.shadow_enabled.as_ref(), FractionalPercent::NONE)
+            .at("shadow_enabled")?,
         forward_not_matching_preflights: bool_or(m.forward_not_matching_preflights.as_ref(), true),
     })
 }
 
 /// The old `cors` field of a route or virtual host.
 pub(super) fn route_cors(m: &route::CorsPolicy) -> Result<PerFilterConfig> {
-    let enabled = match &m.enabled_specifier {
-        Some(route::cors_policy::EnabledSpecifier::FilterEnabled(p)) => Some(p.clone()),
-        None => None,
-    };
+    let enabled = m
+        .enabled_specifier
+        .clone()
+        .map(|route::cors_policy::EnabledSpecifier::FilterEnabled(p)| p);
     let policy = cors_pb::CorsPolicy {
         allow_origin_string_match: m.allow_origin_string_match.clone(),
         allow_methods: m.allow_methods.clone(),
@@ -223,7 +267,7 @@ pub(super) fn route_cors(m: &route::CorsPolicy) -> Result<PerFilterConfig> {
 }
 
 /// A per-route setting; none for an optional one that is not implemented.
-pub(super) fn per_route(any: &Any, c: &Collected<'_>) -> Result<Option<PerFilterConfig>> {
+pub(super) fn per_route(any: &Any) -> Result<Option<PerFilterConfig>> {
     let name = type_name(any)?;
     Ok(Some(match name.as_str() {
         ROUTE_FILTER => {
@@ -231,8 +275,10 @@ pub(super) fn per_route(any: &Any, c: &Collected<'_>) -> Result<Option<PerFilter
             if wrapper.disabled {
                 return Ok(Some(PerFilterConfig::Disabled));
             }
-            let Some(inner) = &wrapper.config else { return Ok(Some(PerFilterConfig::Enabled)) };
-            return match per_route(inner, c) {
+            let Some(inner) = &wrapper.config else {
+                return Ok(Some(PerFilterConfig::Enabled));
+            };
+            return match per_route(inner) {
                 Err(_) if wrapper.is_optional => Ok(None),
                 other => other.at("config"),
             };
@@ -241,11 +287,19 @@ pub(super) fn per_route(any: &Any, c: &Collected<'_>) -> Result<Option<PerFilter
         CORS_POLICY => PerFilterConfig::Cors(Arc::new(cors(&typed(any)?)?)),
         RBAC_ROUTE => {
             let m: rbac_pb::RbacPerRoute = typed(any)?;
-            PerFilterConfig::Rbac(m.rbac.as_ref().map(|r| rbac::http(r).map(Arc::new)).transpose().at("rbac")?)
+            PerFilterConfig::Rbac(
+                m.rbac
+                    .as_ref()
+                    .map(|r| rbac::http(r).map(Arc::new))
+                    .transpose()
+                    .at("rbac")?,
+            )
         }
         MUTATION_ROUTE => {
             let m: mutation_pb::HeaderMutationPerRoute = typed(any)?;
-            PerFilterConfig::HeaderMutation(Arc::new(mutations(m.mutations.as_ref()).at("mutations")?))
+            PerFilterConfig::HeaderMutation(Arc::new(
+                mutations(m.mutations.as_ref()).at("mutations")?,
+            ))
         }
         other => return refuse(format!("per-route setting {other} is not implemented")),
     }))

@@ -1,10 +1,12 @@
 //! Istio's own filters: metrics, ALPN, metadata exchange.
+use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::istio::{
     IstioAlpn, IstioStats, MetricOverride, PeerMetadata, Reporter, TcpMetadataExchange,
 };
-use lateen_proxy_core::config::Name;
 use lateen_xds_proto::Any;
-use lateen_xds_proto::istio::{alpn as alpn_pb, metadata_exchange, peer_metadata as peer_pb, stats as stats_pb};
+use lateen_xds_proto::istio::{
+    alpn as alpn_pb, metadata_exchange, peer_metadata as peer_pb, stats as stats_pb,
+};
 
 use super::common::opt_duration;
 use super::typed;
@@ -23,13 +25,20 @@ pub(super) fn stats(any: &Any) -> Result<IstioStats> {
     let m: stats_pb::PluginConfig = typed(any)?;
     Ok(IstioStats {
         disable_host_header_fallback: m.disable_host_header_fallback,
-        tcp_reporting_duration: opt_duration(m.tcp_reporting_duration.as_ref(), "tcp_reporting_duration")?,
+        tcp_reporting_duration: opt_duration(
+            m.tcp_reporting_duration.as_ref(),
+            "tcp_reporting_duration",
+        )?,
         metrics: m
             .metrics
             .iter()
             .map(|c| MetricOverride {
                 name: c.name.as_str().into(),
-                dimensions: c.dimensions.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+                dimensions: c
+                    .dimensions
+                    .iter()
+                    .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                    .collect(),
                 tags_to_remove: names(&c.tags_to_remove),
                 drop: c.drop,
             })
@@ -63,15 +72,17 @@ pub(super) fn peer_metadata(any: &Any) -> Result<PeerMetadata> {
     use peer_pb::propagation_method::MethodSpecifier as P;
     let m: peer_pb::Config = typed(any)?;
     let headers = |list: &[peer_pb::DiscoveryMethod]| {
-        list.iter().any(|d| matches!(d.method_specifier, Some(D::IstioHeaders(_))))
+        list.iter()
+            .any(|d| matches!(d.method_specifier, Some(D::IstioHeaders(_))))
     };
     let workloads = |list: &[peer_pb::DiscoveryMethod]| {
-        list.iter().any(|d| matches!(d.method_specifier, Some(D::WorkloadDiscovery(_))))
+        list.iter()
+            .any(|d| matches!(d.method_specifier, Some(D::WorkloadDiscovery(_))))
     };
     let propagate = |list: &[peer_pb::PropagationMethod]| {
-        list.iter().find_map(|p| match p.method_specifier {
-            Some(P::IstioHeaders(h)) => Some(h.skip_external_clusters),
-            None => None,
+        list.iter().find_map(|p| {
+            p.method_specifier
+                .map(|P::IstioHeaders(h)| h.skip_external_clusters)
         })
     };
     let upstream = propagate(&m.upstream_propagation);

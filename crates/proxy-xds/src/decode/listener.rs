@@ -11,7 +11,8 @@ use lateen_proxy_core::filter_chain::Matcher;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::listener::v3 as pb;
 use lateen_xds_proto::envoy::extensions::filters::listener::{
-    original_src::v3 as original_src, proxy_protocol::v3 as proxy_protocol, tls_inspector::v3 as tls_inspector,
+    original_src::v3 as original_src, proxy_protocol::v3 as proxy_protocol,
+    tls_inspector::v3 as tls_inspector,
 };
 
 use super::common::{
@@ -39,16 +40,34 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
     if let Address::Host { host, .. } = &address {
         return refuse(format!("`{host}` is no IP address")).at("address.socket_address.address");
     }
-    let filter_chains = list(&m.filter_chains, "filter_chains", |f| chain(f, c).map(Arc::new))?;
+    let filter_chains = list(&m.filter_chains, "filter_chains", |f| {
+        chain(f, c).map(Arc::new)
+    })?;
     no_twins(&filter_chains)?;
-    let default_filter_chain =
-        m.default_filter_chain.as_ref().map(|f| chain(f, c).map(Arc::new)).transpose().at("default_filter_chain")?;
+    let default_filter_chain = m
+        .default_filter_chain
+        .as_ref()
+        .map(|f| chain(f, c).map(Arc::new))
+        .transpose()
+        .at("default_filter_chain")?;
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         return refuse("no filter chains specified").at("filter_chains");
     }
-    let bind = m.deprecated_v1.as_ref().and_then(|d| d.bind_to_port.as_ref()).or(m.bind_to_port.as_ref());
-    let stat = if m.stat_prefix.is_empty() { address.to_string().replace(':', "_") } else { m.stat_prefix.clone() };
-    let name = if m.name.is_empty() { address.to_string() } else { m.name.clone() };
+    let bind = m
+        .deprecated_v1
+        .as_ref()
+        .and_then(|d| d.bind_to_port.as_ref())
+        .or(m.bind_to_port.as_ref());
+    let stat = if m.stat_prefix.is_empty() {
+        address.to_string().replace(':', "_")
+    } else {
+        m.stat_prefix.clone()
+    };
+    let name = if m.name.is_empty() {
+        address.to_string()
+    } else {
+        m.name.clone()
+    };
     Ok(Listener {
         name: name.into(),
         stat_prefix: stat.into(),
@@ -64,8 +83,11 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         reuse_port: bool_or(m.enable_reuse_port.as_ref(), true),
         socket_options: list(&m.socket_options, "socket_options", socket_option)?,
         listener_filters: list(&m.listener_filters, "listener_filters", listener_filter)?,
-        listener_filters_timeout: opt_duration(m.listener_filters_timeout.as_ref(), "listener_filters_timeout")?
-            .unwrap_or(Duration::from_secs(15)),
+        listener_filters_timeout: opt_duration(
+            m.listener_filters_timeout.as_ref(),
+            "listener_filters_timeout",
+        )?
+        .unwrap_or(Duration::from_secs(15)),
         continue_on_listener_filters_timeout: m.continue_on_listener_filters_timeout,
         matcher: Matcher::new(&filter_chains),
         filter_chains,
@@ -76,7 +98,8 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
             Ok(core::TrafficDirection::Outbound) => TrafficDirection::Outbound,
             _ => TrafficDirection::Unspecified,
         },
-        per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref()).unwrap_or(MIB),
+        per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref())
+            .unwrap_or(MIB),
         tcp_fast_open_queue_length: u32_of(m.tcp_fast_open_queue_length.as_ref()),
         max_connections_per_event: u32_of(m.max_connections_to_accept_per_socket_event.as_ref()),
         metadata: metadata(m.metadata.as_ref()),
@@ -100,11 +123,16 @@ fn no_twins(chains: &[Arc<FilterChain>]) -> Result<()> {
 
 fn chain(m: &pb::FilterChain, c: &Collected<'_>) -> Result<FilterChain> {
     if bool_or(m.use_proxy_proto.as_ref(), false) {
-        return refuse("is not implemented; use the proxy_protocol listener filter").at("use_proxy_proto");
+        return refuse("is not implemented; use the proxy_protocol listener filter")
+            .at("use_proxy_proto");
     }
     Ok(FilterChain {
         name: m.name.as_str().into(),
-        matching: m.filter_chain_match.as_ref().map_or(Ok(FilterChainMatch::default()), chain_match).at("filter_chain_match")?,
+        matching: m
+            .filter_chain_match
+            .as_ref()
+            .map_or(Ok(FilterChainMatch::default()), chain_match)
+            .at("filter_chain_match")?,
         tls: downstream_transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
         filters: network_filter::filters(&m.filters, c)?,
         transport_socket_connect_timeout: timeout(
@@ -123,19 +151,36 @@ fn chain_match(m: &pb::FilterChainMatch) -> Result<FilterChainMatch> {
     let server_names = list(&m.server_names, "server_names", |n| {
         let star = n.matches('*').count();
         if n.is_empty() || star > 1 || (star == 1 && !n.starts_with("*.") && n != "*") {
-            return refuse(format!("`{n}`: partial wildcards are not supported in server names"));
+            return refuse(format!(
+                "`{n}`: partial wildcards are not supported in server names"
+            ));
         }
         Ok(Name::from(n.to_ascii_lowercase()))
     })?;
     Ok(FilterChainMatch {
-        destination_port: m.destination_port.as_ref().map(|p| port(p.value)).transpose().at("destination_port")?,
+        destination_port: m
+            .destination_port
+            .as_ref()
+            .map(|p| port(p.value))
+            .transpose()
+            .at("destination_port")?,
         prefix_ranges: list(&m.prefix_ranges, "prefix_ranges", cidr)?,
         server_names,
         transport_protocol: m.transport_protocol.as_str().into(),
-        application_protocols: m.application_protocols.iter().map(|p| p.as_str().into()).collect(),
-        direct_source_prefix_ranges: list(&m.direct_source_prefix_ranges, "direct_source_prefix_ranges", cidr)?,
+        application_protocols: m
+            .application_protocols
+            .iter()
+            .map(|p| p.as_str().into())
+            .collect(),
+        direct_source_prefix_ranges: list(
+            &m.direct_source_prefix_ranges,
+            "direct_source_prefix_ranges",
+            cidr,
+        )?,
         source_type: match pb::filter_chain_match::ConnectionSourceType::try_from(m.source_type) {
-            Ok(pb::filter_chain_match::ConnectionSourceType::SameIpOrLoopback) => SourceType::SameIpOrLoopback,
+            Ok(pb::filter_chain_match::ConnectionSourceType::SameIpOrLoopback) => {
+                SourceType::SameIpOrLoopback
+            }
             Ok(pb::filter_chain_match::ConnectionSourceType::External) => SourceType::External,
             _ => SourceType::Any,
         },
@@ -144,7 +189,10 @@ fn chain_match(m: &pb::FilterChainMatch) -> Result<FilterChainMatch> {
     })
 }
 
-fn downstream_transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) -> Result<Option<Arc<DownstreamTls>>> {
+fn downstream_transport(
+    m: Option<&core::TransportSocket>,
+    c: &Collected<'_>,
+) -> Result<Option<Arc<DownstreamTls>>> {
     let Some(m) = m else { return Ok(None) };
     let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &m.config_type else {
         return match m.name.as_str() {
@@ -155,10 +203,16 @@ fn downstream_transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) ->
     match type_name(any)?.as_str() {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(None),
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
-            let tls = typed(any).and_then(|t| tls::downstream(&t, c)).at("typed_config")?;
+            let tls = typed(any)
+                .and_then(|t| tls::downstream(&t, c))
+                .at("typed_config")?;
             Ok(Some(Arc::new(tls)))
         }
-        other => refuse(format!("transport socket {other} ({}) is not implemented", m.name)).at("typed_config"),
+        other => refuse(format!(
+            "transport socket {other} ({}) is not implemented",
+            m.name
+        ))
+        .at("typed_config"),
     }
 }
 
@@ -168,8 +222,12 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
     };
     let name = type_name(any)?;
     let kind = match name.as_str() {
-        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => ListenerFilterKind::OriginalDst,
-        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => ListenerFilterKind::HttpInspector,
+        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
+            ListenerFilterKind::OriginalDst
+        }
+        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+            ListenerFilterKind::HttpInspector
+        }
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
             let t: tls_inspector::TlsInspector = typed(any).at("typed_config")?;
             ListenerFilterKind::TlsInspector {
@@ -191,18 +249,35 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
             let o: original_src::OriginalSrc = typed(any).at("typed_config")?;
             ListenerFilterKind::OriginalSrc { mark: o.mark }
         }
-        other => return refuse(format!("listener filter {other} ({}) is not implemented", m.name)).at("typed_config"),
+        other => {
+            return refuse(format!(
+                "listener filter {other} ({}) is not implemented",
+                m.name
+            ))
+            .at("typed_config");
+        }
     };
-    let disabled = m.filter_disabled.as_ref().map(predicate).transpose().at("filter_disabled")?;
+    let disabled = m
+        .filter_disabled
+        .as_ref()
+        .map(predicate)
+        .transpose()
+        .at("filter_disabled")?;
     Ok(ListenerFilter { kind, disabled })
 }
 
 fn predicate(m: &pb::ListenerFilterChainMatchPredicate) -> Result<ListenerFilterPredicate> {
     use pb::listener_filter_chain_match_predicate::Rule as R;
     Ok(match m.rule.as_ref() {
-        Some(R::OrMatch(set)) => ListenerFilterPredicate::Or(list(&set.rules, "or_match.rules", predicate)?),
-        Some(R::AndMatch(set)) => ListenerFilterPredicate::And(list(&set.rules, "and_match.rules", predicate)?),
-        Some(R::NotMatch(rule)) => ListenerFilterPredicate::Not(Box::new(predicate(rule).at("not_match")?)),
+        Some(R::OrMatch(set)) => {
+            ListenerFilterPredicate::Or(list(&set.rules, "or_match.rules", predicate)?)
+        }
+        Some(R::AndMatch(set)) => {
+            ListenerFilterPredicate::And(list(&set.rules, "and_match.rules", predicate)?)
+        }
+        Some(R::NotMatch(rule)) => {
+            ListenerFilterPredicate::Not(Box::new(predicate(rule).at("not_match")?))
+        }
         Some(R::AnyMatch(true)) => ListenerFilterPredicate::Any,
         Some(R::AnyMatch(false)) => return refuse("must be true").at("any_match"),
         Some(R::DestinationPortRange(r)) => {
@@ -210,7 +285,10 @@ fn predicate(m: &pb::ListenerFilterChainMatchPredicate) -> Result<ListenerFilter
             let end = u32::try_from(r.end).ok().filter(|e| *e <= 65536);
             match (start, end) {
                 (Some(start), Some(end)) => ListenerFilterPredicate::DestinationPort { start, end },
-                _ => return refuse("ports are 0 to 65535, the end is exclusive").at("destination_port_range"),
+                _ => {
+                    return refuse("ports are 0 to 65535, the end is exclusive")
+                        .at("destination_port_range");
+                }
             }
         }
         None => return refuse("a rule is required"),

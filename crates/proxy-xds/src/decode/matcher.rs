@@ -2,7 +2,8 @@
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::route::Substitution;
 use lateen_proxy_core::matcher::{
-    HeaderMatcher, HeaderRule, MetadataMatcher, QueryMatcher, Regex, StringMatcher, StringRule, ValueMatcher,
+    HeaderMatcher, HeaderRule, MetadataMatcher, QueryMatcher, Regex, StringMatcher, StringRule,
+    ValueMatcher,
 };
 use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::r#type::matcher::v3 as pb;
@@ -26,7 +27,11 @@ pub(super) fn substitute(m: &pb::RegexMatchAndSubstitute) -> Result<(Regex, Subs
 pub(super) fn string(m: &pb::StringMatcher) -> Result<StringMatcher> {
     use pb::string_matcher::MatchPattern as P;
     let text = |s: &str, field: &str| -> Result<Name> {
-        if s.is_empty() { refuse("must not be empty").at(field) } else { Ok(s.into()) }
+        if s.is_empty() {
+            refuse("must not be empty").at(field)
+        } else {
+            Ok(s.into())
+        }
     };
     let rule = match m.match_pattern.as_ref() {
         Some(P::Exact(s)) => StringRule::Exact(s.as_str().into()),
@@ -37,12 +42,20 @@ pub(super) fn string(m: &pb::StringMatcher) -> Result<StringMatcher> {
         Some(P::Custom(_)) => return refuse("is not implemented").at("custom"),
         None => return refuse("a match pattern is required"),
     };
-    Ok(StringMatcher { rule, ignore_case: m.ignore_case })
+    Ok(StringMatcher {
+        rule,
+        ignore_case: m.ignore_case,
+    })
 }
 
 pub(super) fn header(m: &route::HeaderMatcher) -> Result<HeaderMatcher> {
     use route::header_matcher::HeaderMatchSpecifier as S;
-    let plain = |rule| HeaderRule::String(StringMatcher { rule, ignore_case: false });
+    let plain = |rule| {
+        HeaderRule::String(StringMatcher {
+            rule,
+            ignore_case: false,
+        })
+    };
     let rule = match m.header_match_specifier.as_ref() {
         None => HeaderRule::Present(true),
         Some(S::PresentMatch(b)) => HeaderRule::Present(*b),
@@ -56,8 +69,17 @@ pub(super) fn header(m: &route::HeaderMatcher) -> Result<HeaderMatcher> {
     };
     // `Host` is kept as the authority.
     let name = header_name(&m.name).at("name")?;
-    let name = if &*name == "host" { ":authority".into() } else { name };
-    Ok(HeaderMatcher { name, rule, invert: m.invert_match, missing_as_empty: m.treat_missing_header_as_empty })
+    let name = if &*name == "host" {
+        ":authority".into()
+    } else {
+        name
+    };
+    Ok(HeaderMatcher {
+        name,
+        rule,
+        invert: m.invert_match,
+        missing_as_empty: m.treat_missing_header_as_empty,
+    })
 }
 
 pub(super) fn query(m: &route::QueryParameterMatcher) -> Result<QueryMatcher> {
@@ -70,7 +92,11 @@ pub(super) fn query(m: &route::QueryParameterMatcher) -> Result<QueryMatcher> {
         Some(S::StringMatch(s)) => (Some(string(s).at("string_match")?), None),
         Some(S::PresentMatch(b)) => (None, Some(*b)),
     };
-    Ok(QueryMatcher { name: m.name.as_str().into(), value, present })
+    Ok(QueryMatcher {
+        name: m.name.as_str().into(),
+        value,
+        present,
+    })
 }
 
 pub(super) fn metadata(m: &pb::MetadataMatcher) -> Result<MetadataMatcher> {
@@ -80,7 +106,12 @@ pub(super) fn metadata(m: &pb::MetadataMatcher) -> Result<MetadataMatcher> {
         None => refuse("a key is required"),
     })?;
     let value = value(need(m.value.as_ref(), "value")?).at("value")?;
-    Ok(MetadataMatcher { filter: m.filter.as_str().into(), path, value, invert: m.invert })
+    Ok(MetadataMatcher {
+        filter: m.filter.as_str().into(),
+        path,
+        value,
+        invert: m.invert,
+    })
 }
 
 fn value(m: &pb::ValueMatcher) -> Result<ValueMatcher> {
@@ -89,7 +120,9 @@ fn value(m: &pb::ValueMatcher) -> Result<ValueMatcher> {
         Some(P::NullMatch(_)) => ValueMatcher::Null,
         Some(P::DoubleMatch(d)) => match &d.match_pattern {
             Some(pb::double_matcher::MatchPattern::Exact(n)) => ValueMatcher::Double(*n),
-            Some(pb::double_matcher::MatchPattern::Range(r)) => ValueMatcher::DoubleRange(r.start, r.end),
+            Some(pb::double_matcher::MatchPattern::Range(r)) => {
+                ValueMatcher::DoubleRange(r.start, r.end)
+            }
             None => return refuse("a match pattern is required").at("double_match"),
         },
         Some(P::StringMatch(s)) => ValueMatcher::String(string(s).at("string_match")?),

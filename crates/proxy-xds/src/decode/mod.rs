@@ -1,6 +1,9 @@
 //! Envoy's messages to `proxy-core` values. Everything is checked; what this proxy does not do is
 //! refused by name, never passed over.
-#![expect(deprecated, reason = "control planes still send fields that Envoy's API marks as deprecated")]
+#![expect(
+    deprecated,
+    reason = "control planes still send fields that Envoy's API marks as deprecated"
+)]
 
 mod access_log;
 mod cluster;
@@ -17,21 +20,28 @@ mod retry;
 mod route;
 mod tls;
 
-use lateen_proxy_core::config::{Cluster, ClusterLoadAssignment, Listener, Name, RouteConfiguration, Secret};
+use lateen_proxy_core::config::{
+    Cluster, ClusterLoadAssignment, Listener, Name, RouteConfiguration, Secret,
+};
 use lateen_xds_proto::{Any, Message};
 
 use crate::error::{At, DecodeError, Result};
 
-pub use common::{struct_to_json, struct_to_value};
 pub(crate) use common::{address, duration, fetch_timeout, json_to_struct, string_matcher_list};
+pub use common::{struct_to_json, struct_to_value};
 pub(crate) use endpoint::locality_value;
+
+/// Reads a file by its path.
+pub type ReadFile = dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync;
+/// Finds an environment variable.
+pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// What decoding may look at besides the message.
 pub struct Context {
     /// Reads a file that a message names.
-    pub read_file: Box<dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync>,
+    pub read_file: Box<ReadFile>,
     /// An environment variable that a message names.
-    pub environment: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub environment: Box<Environment>,
 }
 
 impl std::fmt::Debug for Context {
@@ -44,7 +54,10 @@ impl Context {
     /// Files of this machine, no environment.
     #[must_use]
     pub fn files() -> Self {
-        Self { read_file: Box::new(|path| std::fs::read(path)), environment: Box::new(|_| None) }
+        Self {
+            read_file: Box::new(|path| std::fs::read(path)),
+            environment: Box::new(|_| None),
+        }
     }
 
     /// Nothing: every file is absent.
@@ -98,7 +111,11 @@ pub(crate) struct Collected<'a> {
 
 impl<'a> Collected<'a> {
     pub(crate) fn new(context: &'a Context) -> Self {
-        Self { context, routes: Default::default(), secrets: Default::default() }
+        Self {
+            context,
+            routes: Default::default(),
+            secrets: Default::default(),
+        }
     }
 }
 
@@ -134,7 +151,11 @@ pub fn listener(bytes: &[u8], context: &Context) -> Result<DecodedListener> {
 pub fn cluster(bytes: &[u8], context: &Context, added_via_api: bool) -> Result<DecodedCluster> {
     let collected = Collected::new(context);
     let (cluster, endpoints) = cluster::cluster(&message(bytes)?, &collected, added_via_api)?;
-    Ok(DecodedCluster { cluster, endpoints, secrets: collected.secrets.into_inner() })
+    Ok(DecodedCluster {
+        cluster,
+        endpoints,
+        secrets: collected.secrets.into_inner(),
+    })
 }
 
 /// Decodes endpoints from wire bytes.

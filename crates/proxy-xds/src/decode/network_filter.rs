@@ -14,18 +14,26 @@ use super::common::{data_source_bytes, metadata, timeout};
 use super::{Collected, access_log, http_connection_manager, istio, rbac, type_name, typed};
 use crate::error::{At, Result, list, refuse};
 
-const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const HCM: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
 const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
 
-pub(super) fn filters(filters: &[listener::Filter], c: &Collected<'_>) -> Result<Vec<NetworkFilter>> {
+pub(super) fn filters(
+    filters: &[listener::Filter],
+    c: &Collected<'_>,
+) -> Result<Vec<NetworkFilter>> {
     let out = list(filters, "filters", |f| filter(f, c))?;
     let last = out.len().saturating_sub(1);
     for (i, f) in out.iter().enumerate() {
         if f.is_terminal() != (i == last) {
-            let problem = if i == last { "the last filter must be terminal" } else { "a terminal filter must be the last" };
+            let problem = if i == last {
+                "the last filter must be terminal"
+            } else {
+                "a terminal filter must be the last"
+            };
             return refuse(problem).item("filters", i);
         }
     }
@@ -36,7 +44,8 @@ fn filter(m: &listener::Filter, c: &Collected<'_>) -> Result<NetworkFilter> {
     let any = match m.config_type.as_ref() {
         Some(listener::filter::ConfigType::TypedConfig(any)) => any,
         Some(listener::filter::ConfigType::ConfigDiscovery(_)) => {
-            return refuse(format!("filter {}: ECDS is not implemented", m.name)).at("config_discovery");
+            return refuse(format!("filter {}: ECDS is not implemented", m.name))
+                .at("config_discovery");
         }
         None => return refuse("is required").at("typed_config"),
     };
@@ -45,17 +54,26 @@ fn filter(m: &listener::Filter, c: &Collected<'_>) -> Result<NetworkFilter> {
         HCM => typed(any)
             .and_then(|h| http_connection_manager::manager(&h, c))
             .map(|h| NetworkFilter::HttpConnectionManager(Arc::new(h))),
-        TCP_PROXY => typed(any).and_then(|t| tcp_proxy(&t, c)).map(|t| NetworkFilter::TcpProxy(Arc::new(t))),
+        TCP_PROXY => typed(any)
+            .and_then(|t| tcp_proxy(&t, c))
+            .map(|t| NetworkFilter::TcpProxy(Arc::new(t))),
         istio::STATS => istio::stats(any).map(|s| NetworkFilter::IstioStats(Arc::new(s))),
         istio::METADATA_EXCHANGE => {
             istio::tcp_metadata_exchange(any).map(|m| NetworkFilter::MetadataExchange(Arc::new(m)))
         }
         DIRECT_RESPONSE => typed(any).and_then(|d: direct::Config| {
-            data_source_bytes(d.response.as_ref(), c.context).at("response").map(NetworkFilter::DirectResponse)
+            data_source_bytes(d.response.as_ref(), c.context)
+                .at("response")
+                .map(NetworkFilter::DirectResponse)
         }),
-        RBAC => typed(any).and_then(|r| rbac::network(&r)).map(|r| NetworkFilter::Rbac(Arc::new(r))),
+        RBAC => typed(any)
+            .and_then(|r| rbac::network(&r))
+            .map(|r| NetworkFilter::Rbac(Arc::new(r))),
         ECHO => Ok(NetworkFilter::Echo),
-        other => refuse(format!("network filter {other} ({}) is not implemented", m.name)),
+        other => refuse(format!(
+            "network filter {other} ({}) is not implemented",
+            m.name
+        )),
     };
     built.at("typed_config")
 }
@@ -64,23 +82,36 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
     if m.stat_prefix.is_empty() {
         return refuse("is required").at("stat_prefix");
     }
-    for (set, field) in [(m.tunneling_config.is_some(), "tunneling_config"), (m.on_demand.is_some(), "on_demand")] {
+    for (set, field) in [
+        (m.tunneling_config.is_some(), "tunneling_config"),
+        (m.on_demand.is_some(), "on_demand"),
+    ] {
         if set {
             return refuse("is not implemented").at(field);
         }
     }
     let options = m.access_log_options.unwrap_or_default();
-    let flush = options.access_log_flush_interval.as_ref().or(m.access_log_flush_interval.as_ref());
+    let flush = options
+        .access_log_flush_interval
+        .as_ref()
+        .or(m.access_log_flush_interval.as_ref());
     Ok(TcpProxy {
         stat_prefix: m.stat_prefix.as_str().into(),
         clusters: clusters(m)?,
-        idle_timeout: timeout(m.idle_timeout.as_ref(), "idle_timeout", Some(Duration::from_secs(3600)))?,
+        idle_timeout: timeout(
+            m.idle_timeout.as_ref(),
+            "idle_timeout",
+            Some(Duration::from_secs(3600)),
+        )?,
         max_downstream_connection_duration: timeout(
             m.max_downstream_connection_duration.as_ref(),
             "max_downstream_connection_duration",
             None,
         )?,
-        max_connect_attempts: m.max_connect_attempts.as_ref().map_or(1, |v| v.value.max(1)),
+        max_connect_attempts: m
+            .max_connect_attempts
+            .as_ref()
+            .map_or(1, |v| v.value.max(1)),
         access_logs: access_log::loggers(&m.access_log, c.context)?,
         access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
         hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
@@ -93,7 +124,9 @@ fn clusters(m: &pb::TcpProxy) -> Result<TcpClusters> {
         Some(pb::tcp_proxy::ClusterSpecifier::Cluster(name)) if name.is_empty() => {
             refuse("must not be empty").at("cluster")
         }
-        Some(pb::tcp_proxy::ClusterSpecifier::Cluster(name)) => Ok(TcpClusters::Single(name.as_str().into())),
+        Some(pb::tcp_proxy::ClusterSpecifier::Cluster(name)) => {
+            Ok(TcpClusters::Single(name.as_str().into()))
+        }
         Some(pb::tcp_proxy::ClusterSpecifier::WeightedClusters(w)) => {
             let clusters = list(&w.clusters, "clusters", |c| {
                 if c.name.is_empty() || c.weight == 0 {
@@ -122,5 +155,8 @@ fn hash_policy(m: &envoy_type::HashPolicy) -> Result<HashPolicy> {
         Some(P::FilterState(f)) => HashSource::FilterState(f.key.as_str().into()),
         None => return refuse("a policy is required"),
     };
-    Ok(HashPolicy { source, terminal: false })
+    Ok(HashPolicy {
+        source,
+        terminal: false,
+    })
 }

@@ -1,7 +1,9 @@
 //! Role-based access control filters, HTTP and network.
 use std::sync::Arc;
 
-use lateen_proxy_core::config::rbac::{Action, NetworkRbac, Permission, Policy, Principal, Rbac, Rules};
+use lateen_proxy_core::config::rbac::{
+    Action, NetworkRbac, Permission, Policy, Principal, Rbac, Rules,
+};
 use lateen_proxy_core::matcher::PathMatcher;
 use lateen_proxy_core::uri_template::UriTemplate;
 use lateen_xds_proto::envoy::config::rbac::v3 as pb;
@@ -15,21 +17,32 @@ use super::{matcher, typed};
 use crate::error::{At, Result, list, refuse};
 
 pub(super) fn http(m: &http::Rbac) -> Result<Rbac> {
-    for (set, field) in [(m.matcher.is_some(), "matcher"), (m.shadow_matcher.is_some(), "shadow_matcher")] {
+    for (set, field) in [
+        (m.matcher.is_some(), "matcher"),
+        (m.shadow_matcher.is_some(), "shadow_matcher"),
+    ] {
         if set {
             return refuse("is not implemented").at(field);
         }
     }
     Ok(Rbac {
         rules: m.rules.as_ref().map(rules).transpose().at("rules")?,
-        shadow_rules: m.shadow_rules.as_ref().map(rules).transpose().at("shadow_rules")?,
+        shadow_rules: m
+            .shadow_rules
+            .as_ref()
+            .map(rules)
+            .transpose()
+            .at("shadow_rules")?,
         shadow_rules_stat_prefix: m.shadow_rules_stat_prefix.as_str().into(),
         rules_stat_prefix: m.rules_stat_prefix.as_str().into(),
     })
 }
 
 pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
-    for (set, field) in [(m.matcher.is_some(), "matcher"), (m.shadow_matcher.is_some(), "shadow_matcher")] {
+    for (set, field) in [
+        (m.matcher.is_some(), "matcher"),
+        (m.shadow_matcher.is_some(), "shadow_matcher"),
+    ] {
         if set {
             return refuse("is not implemented").at(field);
         }
@@ -38,7 +51,12 @@ pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
     Ok(NetworkRbac {
         rbac: Rbac {
             rules: m.rules.as_ref().map(rules).transpose().at("rules")?,
-            shadow_rules: m.shadow_rules.as_ref().map(rules).transpose().at("shadow_rules")?,
+            shadow_rules: m
+                .shadow_rules
+                .as_ref()
+                .map(rules)
+                .transpose()
+                .at("shadow_rules")?,
             shadow_rules_stat_prefix: m.shadow_rules_stat_prefix.as_str().into(),
             rules_stat_prefix: Default::default(),
         },
@@ -57,7 +75,10 @@ fn rules(m: &pb::Rbac) -> Result<Arc<Rules>> {
     };
     let mut policies = Vec::with_capacity(m.policies.len());
     for (name, p) in &m.policies {
-        policies.push((name.as_str().into(), policy(p).at(&format!("policies[{name:?}]"))?));
+        policies.push((
+            name.as_str().into(),
+            policy(p).at(&format!("policies[{name:?}]"))?,
+        ));
     }
     policies.sort_by(|a: &(Arc<str>, Policy), b| a.0.cmp(&b.0));
     Ok(Arc::new(Rules { action, policies }))
@@ -78,7 +99,9 @@ fn policy(m: &pb::Policy) -> Result<Policy> {
 
 fn path(m: &matcher_pb::PathMatcher) -> Result<PathMatcher> {
     match &m.rule {
-        Some(matcher_pb::path_matcher::Rule::Path(p)) => Ok(PathMatcher(matcher::string(p).at("path")?)),
+        Some(matcher_pb::path_matcher::Rule::Path(p)) => {
+            Ok(PathMatcher(matcher::string(p).at("path")?))
+        }
         None => refuse("is required").at("path"),
     }
 }
@@ -96,20 +119,32 @@ fn permission(m: &pb::Permission) -> Result<Permission> {
         Some(R::UriTemplate(t)) => {
             let any = need(t.typed_config.as_ref(), "typed_config").at("uri_template")?;
             let config: UriTemplateMatchConfig = typed(any).at("uri_template.typed_config")?;
-            let template = UriTemplate::parse(&config.path_template).at("uri_template.typed_config.path_template")?;
+            let template = UriTemplate::parse(&config.path_template)
+                .at("uri_template.typed_config.path_template")?;
             Permission::UriTemplate(Arc::new(template))
         }
         Some(R::DestinationIp(r)) => Permission::DestinationIp(cidr(r).at("destination_ip")?),
-        Some(R::DestinationPort(p)) => Permission::DestinationPort(port(*p).at("destination_port")?),
-        Some(R::DestinationPortRange(r)) => match (u32::try_from(r.start), u32::try_from(r.end)) {
-            (Ok(start), Ok(end)) if start < end && end <= 65536 => Permission::DestinationPortRange(start, end),
-            _ => return refuse("ports are 0 to 65535, the end is exclusive").at("destination_port_range"),
-        },
-        Some(R::Metadata(d)) => Permission::Metadata(Box::new(matcher::metadata(d).at("metadata")?)),
-        Some(R::RequestedServerName(s)) => {
-            Permission::RequestedServerName(Box::new(matcher::string(s).at("requested_server_name")?))
+        Some(R::DestinationPort(p)) => {
+            Permission::DestinationPort(port(*p).at("destination_port")?)
         }
-        Some(R::Matcher(e)) => return refuse(format!("{} is not implemented", e.name)).at("matcher"),
+        Some(R::DestinationPortRange(r)) => match (u32::try_from(r.start), u32::try_from(r.end)) {
+            (Ok(start), Ok(end)) if start < end && end <= 65536 => {
+                Permission::DestinationPortRange(start, end)
+            }
+            _ => {
+                return refuse("ports are 0 to 65535, the end is exclusive")
+                    .at("destination_port_range");
+            }
+        },
+        Some(R::Metadata(d)) => {
+            Permission::Metadata(Box::new(matcher::metadata(d).at("metadata")?))
+        }
+        Some(R::RequestedServerName(s)) => Permission::RequestedServerName(Box::new(
+            matcher::string(s).at("requested_server_name")?,
+        )),
+        Some(R::Matcher(e)) => {
+            return refuse(format!("{} is not implemented", e.name)).at("matcher");
+        }
         Some(R::SourcedMetadata(_)) => return refuse("is not implemented").at("sourced_metadata"),
         None => return refuse("a rule is required"),
     })
@@ -137,10 +172,12 @@ fn principal(m: &pb::Principal) -> Result<Principal> {
         Some(I::UrlPath(p)) => Principal::UrlPath(Box::new(path(p).at("url_path")?)),
         Some(I::Metadata(d)) => Principal::Metadata(Box::new(matcher::metadata(d).at("metadata")?)),
         Some(I::FilterState(f)) => match &f.matcher {
-            Some(matcher_pb::filter_state_matcher::Matcher::StringMatch(s)) => Principal::FilterState(
-                f.key.as_str().into(),
-                Box::new(matcher::string(s).at("filter_state.string_match")?),
-            ),
+            Some(matcher_pb::filter_state_matcher::Matcher::StringMatch(s)) => {
+                Principal::FilterState(
+                    f.key.as_str().into(),
+                    Box::new(matcher::string(s).at("filter_state.string_match")?),
+                )
+            }
             _ => return refuse("only string_match is implemented").at("filter_state"),
         },
         Some(I::SourcedMetadata(_)) => return refuse("is not implemented").at("sourced_metadata"),

@@ -26,10 +26,18 @@ pub(super) fn retry_policy(m: &pb::RetryPolicy) -> Result<RetryPolicy> {
         on,
         num_retries: m.num_retries.as_ref().map_or(1, |v| v.value),
         per_try_timeout: timeout(m.per_try_timeout.as_ref(), "per_try_timeout", None)?,
-        per_try_idle_timeout: timeout(m.per_try_idle_timeout.as_ref(), "per_try_idle_timeout", None)?,
+        per_try_idle_timeout: timeout(
+            m.per_try_idle_timeout.as_ref(),
+            "per_try_idle_timeout",
+            None,
+        )?,
         retriable_status_codes: codes,
         retriable_headers: list(&m.retriable_headers, "retriable_headers", matcher::header)?,
-        retriable_request_headers: list(&m.retriable_request_headers, "retriable_request_headers", matcher::header)?,
+        retriable_request_headers: list(
+            &m.retriable_request_headers,
+            "retriable_request_headers",
+            matcher::header,
+        )?,
         base_interval,
         max_interval,
         rate_limited_back_off: m
@@ -39,13 +47,16 @@ pub(super) fn retry_policy(m: &pb::RetryPolicy) -> Result<RetryPolicy> {
             .transpose()
             .at("rate_limited_retry_back_off")?,
         previous_hosts: previous_hosts(m)?,
-        host_selection_max_attempts: u32::try_from(m.host_selection_retry_max_attempts.max(1)).unwrap_or(u32::MAX),
+        host_selection_max_attempts: u32::try_from(m.host_selection_retry_max_attempts.max(1))
+            .unwrap_or(u32::MAX),
         previous_priorities: previous_priorities(m).at("retry_priority")?,
     })
 }
 
 fn back_off(m: Option<&pb::retry_policy::RetryBackOff>) -> Result<(Duration, Duration)> {
-    let Some(m) = m else { return Ok((BASE, BASE * 10)) };
+    let Some(m) = m else {
+        return Ok((BASE, BASE * 10));
+    };
     let base = duration(need(m.base_interval.as_ref(), "base_interval")?).at("base_interval")?;
     let base = base.max(Duration::from_millis(1));
     let max = match &m.max_interval {
@@ -66,30 +77,48 @@ fn told(m: &pb::retry_policy::RateLimitedRetryBackOff) -> Result<RateLimitedBack
     if reset_headers.is_empty() {
         return refuse("at least one header is required").at("reset_headers");
     }
-    let max_interval = timeout(m.max_interval.as_ref(), "max_interval", Some(TOLD_MAX))?.unwrap_or(TOLD_MAX);
-    Ok(RateLimitedBackOff { reset_headers, max_interval })
+    let max_interval =
+        timeout(m.max_interval.as_ref(), "max_interval", Some(TOLD_MAX))?.unwrap_or(TOLD_MAX);
+    Ok(RateLimitedBackOff {
+        reset_headers,
+        max_interval,
+    })
 }
 
 fn previous_hosts(m: &pb::RetryPolicy) -> Result<bool> {
     const PREVIOUS: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     for (i, predicate) in m.retry_host_predicate.iter().enumerate() {
         let name = match &predicate.config_type {
-            Some(pb::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any)) => type_name(any)?,
-            None if predicate.name == "envoy.retry_host_predicates.previous_hosts" => PREVIOUS.to_owned(),
+            Some(pb::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any)) => {
+                type_name(any)?
+            }
+            None if predicate.name == "envoy.retry_host_predicates.previous_hosts" => {
+                PREVIOUS.to_owned()
+            }
             None => predicate.name.clone(),
         };
         if name != PREVIOUS {
-            return refuse(format!("retry host predicate {name} is not implemented")).item("retry_host_predicate", i);
+            return refuse(format!("retry host predicate {name} is not implemented"))
+                .item("retry_host_predicate", i);
         }
     }
     Ok(!m.retry_host_predicate.is_empty())
 }
 
 fn previous_priorities(m: &pb::RetryPolicy) -> Result<Option<u32>> {
-    let Some(priority) = &m.retry_priority else { return Ok(None) };
-    let Some(pb::retry_policy::retry_priority::ConfigType::TypedConfig(any)) = &priority.config_type else {
-        return refuse(format!("retry priority {} is not implemented", priority.name));
+    let Some(priority) = &m.retry_priority else {
+        return Ok(None);
+    };
+    let Some(pb::retry_policy::retry_priority::ConfigType::TypedConfig(any)) =
+        &priority.config_type
+    else {
+        return refuse(format!(
+            "retry priority {} is not implemented",
+            priority.name
+        ));
     };
     let config: PreviousPrioritiesConfig = typed(any).at("typed_config")?;
-    u32::try_from(config.update_frequency).map(Some).or_else(|_| refuse("must not be negative").at("update_frequency"))
+    u32::try_from(config.update_frequency)
+        .map(Some)
+        .or_else(|_| refuse("must not be negative").at("update_frequency"))
 }

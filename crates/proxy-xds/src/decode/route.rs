@@ -3,13 +3,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::route::{
-    ClusterSpecifier, Decorator, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, InternalRedirect,
-    MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, WeightedCluster,
-    WeightedClusters,
-};
 use lateen_proxy_core::config::http_connection_manager::Upgrade;
 use lateen_proxy_core::config::http_filter::PerFilter;
+use lateen_proxy_core::config::route::{
+    ClusterSpecifier, Decorator, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite,
+    InternalRedirect, MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath,
+    RequireTls, WeightedCluster, WeightedClusters,
+};
 use lateen_proxy_core::config::{
     FractionalPercent, Name, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
@@ -21,14 +21,17 @@ use lateen_xds_proto::envoy::config::route::v3 as pb;
 use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
 use super::common::{
-    bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need, opt_duration,
-    runtime_fractional, timeout, u32_of,
+    bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need,
+    opt_duration, runtime_fractional, timeout, u32_of,
 };
 use super::retry::retry_policy;
 use super::{Collected, http_filter, matcher, typed};
 use crate::error::{At, DecodeError, Result, list, refuse};
 
-pub(super) fn configuration(m: &pb::RouteConfiguration, c: &Collected<'_>) -> Result<RouteConfiguration> {
+pub(super) fn configuration(
+    m: &pb::RouteConfiguration,
+    c: &Collected<'_>,
+) -> Result<RouteConfiguration> {
     if m.vhds.is_some() {
         return refuse("is not implemented").at("vhds");
     }
@@ -38,12 +41,19 @@ pub(super) fn configuration(m: &pb::RouteConfiguration, c: &Collected<'_>) -> Re
     if !m.vhost_header.is_empty() {
         return refuse("is not implemented").at("vhost_header");
     }
-    let most_body = m.max_direct_response_body_size_bytes.as_ref().map_or(4096, |v| v.value);
-    let virtual_hosts =
-        list(&m.virtual_hosts, "virtual_hosts", |v| virtual_host(v, c, most_body).map(Arc::new))?;
+    let most_body = m
+        .max_direct_response_body_size_bytes
+        .as_ref()
+        .map_or(4096, |v| v.value);
+    let virtual_hosts = list(&m.virtual_hosts, "virtual_hosts", |v| {
+        virtual_host(v, c, most_body).map(Arc::new)
+    })?;
     let index = VirtualHostIndex::new(&virtual_hosts).map_err(|e| {
-        DecodeError::new(format!("only unique values for domains are permitted: duplicate entry of domain {}", e.0))
-            .within("virtual_hosts")
+        DecodeError::new(format!(
+            "only unique values for domains are permitted: duplicate entry of domain {}",
+            e.0
+        ))
+        .within("virtual_hosts")
     })?;
     Ok(RouteConfiguration {
         name: m.name.as_str().into(),
@@ -62,7 +72,7 @@ pub(super) fn configuration(m: &pb::RouteConfiguration, c: &Collected<'_>) -> Re
         ignore_path_parameters_in_path_matching: m.ignore_path_parameters_in_path_matching,
         max_direct_response_body_size: most_body,
         mirrors: mirrors(&m.request_mirror_policies)?,
-        per_filter: per_filter(&m.typed_per_filter_config, c)?,
+        per_filter: per_filter(&m.typed_per_filter_config)?,
         metadata: metadata(m.metadata.as_ref()),
     })
 }
@@ -78,14 +88,19 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
         (m.matcher.is_some(), "matcher"),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
-        (m.retry_policy_typed_config.is_some(), "retry_policy_typed_config"),
+        (
+            m.retry_policy_typed_config.is_some(),
+            "retry_policy_typed_config",
+        ),
     ] {
         if set {
             return refuse("is not implemented").at(field);
         }
     }
     let domains = list(&m.domains, "domains", |d| domain(d))?;
-    let routes = list(&m.routes, "routes", |r| route(r, c, most_body).map(Arc::new))?;
+    let routes = list(&m.routes, "routes", |r| {
+        route(r, c, most_body).map(Arc::new)
+    })?;
     Ok(VirtualHost {
         name: m.name.as_str().into(),
         domains,
@@ -104,9 +119,14 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
         )?,
         include_request_attempt_count: m.include_request_attempt_count,
         include_attempt_count_in_response: m.include_attempt_count_in_response,
-        retry_policy: m.retry_policy.as_ref().map(|r| retry_policy(r).map(Arc::new)).transpose().at("retry_policy")?,
+        retry_policy: m
+            .retry_policy
+            .as_ref()
+            .map(|r| retry_policy(r).map(Arc::new))
+            .transpose()
+            .at("retry_policy")?,
         mirrors: mirrors(&m.request_mirror_policies)?,
-        per_filter: with_cors(per_filter(&m.typed_per_filter_config, c)?, m.cors.as_ref())?,
+        per_filter: with_cors(per_filter(&m.typed_per_filter_config)?, m.cors.as_ref())?,
         per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
         metadata: metadata(m.metadata.as_ref()),
     })
@@ -114,8 +134,13 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
 
 fn domain(text: &str) -> Result<Name> {
     let stars = text.matches('*').count();
-    if text.is_empty() || stars > 1 || (stars == 1 && !text.starts_with('*') && !text.ends_with('*')) {
-        return refuse(format!("`{text}`: a domain is a name, `*.suffix`, `prefix.*` or `*`"));
+    if text.is_empty()
+        || stars > 1
+        || (stars == 1 && !text.starts_with('*') && !text.ends_with('*'))
+    {
+        return refuse(format!(
+            "`{text}`: a domain is a name, `*.suffix`, `prefix.*` or `*`"
+        ));
     }
     if text.bytes().any(|b| b.is_ascii_control() || b == b' ') {
         return refuse(format!("`{text}` holds a space or control character"));
@@ -132,13 +157,13 @@ fn with_cors(mut per_filter: PerFilter, cors: Option<&pb::CorsPolicy>) -> Result
     Ok(per_filter)
 }
 
-fn per_filter(map: &HashMap<String, Any>, c: &Collected<'_>) -> Result<PerFilter> {
+fn per_filter(map: &HashMap<String, Any>) -> Result<PerFilter> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by_key(|(name, _)| *name);
     let mut out = Vec::new();
     for (name, any) in entries {
         let place = format!("typed_per_filter_config[{name:?}]");
-        if let Some(config) = http_filter::per_route(any, c).at(&place)? {
+        if let Some(config) = http_filter::per_route(any).at(&place)? {
             out.push((Name::from(name.as_str()), config));
         }
     }
@@ -150,18 +175,22 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
         return refuse("is not implemented").at("tracing");
     }
     let matching = route_match(need(m.r#match.as_ref(), "match")?).at("match")?;
-    let mut per_filter = per_filter(&m.typed_per_filter_config, c)?;
+    let mut per_filter = per_filter(&m.typed_per_filter_config)?;
     let action = match m.action.as_ref() {
         Some(pb::route::Action::Route(r)) => {
             per_filter = with_cors(per_filter, r.cors.as_ref())?;
-            RouteAction::Forward(Arc::new(forward(r, &matching, c).at("route")?))
+            RouteAction::Forward(Arc::new(forward(r, &matching).at("route")?))
         }
-        Some(pb::route::Action::Redirect(r)) => RouteAction::Redirect(Arc::new(redirect(r).at("redirect")?)),
-        Some(pb::route::Action::DirectResponse(d)) => {
-            RouteAction::DirectResponse(Arc::new(direct_response(d, c, most_body).at("direct_response")?))
+        Some(pb::route::Action::Redirect(r)) => {
+            RouteAction::Redirect(Arc::new(redirect(r).at("redirect")?))
         }
+        Some(pb::route::Action::DirectResponse(d)) => RouteAction::DirectResponse(Arc::new(
+            direct_response(d, c, most_body).at("direct_response")?,
+        )),
         Some(pb::route::Action::NonForwardingAction(_)) => RouteAction::NonForwarding,
-        Some(pb::route::Action::FilterAction(_)) => return refuse("is not implemented").at("filter_action"),
+        Some(pb::route::Action::FilterAction(_)) => {
+            return refuse("is not implemented").at("filter_action");
+        }
         None => return refuse("an action is required: route, redirect or direct_response"),
     };
     Ok(Route {
@@ -193,15 +222,18 @@ fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
         Some(P::SafeRegex(r)) => PathMatch::Regex(matcher::regex(r).at("safe_regex")?),
         Some(P::ConnectMatcher(_)) => PathMatch::Connect,
         Some(P::PathSeparatedPrefix(p)) => {
-            let valid = p.starts_with('/') && p.len() > 1 && !p.ends_with('/') && !p.contains(['?', '#']);
+            let valid =
+                p.starts_with('/') && p.len() > 1 && !p.ends_with('/') && !p.contains(['?', '#']);
             if !valid {
-                return refuse("must start with `/`, not end in `/`, and hold no `?` or `#`").at("path_separated_prefix");
+                return refuse("must start with `/`, not end in `/`, and hold no `?` or `#`")
+                    .at("path_separated_prefix");
             }
             PathMatch::SeparatedPrefix(p.as_str().into())
         }
         Some(P::PathMatchPolicy(policy)) => {
             let any = need(policy.typed_config.as_ref(), "typed_config").at("path_match_policy")?;
-            let template: UriTemplateMatchConfig = typed(any).at("path_match_policy.typed_config")?;
+            let template: UriTemplateMatchConfig =
+                typed(any).at("path_match_policy.typed_config")?;
             let template = UriTemplate::parse(&template.path_template)
                 .at("path_template")
                 .at("path_match_policy.typed_config")?;
@@ -209,7 +241,10 @@ fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
         }
         None => return refuse("a path specifier is required: prefix, path, safe_regex, ..."),
     };
-    for (set, field) in [(!m.cookies.is_empty(), "cookies"), (!m.filter_state.is_empty(), "filter_state")] {
+    for (set, field) in [
+        (!m.cookies.is_empty(), "cookies"),
+        (!m.filter_state.is_empty(), "filter_state"),
+    ] {
         if set {
             return refuse("is not implemented").at(field);
         }
@@ -221,21 +256,29 @@ fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
         headers: list(&m.headers, "headers", matcher::header)?,
         query: list(&m.query_parameters, "query_parameters", matcher::query)?,
         grpc: m.grpc.is_some(),
-        fraction: m.runtime_fraction.as_ref().map(runtime_fractional).transpose().at("runtime_fraction")?,
+        fraction: m
+            .runtime_fraction
+            .as_ref()
+            .map(runtime_fractional)
+            .transpose()
+            .at("runtime_fraction")?,
         tls_presented: tls.and_then(|t| t.presented.as_ref()).map(|v| v.value),
         tls_validated: tls.and_then(|t| t.validated.as_ref()).map(|v| v.value),
         dynamic_metadata: list(&m.dynamic_metadata, "dynamic_metadata", matcher::metadata)?,
     })
 }
 
-fn forward(m: &pb::RouteAction, matching: &RouteMatch, c: &Collected<'_>) -> Result<Forward> {
+fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     for (set, field) in [
         (m.path_rewrite_policy.is_some(), "path_rewrite_policy"),
         (!m.path_rewrite.is_empty(), "path_rewrite"),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
         (m.early_data_policy.is_some(), "early_data_policy"),
-        (m.retry_policy_typed_config.is_some(), "retry_policy_typed_config"),
+        (
+            m.retry_policy_typed_config.is_some(),
+            "retry_policy_typed_config",
+        ),
     ] {
         if set {
             return refuse("is not implemented").at(field);
@@ -250,12 +293,15 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch, c: &Collected<'_>) -> Res
         }
         _ => return refuse("only one of prefix_rewrite and regex_rewrite may be set"),
     };
-    if matches!((&path_rewrite, &matching.path), (Some(PathRewrite::Prefix(_)), PathMatch::Regex(_))) {
+    if matches!(
+        (&path_rewrite, &matching.path),
+        (Some(PathRewrite::Prefix(_)), PathMatch::Regex(_))
+    ) {
         return refuse("cannot be used with safe_regex").at("prefix_rewrite");
     }
     use pb::route_action::ClusterNotFoundResponseCode as N;
     Ok(Forward {
-        cluster: cluster_specifier(m, c)?,
+        cluster: cluster_specifier(m)?,
         cluster_not_found_code: match N::try_from(m.cluster_not_found_response_code) {
             Ok(N::NotFound) => 404,
             Ok(N::InternalServerError) => 500,
@@ -268,7 +314,12 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch, c: &Collected<'_>) -> Res
         timeout: timeout(m.timeout.as_ref(), "timeout", Some(Duration::from_secs(15)))?,
         idle_timeout: opt_duration(m.idle_timeout.as_ref(), "idle_timeout")?,
         max_stream_duration: stream_duration(m)?,
-        retry_policy: m.retry_policy.as_ref().map(|r| retry_policy(r).map(Arc::new)).transpose().at("retry_policy")?,
+        retry_policy: m
+            .retry_policy
+            .as_ref()
+            .map(|r| retry_policy(r).map(Arc::new))
+            .transpose()
+            .at("retry_policy")?,
         mirrors: mirrors(&m.request_mirror_policies)?,
         hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
         high_priority: m.priority == core::RoutingPriority::High as i32,
@@ -285,21 +336,29 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch, c: &Collected<'_>) -> Res
     })
 }
 
-fn cluster_specifier(m: &pb::RouteAction, c: &Collected<'_>) -> Result<ClusterSpecifier> {
+fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
     use pb::route_action::ClusterSpecifier as S;
     Ok(match m.cluster_specifier.as_ref() {
-        Some(S::Cluster(name)) if name.is_empty() => return refuse("must not be empty").at("cluster"),
+        Some(S::Cluster(name)) if name.is_empty() => {
+            return refuse("must not be empty").at("cluster");
+        }
         Some(S::Cluster(name)) => ClusterSpecifier::Named(name.as_str().into()),
-        Some(S::ClusterHeader(name)) => ClusterSpecifier::Header(header_name(name).at("cluster_header")?),
-        Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(weighted(w, c).at("weighted_clusters")?),
+        Some(S::ClusterHeader(name)) => {
+            ClusterSpecifier::Header(header_name(name).at("cluster_header")?)
+        }
+        Some(S::WeightedClusters(w)) => {
+            ClusterSpecifier::Weighted(weighted(w).at("weighted_clusters")?)
+        }
         Some(S::ClusterSpecifierPlugin(_) | S::InlineClusterSpecifierPlugin(_)) => {
             return refuse("cluster specifier plugins are not implemented");
         }
-        None => return refuse("a cluster is required: cluster, cluster_header or weighted_clusters"),
+        None => {
+            return refuse("a cluster is required: cluster, cluster_header or weighted_clusters");
+        }
     })
 }
 
-fn weighted(m: &pb::WeightedCluster, c: &Collected<'_>) -> Result<WeightedClusters> {
+fn weighted(m: &pb::WeightedCluster) -> Result<WeightedClusters> {
     use pb::weighted_cluster::{RandomValueSpecifier, cluster_weight::HostRewriteSpecifier};
     let clusters = list(&m.clusters, "clusters", |w| {
         if w.name.is_empty() == w.cluster_header.is_empty() {
@@ -315,7 +374,7 @@ fn weighted(m: &pb::WeightedCluster, c: &Collected<'_>) -> Result<WeightedCluste
                 &w.response_headers_to_add,
                 &w.response_headers_to_remove,
             )?,
-            per_filter: per_filter(&w.typed_per_filter_config, c)?,
+            per_filter: per_filter(&w.typed_per_filter_config)?,
             metadata_match: metadata(w.metadata_match.as_ref()),
             host_rewrite: w.host_rewrite_specifier.as_ref().map(|h| match h {
                 HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),
@@ -331,10 +390,16 @@ fn weighted(m: &pb::WeightedCluster, c: &Collected<'_>) -> Result<WeightedCluste
     }
     let random_value_header = match &m.random_value_specifier {
         Some(RandomValueSpecifier::HeaderName(name)) => header_name(name).at("header_name")?,
-        Some(RandomValueSpecifier::UseHashPolicy(_)) => return refuse("is not implemented").at("use_hash_policy"),
+        Some(RandomValueSpecifier::UseHashPolicy(_)) => {
+            return refuse("is not implemented").at("use_hash_policy");
+        }
         None => Name::default(),
     };
-    Ok(WeightedClusters { clusters, total, random_value_header })
+    Ok(WeightedClusters {
+        clusters,
+        total,
+        random_value_header,
+    })
 }
 
 fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
@@ -343,7 +408,9 @@ fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
         None => None,
         Some(H::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.as_str().into())),
         Some(H::AutoHostRewrite(on)) => on.value.then_some(HostRewrite::Auto),
-        Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(header_name(name).at("host_rewrite_header")?)),
+        Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(
+            header_name(name).at("host_rewrite_header")?,
+        )),
         Some(H::HostRewritePathRegex(r)) => {
             let (re, with) = matcher::substitute(r).at("host_rewrite_path_regex")?;
             Some(HostRewrite::PathRegex(re, with))
@@ -356,7 +423,10 @@ fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
 fn stream_duration(m: &pb::RouteAction) -> Result<Option<MaxStreamDuration>> {
     if let Some(d) = &m.max_stream_duration {
         return Ok(Some(MaxStreamDuration {
-            max: opt_duration(d.max_stream_duration.as_ref(), "max_stream_duration.max_stream_duration")?,
+            max: opt_duration(
+                d.max_stream_duration.as_ref(),
+                "max_stream_duration.max_stream_duration",
+            )?,
             grpc_timeout_header_max: opt_duration(
                 d.grpc_timeout_header_max.as_ref(),
                 "max_stream_duration.grpc_timeout_header_max",
@@ -390,7 +460,9 @@ fn mirrors(list_: &[pb::route_action::RequestMirrorPolicy]) -> Result<Vec<Mirror
             fraction: m
                 .runtime_fraction
                 .as_ref()
-                .map_or(Ok(FractionalPercent::ALL), |f| runtime_fractional(f).at("runtime_fraction"))?,
+                .map_or(Ok(FractionalPercent::ALL), |f| {
+                    runtime_fractional(f).at("runtime_fraction")
+                })?,
             disable_shadow_host_suffix: m.disable_shadow_host_suffix_append,
             trace_sampled: m.trace_sampled.as_ref().map(|v| v.value),
             host_rewrite: m.host_rewrite_literal.as_str().into(),
@@ -402,44 +474,75 @@ fn hash_policy(m: &pb::route_action::HashPolicy) -> Result<HashPolicy> {
     use pb::route_action::hash_policy::PolicySpecifier as P;
     let source = match m.policy_specifier.as_ref() {
         Some(P::Header(h)) => {
-            let rewrite = h.regex_rewrite.as_ref().map(matcher::substitute).transpose().at("header.regex_rewrite")?;
-            HashSource::Header(header_name(&h.header_name).at("header.header_name")?, rewrite)
+            let rewrite = h
+                .regex_rewrite
+                .as_ref()
+                .map(matcher::substitute)
+                .transpose()
+                .at("header.regex_rewrite")?;
+            HashSource::Header(
+                header_name(&h.header_name).at("header.header_name")?,
+                rewrite,
+            )
         }
         Some(P::Cookie(k)) if k.name.is_empty() => return refuse("is required").at("cookie.name"),
         Some(P::Cookie(k)) => HashSource::Cookie {
             name: k.name.as_str().into(),
             ttl: opt_duration(k.ttl.as_ref(), "cookie.ttl")?,
             path: k.path.as_str().into(),
-            attributes: k.attributes.iter().map(|a| (a.name.as_str().into(), a.value.as_str().into())).collect(),
+            attributes: k
+                .attributes
+                .iter()
+                .map(|a| (a.name.as_str().into(), a.value.as_str().into()))
+                .collect(),
         },
         Some(P::ConnectionProperties(p)) if p.source_ip => HashSource::SourceIp,
-        Some(P::ConnectionProperties(_)) => return refuse("source_ip must be true").at("connection_properties"),
+        Some(P::ConnectionProperties(_)) => {
+            return refuse("source_ip must be true").at("connection_properties");
+        }
         Some(P::QueryParameter(q)) => HashSource::QueryParameter(q.name.as_str().into()),
         Some(P::FilterState(f)) => HashSource::FilterState(f.key.as_str().into()),
         None => return refuse("a policy is required"),
     };
-    Ok(HashPolicy { source, terminal: m.terminal })
+    Ok(HashPolicy {
+        source,
+        terminal: m.terminal,
+    })
 }
 
 fn internal_redirect(m: &pb::RouteAction) -> Result<Option<Arc<InternalRedirect>>> {
-    if m.internal_redirect_action == pb::route_action::InternalRedirectAction::HandleInternalRedirect as i32 {
-        return refuse("is deprecated; use internal_redirect_policy").at("internal_redirect_action");
+    if m.internal_redirect_action
+        == pb::route_action::InternalRedirectAction::HandleInternalRedirect as i32
+    {
+        return refuse("is deprecated; use internal_redirect_policy")
+            .at("internal_redirect_action");
     }
-    let Some(p) = &m.internal_redirect_policy else { return Ok(None) };
+    let Some(p) = &m.internal_redirect_policy else {
+        return Ok(None);
+    };
     if !p.predicates.is_empty() {
         return refuse("are not implemented").at("internal_redirect_policy.predicates");
     }
-    let codes: Vec<u16> = p.redirect_response_codes.iter().filter_map(|c| u16::try_from(*c).ok()).collect();
+    let codes: Vec<u16> = p
+        .redirect_response_codes
+        .iter()
+        .filter_map(|c| u16::try_from(*c).ok())
+        .collect();
     Ok(Some(Arc::new(InternalRedirect {
         max_internal_redirects: p.max_internal_redirects.as_ref().map_or(1, |v| v.value),
         codes: if codes.is_empty() { vec![302] } else { codes },
         allow_cross_scheme: p.allow_cross_scheme_redirect,
-        response_headers_to_copy: header_names(&p.response_headers_to_copy, "response_headers_to_copy")?,
+        response_headers_to_copy: header_names(
+            &p.response_headers_to_copy,
+            "response_headers_to_copy",
+        )?,
     })))
 }
 
 fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
-    use pb::redirect_action::{PathRewriteSpecifier as P, RedirectResponseCode as C, SchemeRewriteSpecifier as S};
+    use pb::redirect_action::{
+        PathRewriteSpecifier as P, RedirectResponseCode as C, SchemeRewriteSpecifier as S,
+    };
     let path = match m.path_rewrite_specifier.as_ref() {
         None => RedirectPath::Keep,
         Some(P::PathRedirect(p)) if p.is_empty() => RedirectPath::Keep,
@@ -466,22 +569,41 @@ fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
             _ => None,
         },
         host: m.host_redirect.as_str().into(),
-        port: if m.port_redirect == 0 { None } else { Some(super::common::port(m.port_redirect).at("port_redirect")?) },
+        port: if m.port_redirect == 0 {
+            None
+        } else {
+            Some(super::common::port(m.port_redirect).at("port_redirect")?)
+        },
         path,
         strip_query: m.strip_query,
     })
 }
 
-fn direct_response(m: &pb::DirectResponseAction, c: &Collected<'_>, most_body: u32) -> Result<DirectResponse> {
+fn direct_response(
+    m: &pb::DirectResponseAction,
+    c: &Collected<'_>,
+    most_body: u32,
+) -> Result<DirectResponse> {
     if m.body_format.is_some() {
         return refuse("is not implemented").at("body_format");
     }
-    let status = u16::try_from(m.status).ok().filter(|s| (200..600).contains(s));
-    let Some(status) = status else { return refuse("must be 200 to 599").at("status") };
+    let status = u16::try_from(m.status)
+        .ok()
+        .filter(|s| (200..600).contains(s));
+    let Some(status) = status else {
+        return refuse("must be 200 to 599").at("status");
+    };
     let body = data_source_bytes(m.body.as_ref(), c.context).at("body")?;
     if body.len() > most_body as usize {
-        return refuse(format!("is {} bytes; at most {most_body} are allowed", body.len())).at("body");
+        return refuse(format!(
+            "is {} bytes; at most {most_body} are allowed",
+            body.len()
+        ))
+        .at("body");
     }
-    Ok(DirectResponse { status, body, content_type: "text/plain".into() })
+    Ok(DirectResponse {
+        status,
+        body,
+        content_type: "text/plain".into(),
+    })
 }
-

@@ -3,12 +3,13 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{LbPolicy, TransportSocket, UpstreamProtocol};
 use lateen_proxy_core::config::http_filter::{AbortCode, FaultValue};
+use lateen_proxy_core::config::listener::ListenerFilterKind;
 use lateen_proxy_core::config::network_filter::TcpClusters;
 use lateen_proxy_core::config::route::{ClusterSpecifier, PathMatch, RetryOn};
 use lateen_proxy_core::config::{
-    ClusterDiscovery, HttpFilterConfig, ListenerFilter, NetworkFilter, PerFilterConfig, RouteAction, RouteSource,
+    ClusterDiscovery, HttpFilterConfig, ListenerFilter, NetworkFilter, PerFilterConfig,
+    RouteAction, RouteSource,
 };
-use lateen_proxy_core::config::listener::ListenerFilterKind;
 use lateen_xds_proto::json;
 use serde_json::{Value, json};
 
@@ -103,31 +104,69 @@ fn istio_outbound_listener() {
     });
     let bytes = wire(LISTENER, &listener_with(hcm(options, istio_filters())));
     let d = listener(&bytes, &Context::empty()).unwrap();
-    assert_eq!(d.routes, [Needs { name: "9080".into(), fetch_timeout_ms: 0 }]);
+    assert_eq!(
+        d.routes,
+        [Needs {
+            name: "9080".into(),
+            fetch_timeout_ms: 0
+        }]
+    );
     let l = d.listener;
     assert!(!l.bind_to_port);
     assert_eq!(l.listener_filters_timeout, Duration::ZERO);
-    assert_eq!(l.active_filters(3306).collect::<Vec<_>>(), [&ListenerFilterKind::HttpInspector]);
+    assert_eq!(
+        l.active_filters(3306).collect::<Vec<_>>(),
+        [&ListenerFilterKind::HttpInspector]
+    );
     assert_eq!(l.active_filters(80).count(), 2);
-    assert!(matches!(&l.listener_filters[0], ListenerFilter { disabled: Some(_), .. }));
-    let NetworkFilter::HttpConnectionManager(h) = &l.filter_chains[0].filters[0] else { panic!("an HCM") };
+    assert!(matches!(
+        &l.listener_filters[0],
+        ListenerFilter {
+            disabled: Some(_),
+            ..
+        }
+    ));
+    let NetworkFilter::HttpConnectionManager(h) = &l.filter_chains[0].filters[0] else {
+        panic!("an HCM")
+    };
     assert!(matches!(&h.routes, RouteSource::Rds(name) if &**name == "9080"));
     assert_eq!(h.stream_idle_timeout, None);
     assert!(h.path.normalize && h.tracing.is_some());
     assert_eq!(&*h.server_name, "envoy");
-    let kinds: Vec<&str> = h.http_filters.iter().map(|f| match &f.config {
-        HttpFilterConfig::PeerMetadata(p) => { assert!(p.skip_external_clusters && p.upstream_headers); "peer" }
-        HttpFilterConfig::GrpcStats(g) => { assert!(g.emit_filter_state); "grpc" }
-        HttpFilterConfig::IstioAlpn(a) => { assert_eq!(&*a.http11[0], "istio-http/1.1"); "alpn" }
-        HttpFilterConfig::Fault(_) => "fault",
-        HttpFilterConfig::Cors => "cors",
-        HttpFilterConfig::IstioStats(s) => { assert!(s.disable_host_header_fallback); "stats" }
-        HttpFilterConfig::Router(_) => "router",
-        _ => "other",
-    }).collect();
-    assert_eq!(kinds, ["peer", "grpc", "alpn", "fault", "cors", "stats", "router"]);
+    let kinds: Vec<&str> = h
+        .http_filters
+        .iter()
+        .map(|f| match &f.config {
+            HttpFilterConfig::PeerMetadata(p) => {
+                assert!(p.skip_external_clusters && p.upstream_headers);
+                "peer"
+            }
+            HttpFilterConfig::GrpcStats(g) => {
+                assert!(g.emit_filter_state);
+                "grpc"
+            }
+            HttpFilterConfig::IstioAlpn(a) => {
+                assert_eq!(&*a.http11[0], "istio-http/1.1");
+                "alpn"
+            }
+            HttpFilterConfig::Fault(_) => "fault",
+            HttpFilterConfig::Cors => "cors",
+            HttpFilterConfig::IstioStats(s) => {
+                assert!(s.disable_host_header_fallback);
+                "stats"
+            }
+            HttpFilterConfig::Router(_) => "router",
+            _ => "other",
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        ["peer", "grpc", "alpn", "fault", "cors", "stats", "router"]
+    );
     let chain = l.default_filter_chain.unwrap();
-    assert!(matches!(&chain.filters[1], NetworkFilter::TcpProxy(t) if matches!(&t.clusters, TcpClusters::Single(n) if &**n == "PassthroughCluster")));
+    assert!(
+        matches!(&chain.filters[1], NetworkFilter::TcpProxy(t) if matches!(&t.clusters, TcpClusters::Single(n) if &**n == "PassthroughCluster"))
+    );
 }
 
 #[test]
@@ -149,16 +188,28 @@ fn istio_clusters() {
         ],
     });
     let d = cluster(&wire(CLUSTER, &eds), &Context::empty(), true).unwrap();
-    assert_eq!(d.endpoints.unwrap().name.as_ref(), "outbound|9080|v1|reviews");
+    assert_eq!(
+        d.endpoints.unwrap().name.as_ref(),
+        "outbound|9080|v1|reviews"
+    );
     let c = d.cluster;
     assert!(c.stat_name.ends_with("cluster.local"));
-    assert!(matches!(c.lb_policy, LbPolicy::LeastRequest { choice_count: 2, .. }));
+    assert!(matches!(
+        c.lb_policy,
+        LbPolicy::LeastRequest {
+            choice_count: 2,
+            ..
+        }
+    ));
     assert_eq!(c.circuit_breakers[0].max_connections, u32::MAX);
     assert_eq!(c.circuit_breakers[0].max_requests, 1024);
     assert!(c.metadata_exchange.is_some());
     let istio = metadata_of(&json!({ "tlsMode": "istio" }));
     assert!(matches!(c.transport_for(&istio), TransportSocket::Tls(_)));
-    assert!(matches!(c.transport_for(&Default::default()), TransportSocket::RawBuffer));
+    assert!(matches!(
+        c.transport_for(&Default::default()),
+        TransportSocket::RawBuffer
+    ));
 
     let inbound = json!({
         "name": "inbound|9080||", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "10s",
@@ -168,7 +219,9 @@ fn istio_clusters() {
             "@type": typed_url("envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
             "use_downstream_protocol_config": { "http_protocol_options": {}, "http2_protocol_options": {} } } },
     });
-    let c = cluster(&wire(CLUSTER, &inbound), &Context::empty(), true).unwrap().cluster;
+    let c = cluster(&wire(CLUSTER, &inbound), &Context::empty(), true)
+        .unwrap()
+        .cluster;
     assert!(matches!(c.discovery, ClusterDiscovery::OriginalDst(_)));
     assert_eq!(c.http.protocol, UpstreamProtocol::UseDownstream);
     assert_eq!(c.bind.unwrap().source_addresses.len(), 2);
@@ -205,18 +258,36 @@ fn istio_routes() {
     let r = routes(&wire(ROUTES, &table), &Context::empty()).unwrap();
     let host = r.virtual_host(b"REVIEWS:9080").unwrap();
     assert!(host.include_request_attempt_count);
-    let RouteAction::Forward(f) = &host.routes[0].action else { panic!("forward") };
+    let RouteAction::Forward(f) = &host.routes[0].action else {
+        panic!("forward")
+    };
     assert!(matches!(&f.cluster, ClusterSpecifier::Weighted(w) if w.total == 100));
     assert_eq!(f.timeout, Some(Duration::from_millis(500)));
     let retry = f.retry_policy.as_ref().unwrap();
-    assert!(retry.on.has(RetryOn::CONNECT_FAILURE) && retry.previous_hosts && retry.host_selection_max_attempts == 5);
-    let PerFilterConfig::Fault(fault) = &host.routes[0].per_filter[0].1 else { panic!("fault") };
-    assert_eq!(fault.abort.as_ref().unwrap().abort, FaultValue::Fixed(AbortCode::Http(500)));
-    assert_eq!(fault.delay.as_ref().unwrap().delay, FaultValue::Fixed(Duration::from_secs(7)));
+    assert!(
+        retry.on.has(RetryOn::CONNECT_FAILURE)
+            && retry.previous_hosts
+            && retry.host_selection_max_attempts == 5
+    );
+    let PerFilterConfig::Fault(fault) = &host.routes[0].per_filter[0].1 else {
+        panic!("fault")
+    };
+    assert_eq!(
+        fault.abort.as_ref().unwrap().abort,
+        FaultValue::Fixed(AbortCode::Http(500))
+    );
+    assert_eq!(
+        fault.delay.as_ref().unwrap().delay,
+        FaultValue::Fixed(Duration::from_secs(7))
+    );
     assert!(matches!(&host.routes[1].action, RouteAction::Redirect(r) if r.code == 302));
-    assert!(matches!(&host.routes[2].action, RouteAction::DirectResponse(d) if d.status == 418 && &*d.body == b"tea"));
+    assert!(
+        matches!(&host.routes[2].action, RouteAction::DirectResponse(d) if d.status == 418 && &*d.body == b"tea")
+    );
     assert!(matches!(&host.routes[2].matching.path, PathMatch::Regex(_)));
-    let RouteAction::Forward(f) = &host.routes[3].action else { panic!("forward") };
+    let RouteAction::Forward(f) = &host.routes[3].action else {
+        panic!("forward")
+    };
     assert_eq!(f.timeout, None);
 }
 
@@ -226,41 +297,166 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
     let go = |r: Value| route(json!({ "match": { "prefix": "/" }, "route": r }));
     vec![
         (LISTENER, json!({ "name": "l" }), "address: is required"),
-        (LISTENER, json!({ "name": "l", "address": { "socket_address": { "address": "0.0.0.0", "port_value": 70000 } } }), "address.socket_address.port_value: 70000 is no port"),
-        (LISTENER, json!({ "name": "l", "address": { "socket_address": { "address": "0.0.0.0", "port_value": 1 } } }), "filter_chains: no filter chains"),
-        (LISTENER, listener_with(hcm(json!({}), json!([]))), "filter_chains[0].filters[0].typed_config.http_filters: is required"),
-        (LISTENER, listener_with(hcm(json!({}), json!([{ "name": "lua", "typed_config": { "@type": typed_url("envoy.extensions.filters.http.lua.v3.Lua") } }, router()]))),
-            "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config: HTTP filter envoy.extensions.filters.http.lua.v3.Lua (lua) is not implemented"),
-        (LISTENER, listener_with(hcm(json!({}), json!([router(), router()]))), "filter_chains[0].filters[0].typed_config.http_filters: the last filter must be the router"),
-        (LISTENER, listener_with(hcm(json!({ "access_log": [{ "name": "f", "typed_config": {
-            "@type": typed_url("envoy.extensions.access_loggers.file.v3.FileAccessLog"), "path": "/x", "log_format": { "text_format_source": { "inline_string": "%NOPE%" } } } }] }), json!([router()]))),
-            "filter_chains[0].filters[0].typed_config.access_log[0].typed_config.log_format.text_format_source: format at byte 0: `%NOPE%`"),
-        (LISTENER, { let mut l = listener_with(hcm(json!({}), json!([router()]))); let chain = l["filter_chains"][0].clone(); l["filter_chains"].as_array_mut().unwrap().push(chain); l },
-            "filter_chains[1]: filter chain '' has the same matching rules"),
+        (
+            LISTENER,
+            json!({ "name": "l", "address": { "socket_address": { "address": "0.0.0.0", "port_value": 70000 } } }),
+            "address.socket_address.port_value: 70000 is no port",
+        ),
+        (
+            LISTENER,
+            json!({ "name": "l", "address": { "socket_address": { "address": "0.0.0.0", "port_value": 1 } } }),
+            "filter_chains: no filter chains",
+        ),
+        (
+            LISTENER,
+            listener_with(hcm(json!({}), json!([]))),
+            "filter_chains[0].filters[0].typed_config.http_filters: is required",
+        ),
+        (
+            LISTENER,
+            listener_with(hcm(
+                json!({}),
+                json!([{ "name": "lua", "typed_config": { "@type": typed_url("envoy.extensions.filters.http.lua.v3.Lua") } }, router()]),
+            )),
+            "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config: HTTP filter envoy.extensions.filters.http.lua.v3.Lua (lua) is not implemented",
+        ),
+        (
+            LISTENER,
+            listener_with(hcm(json!({}), json!([router(), router()]))),
+            "filter_chains[0].filters[0].typed_config.http_filters: the last filter must be the router",
+        ),
+        (
+            LISTENER,
+            listener_with(hcm(
+                json!({ "access_log": [{ "name": "f", "typed_config": {
+            "@type": typed_url("envoy.extensions.access_loggers.file.v3.FileAccessLog"), "path": "/x", "log_format": { "text_format_source": { "inline_string": "%NOPE%" } } } }] }),
+                json!([router()]),
+            )),
+            "filter_chains[0].filters[0].typed_config.access_log[0].typed_config.log_format.text_format_source: format at byte 0: `%NOPE%`",
+        ),
+        (
+            LISTENER,
+            {
+                let mut l = listener_with(hcm(json!({}), json!([router()])));
+                let chain = l["filter_chains"][0].clone();
+                l["filter_chains"].as_array_mut().unwrap().push(chain);
+                l
+            },
+            "filter_chains[1]: filter chain '' has the same matching rules",
+        ),
         (CLUSTER, json!({}), "name: is required"),
-        (CLUSTER, json!({ "name": "c", "type": "EDS" }), "eds_cluster_config: is required"),
-        (CLUSTER, json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "path": "/x" } } }), "eds_cluster_config.eds_config.path_config_source: is not implemented"),
-        (CLUSTER, json!({ "name": "c", "type": "ORIGINAL_DST" }), "lb_policy: ORIGINAL_DST clusters need CLUSTER_PROVIDED"),
-        (CLUSTER, json!({ "name": "c", "lb_policy": "MAGLEV", "maglev_lb_config": { "table_size": 10 } }), "maglev_lb_config.table_size: must be a prime"),
-        (CLUSTER, json!({ "name": "c", "connect_timeout": "-1s" }), "connect_timeout: a duration must not be negative"),
-        (CLUSTER, json!({ "name": "c", "health_checks": [{}] }), "health_checks: is not implemented"),
-        (CLUSTER, json!({ "name": "c", "transport_socket": { "name": "tls", "typed_config": { "@type": typed_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        (
+            CLUSTER,
+            json!({ "name": "c", "type": "EDS" }),
+            "eds_cluster_config: is required",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "path": "/x" } } }),
+            "eds_cluster_config.eds_config.path_config_source: is not implemented",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "type": "ORIGINAL_DST" }),
+            "lb_policy: ORIGINAL_DST clusters need CLUSTER_PROVIDED",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "lb_policy": "MAGLEV", "maglev_lb_config": { "table_size": 10 } }),
+            "maglev_lb_config.table_size: must be a prime",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "connect_timeout": "-1s" }),
+            "connect_timeout: a duration must not be negative",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "health_checks": [{}] }),
+            "health_checks: is not implemented",
+        ),
+        (
+            CLUSTER,
+            json!({ "name": "c", "transport_socket": { "name": "tls", "typed_config": { "@type": typed_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
             "common_tls_context": { "validation_context": { "trusted_ca": { "filename": "/no/such" } } } } } }),
-            "transport_socket.typed_config.common_tls_context.validation_context.trusted_ca.filename: /no/such"),
-        (ROUTES, json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": [] }] }), "virtual_hosts[0].domains: at least one"),
-        (ROUTES, json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["a", "A"] }] }), "virtual_hosts: only unique values for domains are permitted"),
-        (ROUTES, json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["a*b*"] }] }), "virtual_hosts[0].domains[0]: `a*b*`"),
-        (ROUTES, route(json!({ "match": { "prefix": "/" } })), "virtual_hosts[0].routes[0]: an action is required"),
-        (ROUTES, route(json!({ "match": {}, "redirect": {} })), "virtual_hosts[0].routes[0].match: a path specifier"),
-        (ROUTES, route(json!({ "match": { "safe_regex": { "regex": "(" } }, "redirect": {} })), "virtual_hosts[0].routes[0].match.safe_regex.regex: regex `(`"),
-        (ROUTES, go(json!({ "weighted_clusters": { "clusters": [{ "name": "a", "weight": 0 }] } })), "virtual_hosts[0].routes[0].route.weighted_clusters.clusters: the sum of weights"),
-        (ROUTES, go(json!({ "cluster": "a", "regex_rewrite": { "pattern": { "regex": "a" }, "substitution": "\\2" } })), "virtual_hosts[0].routes[0].route.regex_rewrite.substitution: \\2 is more"),
-        (ROUTES, route(json!({ "match": { "prefix": "/" }, "direct_response": { "status": 99 } })), "virtual_hosts[0].routes[0].direct_response.status: must be 200 to 599"),
-        (ROUTES, route(json!({ "match": { "prefix": "/" }, "redirect": {}, "request_headers_to_add": [{ "header": { "key": "a b", "value": "x" } }] })), "virtual_hosts[0].routes[0].request_headers_to_add[0].header.key: `a b` is no header name"),
-        (ROUTES, route(json!({ "match": { "prefix": "/" }, "redirect": {}, "request_headers_to_remove": [":path"] })), "virtual_hosts[0].routes[0].request_headers_to_remove[0]: `:path` must not"),
-        ("envoy.config.endpoint.v3.ClusterLoadAssignment", json!({ "cluster_name": "c", "endpoints": [{ "priority": 1 }] }), "endpoints: priorities must start at 0"),
-        ("envoy.config.endpoint.v3.ClusterLoadAssignment", json!({ "cluster_name": "c", "endpoints": [{ "lb_endpoints": [{ "endpoint": {} }] }] }), "endpoints[0].lb_endpoints[0].endpoint.address: is required"),
-        ("envoy.extensions.transport_sockets.tls.v3.Secret", json!({ "name": "s" }), "a secret needs one of"),
+            "transport_socket.typed_config.common_tls_context.validation_context.trusted_ca.filename: /no/such",
+        ),
+        (
+            ROUTES,
+            json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": [] }] }),
+            "virtual_hosts[0].domains: at least one",
+        ),
+        (
+            ROUTES,
+            json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["a", "A"] }] }),
+            "virtual_hosts: only unique values for domains are permitted",
+        ),
+        (
+            ROUTES,
+            json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["a*b*"] }] }),
+            "virtual_hosts[0].domains[0]: `a*b*`",
+        ),
+        (
+            ROUTES,
+            route(json!({ "match": { "prefix": "/" } })),
+            "virtual_hosts[0].routes[0]: an action is required",
+        ),
+        (
+            ROUTES,
+            route(json!({ "match": {}, "redirect": {} })),
+            "virtual_hosts[0].routes[0].match: a path specifier",
+        ),
+        (
+            ROUTES,
+            route(json!({ "match": { "safe_regex": { "regex": "(" } }, "redirect": {} })),
+            "virtual_hosts[0].routes[0].match.safe_regex.regex: regex `(`",
+        ),
+        (
+            ROUTES,
+            go(json!({ "weighted_clusters": { "clusters": [{ "name": "a", "weight": 0 }] } })),
+            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters: the sum of weights",
+        ),
+        (
+            ROUTES,
+            go(
+                json!({ "cluster": "a", "regex_rewrite": { "pattern": { "regex": "a" }, "substitution": "\\2" } }),
+            ),
+            "virtual_hosts[0].routes[0].route.regex_rewrite.substitution: \\2 is more",
+        ),
+        (
+            ROUTES,
+            route(json!({ "match": { "prefix": "/" }, "direct_response": { "status": 99 } })),
+            "virtual_hosts[0].routes[0].direct_response.status: must be 200 to 599",
+        ),
+        (
+            ROUTES,
+            route(
+                json!({ "match": { "prefix": "/" }, "redirect": {}, "request_headers_to_add": [{ "header": { "key": "a b", "value": "x" } }] }),
+            ),
+            "virtual_hosts[0].routes[0].request_headers_to_add[0].header.key: `a b` is no header name",
+        ),
+        (
+            ROUTES,
+            route(
+                json!({ "match": { "prefix": "/" }, "redirect": {}, "request_headers_to_remove": [":path"] }),
+            ),
+            "virtual_hosts[0].routes[0].request_headers_to_remove[0]: `:path` must not",
+        ),
+        (
+            "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            json!({ "cluster_name": "c", "endpoints": [{ "priority": 1 }] }),
+            "endpoints: priorities must start at 0",
+        ),
+        (
+            "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            json!({ "cluster_name": "c", "endpoints": [{ "lb_endpoints": [{ "endpoint": {} }] }] }),
+            "endpoints[0].lb_endpoints[0].endpoint.address: is required",
+        ),
+        (
+            "envoy.extensions.transport_sockets.tls.v3.Secret",
+            json!({ "name": "s" }),
+            "a secret needs one of",
+        ),
     ]
 }
 
@@ -293,29 +489,60 @@ fn access_control_and_header_filters() {
             "mutations": { "request_mutations": [{ "remove": "x-a" }, { "append": { "header": { "key": "x-b", "value": "1" } } }] } } },
         router(),
     ]);
-    let d = listener(&wire(LISTENER, &listener_with(hcm(json!({}), filters))), &Context::empty()).unwrap();
-    let NetworkFilter::HttpConnectionManager(h) = &d.listener.filter_chains[0].filters[0] else { panic!("an HCM") };
-    let HttpFilterConfig::Rbac(rbac) = &h.http_filters[0].config else { panic!("RBAC") };
+    let d = listener(
+        &wire(LISTENER, &listener_with(hcm(json!({}), filters))),
+        &Context::empty(),
+    )
+    .unwrap();
+    let NetworkFilter::HttpConnectionManager(h) = &d.listener.filter_chains[0].filters[0] else {
+        panic!("an HCM")
+    };
+    let HttpFilterConfig::Rbac(rbac) = &h.http_filters[0].config else {
+        panic!("RBAC")
+    };
     let headers: &[(&str, &str)] = &[(":path", "/admin/x")];
     let facts = lateen_proxy_core::rbac::Facts {
-        headers: Some(headers), path: Some(b"/admin/x"), destination: None, server_name: "", direct_remote: None,
-        remote: None, peer: None, metadata: &|_| None, filter_state: &|_| None,
+        headers: Some(headers),
+        path: Some(b"/admin/x"),
+        destination: None,
+        server_name: "",
+        direct_remote: None,
+        remote: None,
+        peer: None,
+        metadata: &|_| None,
+        filter_state: &|_| None,
     };
     let verdict = lateen_proxy_core::rbac::judge(rbac, &facts);
-    assert_eq!(verdict.details(), "rbac_access_denied_matched_policy[ns[default]-policy[b]-rule[0]]");
+    assert_eq!(
+        verdict.details(),
+        "rbac_access_denied_matched_policy[ns[default]-policy[b]-rule[0]]"
+    );
     assert!(!verdict.allowed);
-    let HttpFilterConfig::HeaderMutation(m) = &h.http_filters[1].config else { panic!("mutation") };
+    let HttpFilterConfig::HeaderMutation(m) = &h.http_filters[1].config else {
+        panic!("mutation")
+    };
     assert_eq!(m.request.len(), 2);
 }
 
 #[test]
 fn broken_bytes_are_an_error() {
-    assert!(listener(&[0x0a, 0xff], &Context::empty()).unwrap_err().to_string().starts_with("malformed message"));
+    assert!(
+        listener(&[0x0a, 0xff], &Context::empty())
+            .unwrap_err()
+            .to_string()
+            .starts_with("malformed message")
+    );
 }
 
 #[test]
 fn envoys_default_cluster() {
-    let c = cluster(&wire(CLUSTER, &json!({ "name": "c" })), &Context::empty(), true).unwrap().cluster;
+    let c = cluster(
+        &wire(CLUSTER, &json!({ "name": "c" })),
+        &Context::empty(),
+        true,
+    )
+    .unwrap()
+    .cluster;
     assert_eq!(c.connect_timeout, Duration::from_secs(5));
     assert_eq!(c.http.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(c.lb_common.healthy_panic_threshold, 50.0);
