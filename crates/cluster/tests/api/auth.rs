@@ -145,3 +145,37 @@ async fn roles_decide_and_impersonation_is_a_permission() {
     assert_eq!(code, 404);
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn aggregated_roles_gather_by_label() {
+    let c = cluster().await;
+    c.namespace("n").await;
+    let token = c
+        .api
+        .service_account_token("n", "default", &[], 600, None)
+        .await
+        .expect("token")
+        .token;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let bind = json!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "n"}]});
+    let (code, e) = c
+        .json("POST", &format!("{rbac}/namespaces/n/rolebindings"), &bind)
+        .await;
+    assert_eq!(code, 201, "{e}");
+    let secrets = "/api/v1/namespaces/n/secrets";
+    assert_eq!(
+        c.request("GET", "/api/v1/namespaces/n/pods", &token, &[], "")
+            .await
+            .0,
+        200
+    );
+    assert_eq!(c.request("GET", secrets, &token, &[], "").await.0, 403);
+    let more = json!({"metadata": {"name": "more", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["secrets"]}]});
+    let (code, e) = c.json("POST", &format!("{rbac}/clusterroles"), &more).await;
+    assert_eq!(code, 201, "{e}");
+    assert_eq!(c.request("GET", secrets, &token, &[], "").await.0, 200);
+    c.server.shutdown().await;
+}

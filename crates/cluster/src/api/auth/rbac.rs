@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{AUTHENTICATED, MASTERS};
 use crate::api::handle::UserInfo;
 use crate::api::resource::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, Resource};
+use crate::api::selector::{from_label_selector, matches_labels};
 use crate::store::Store;
 
 /// Paths everyone may read.
@@ -76,13 +77,32 @@ fn subject_is(subject: &Value, binding_ns: &str, user: &UserInfo) -> bool {
     }
 }
 
-fn role_rules(store: &Store, binding: &Value, ns: &str) -> Option<Arc<Value>> {
-    let name = binding["roleRef"]["name"].as_str()?;
-    if binding["roleRef"]["kind"] == "Role" {
+/// The rules of the role a binding in `ns` names; those of an aggregated ClusterRole are the
+/// rules of all roles its selectors match.
+fn role_rules(store: &Store, binding: &Value, ns: &str) -> Vec<Value> {
+    let name = binding["roleRef"]["name"].as_str().unwrap_or_default();
+    let role = if binding["roleRef"]["kind"] == "Role" {
         store.get(&ROLES, ns, name)
     } else {
         store.get(&CLUSTER_ROLES, "", name)
+    };
+    let Some(role) = role else {
+        return Vec::new();
+    };
+    let rules_in = |r: &Value| r["rules"].as_array().cloned().unwrap_or_default();
+    let mut rules = rules_in(&role);
+    let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
+    for selector in selectors.into_iter().flatten() {
+        let terms = from_label_selector(selector);
+        let (all, _) = store.list(&CLUSTER_ROLES, None);
+        for other in all
+            .iter()
+            .filter(|o| matches_labels(&terms, &o["metadata"]["labels"]))
+        {
+            rules.extend(rules_in(other));
+        }
     }
+    rules
 }
 
 /// The rules that apply to a user in a namespace (empty: cluster-wide only).
@@ -100,9 +120,7 @@ pub(crate) fn rules_of(store: &Store, user: &UserInfo, ns: &str) -> Vec<Value> {
             if !subjects.clone().any(|s| subject_is(s, ns, user)) {
                 continue;
             }
-            if let Some(role) = role_rules(store, b, ns) {
-                out.extend(role["rules"].as_array().into_iter().flatten().cloned());
-            }
+            out.extend(role_rules(store, b, ns));
         }
     };
     collect(&store.list(&CLUSTER_ROLE_BINDINGS, None).0, "");
@@ -145,10 +163,14 @@ pub(crate) fn allowed(store: &Store, user: &UserInfo, action: &Action<'_>) -> bo
 pub(crate) fn bootstrap_objects() -> Vec<(&'static Resource, Value)> {
     let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
     let role = |name: &str, rules: Value| {
-        (
-            &CLUSTER_ROLES,
-            json!({"metadata": {"name": name, "labels": labels}, "rules": rules}),
-        )
+        let mut role =
+            json!({"metadata": {"name": name, "labels": labels.clone()}, "rules": rules});
+        if matches!(name, "admin" | "edit" | "view") {
+            let key = format!("rbac.authorization.k8s.io/aggregate-to-{name}");
+            role["aggregationRule"] =
+                json!({"clusterRoleSelectors": [{"matchLabels": {key: "true"}}]});
+        }
+        (&CLUSTER_ROLES, role)
     };
     let bind = |name: &str, group: &str| {
         (

@@ -108,6 +108,8 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[
     ("RoleBinding", "roleRef"),
     ("ClusterRoleBinding", "roleRef"),
     ("IngressBackend", "resource"),
+    // Owned as a whole: field by field, the ownership of a large schema is as large as itself.
+    ("CustomResourceValidation", "openAPIV3Schema"),
 ];
 
 impl<'a> Type<'a> {
