@@ -26,6 +26,8 @@ const AUDIENCE: &str = "istio-ca";
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 /// How often what others may have undone is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How soon webhooks that are not installed yet are looked for again.
+const SOON: Duration = Duration::from_millis(500);
 /// Wait after a failed request at the start.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -98,8 +100,15 @@ impl Cluster {
         }
     }
 
-    /// Puts the root where pods of a namespace mount it.
+    /// Puts the root where pods of a namespace mount it, unless it is there already.
     async fn publish_root(&self, namespace: &str, root: &str) -> Result<(), KubeError> {
+        let there = self
+            .kube
+            .get(CONFIG_MAP, Some(namespace), ROOT_CONFIG_MAP)
+            .await?;
+        if there.is_some_and(|map| map["data"]["root-cert.pem"] == root) {
+            return Ok(());
+        }
         let map = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -117,8 +126,8 @@ impl Cluster {
     }
 
     /// Puts the root into the webhook configurations of this revision and lets validation
-    /// refuse from then on.
-    async fn patch_webhooks(&self, root: &str) -> Result<(), KubeError> {
+    /// refuse from then on. False while the injector's is not installed.
+    async fn patch_webhooks(&self, root: &str) -> Result<bool, KubeError> {
         let bundle = BASE64.encode(root);
         let injector = format!("istio-sidecar-injector{}", self.suffix);
         if self
@@ -135,7 +144,8 @@ impl Cluster {
                 .await?;
             self.fail_closed(name).await?;
         }
-        Ok(())
+        let installed = self.kube.get(MUTATING_WEBHOOK, None, &injector).await?;
+        Ok(installed.is_some())
     }
 
     /// `failurePolicy: Ignore` is how an installation starts, so that objects can be made
@@ -209,15 +219,24 @@ impl Cluster {
         let mut published: BTreeSet<String> = BTreeSet::new();
         let mut ticks = store.changes();
         let mut mesh = None;
+        let began = std::time::Instant::now();
         loop {
             self.refresh_injection(&injection).await;
-            match self.patch_webhooks(authority.root_pem()).await {
-                Ok(()) => settled(),
-                Err(error) => tracing::warn!(%error, "webhook configurations"),
+            let installed = match self.patch_webhooks(authority.root_pem()).await {
+                Ok(installed) => installed,
+                Err(error) => {
+                    tracing::warn!(%error, "webhook configurations");
+                    false
+                }
+            };
+            // An installation may bring its webhooks a moment after its Deployment; one
+            // without them is served just as well.
+            if installed || began.elapsed() > LOOK_AGAIN {
+                settled();
             }
-            // Written again now and then, in case somebody deletes or edits it.
+            // Looked at again now and then, in case somebody deletes or edits it.
             published.clear();
-            let again = tokio::time::sleep(LOOK_AGAIN);
+            let again = tokio::time::sleep(if installed { LOOK_AGAIN } else { SOON });
             tokio::pin!(again);
             loop {
                 self.publish_roots(&store, authority.root_pem(), &mut published)

@@ -73,13 +73,22 @@ fn service_cluster(
     Some(c)
 }
 
+/// The mesh's connect timeout; Istio 1.0's was a second.
+fn connect_timeout(cx: &Context<'_>) -> Duration {
+    if cx.features.compat_1_0 {
+        Duration::from_secs(1)
+    } else {
+        cx.snapshot.mesh.connect_timeout
+    }
+}
+
 /// What every outbound cluster has.
 fn base(cx: &Context<'_>, name: String) -> Cluster {
     Cluster {
         // Statistics names end in `;` so that a name cannot run into the metric's.
         alt_stat_name: format!("{name};"),
         name,
-        connect_timeout: wire::duration(cx.snapshot.mesh.connect_timeout),
+        connect_timeout: wire::duration(connect_timeout(cx)),
         lb_policy: cluster::LbPolicy::LeastRequest as i32,
         circuit_breakers: policy::unlimited(),
         // Unready endpoints are announced as unhealthy and must stay unused.

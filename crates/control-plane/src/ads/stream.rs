@@ -190,3 +190,27 @@ impl<D: Dialect, S: Source> Session<D, S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lateen_xds_proto::envoy::config::core::v3::Node;
+
+    #[test]
+    fn a_service_account_speaks_for_its_own_namespace_only() {
+        let node = Node {
+            id: "sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local".into(),
+            ..Node::default()
+        };
+        let of = |namespace: &str| Caller::ServiceAccount {
+            namespace: namespace.into(),
+            name: "any".into(),
+        };
+        assert!(admit(Some(&node), &of("default")).is_ok());
+        assert!(admit(Some(&node), &Caller::Plain).is_ok());
+        let refused = admit(Some(&node), &of("other")).expect_err("not its proxy");
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        let nobody = admit(None, &Caller::Plain).expect_err("no node");
+        assert_eq!(nobody.code(), tonic::Code::InvalidArgument);
+    }
+}
