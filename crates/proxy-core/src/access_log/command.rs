@@ -45,9 +45,20 @@ pub enum Command {
     Path {
         /// Query is kept.
         query: bool,
-        /// Before rewrites where known.
-        original: bool,
+        /// Which path.
+        source: PathSource,
     },
+}
+
+/// Which path `%PATH()%` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    /// As it is now.
+    Current,
+    /// Before a rewrite; missing when there was none.
+    Original,
+    /// Before a rewrite, else as it is.
+    OriginalOrCurrent,
 }
 
 /// A plain field of a record.

@@ -2,7 +2,8 @@
 use std::fmt;
 
 use super::command::{
-    AddressPart, Command, DurationUnit, Field, GrpcStatusForm, MetadataSource, Op, TimePoint,
+    AddressPart, Command, DurationUnit, Field, GrpcStatusForm, MetadataSource, Op, PathSource,
+    TimePoint,
 };
 use super::time::TimeFormat;
 use super::{JsonNode, Template};
@@ -286,12 +287,13 @@ fn path(args: &str) -> Result<Command, String> {
         "NQ" => false,
         other => return Err(format!("`{other}`: WQ or NQ expected")),
     };
-    let original = match which {
-        "" | "ORIG_OR_PATH" | "ORIG" => true,
-        "PATH" => false,
+    let source = match which {
+        "" | "ORIG_OR_PATH" => PathSource::OriginalOrCurrent,
+        "ORIG" => PathSource::Original,
+        "PATH" => PathSource::Current,
         other => return Err(format!("`{other}`: ORIG, PATH or ORIG_OR_PATH expected")),
     };
-    Ok(Command::Path { query, original })
+    Ok(Command::Path { query, source })
 }
 
 /// Operators without arguments.

@@ -2,7 +2,7 @@
 use std::io::Write;
 
 use super::command::{
-    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, Op, Record,
+    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, Op, PathSource, Record,
 };
 use super::{Format, JsonNode, Template};
 use crate::config::Value;
@@ -237,13 +237,14 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
             };
             text(found, out)
         }
-        Command::Path { query, original } => {
-            let first = if *original {
-                record.request_header("x-envoy-original-path")
-            } else {
-                None
+        Command::Path { query, source } => {
+            let current = record.request_header(":path");
+            let original = record.request_header("x-envoy-original-path");
+            let full = match source {
+                PathSource::Current => current,
+                PathSource::Original => original,
+                PathSource::OriginalOrCurrent => original.or(current),
             };
-            let full = first.or_else(|| record.request_header(":path"));
             text(
                 if *query {
                     full
@@ -394,28 +395,36 @@ fn escape_controls(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// Writes a JSON string; bytes that are not UTF-8 become U+FFFD.
+/// Writes a JSON string. Bytes that are not UTF-8 make the whole string be written byte by byte,
+/// what is not plain ASCII as `\u00XX`, as Envoy does.
 pub(crate) fn write_json_string(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for chunk in value.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                c if c < ' ' || c == '\x7f' => {
-                    write_display(&format_args!("\\u{:04x}", c as u32), out);
+    match std::str::from_utf8(value) {
+        Ok(text) => text.chars().for_each(|c| write_json_char(c, out)),
+        Err(_) => {
+            for b in value {
+                match b {
+                    b'"' | b'\\' | 0x7f.. | ..0x20 => {
+                        write_display(&format_args!("\\u{b:04x}"), out)
+                    }
+                    _ => out.push(*b),
                 }
-                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
     out.push(b'"');
+}
+
+fn write_json_char(c: char, out: &mut Vec<u8>) {
+    match c {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        c if c < ' ' || c == '\x7f' => write_display(&format_args!("\\u{:04x}", c as u32), out),
+        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
 }
 
 fn write_value(value: &Value, out: &mut Vec<u8>) {

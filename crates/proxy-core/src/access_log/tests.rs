@@ -129,11 +129,11 @@ fn json_keeps_types_and_sorts() {
     };
     assert_eq!(
         line(false),
-        "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"c\":null,\"d\":\"x - y\"}\n"
+        "{\"a\":\"curl\\u001b[2J\\u0022\\u00ff\",\"b\":200,\"c\":null,\"d\":\"x - y\"}\n"
     );
     assert_eq!(
         line(true),
-        "{\"a\":\"curl\\u001b[2J\\\"\u{fffd}\",\"b\":200,\"d\":\"x  y\"}\n"
+        "{\"a\":\"curl\\u001b[2J\\u0022\\u00ff\",\"b\":200,\"d\":\"x  y\"}\n"
     );
 }
 
