@@ -41,10 +41,21 @@ fn findings(object: &Value, namespace: &str) -> Vec<Diagnostic> {
 
 /// `field: what is wrong; what would be right`. Many messages name their field already.
 fn line(d: &Diagnostic) -> String {
-    let message = d.message.strip_prefix("Schema validation error: ").unwrap_or(&d.message);
+    let message = d
+        .message
+        .strip_prefix("Schema validation error: ")
+        .unwrap_or(&d.message);
     let named = d.field.is_empty() || message.contains(&d.field);
-    let field = if named { String::new() } else { format!("{}: ", d.field) };
-    let remedy = if d.remedy.is_empty() { String::new() } else { format!("; {}", d.remedy) };
+    let field = if named {
+        String::new()
+    } else {
+        format!("{}: ", d.field)
+    };
+    let remedy = if d.remedy.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", d.remedy)
+    };
     format!("{field}{message}{remedy}")
 }
 
