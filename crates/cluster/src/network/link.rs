@@ -59,6 +59,18 @@ fn tolerate(result: Result<(), rtnetlink::Error>, errno: i32) -> Result<(), rtne
     }
 }
 
+/// A locally administered hardware address for a bridge, the same for the same name. A bridge
+/// without one of its own takes the lowest of its ports', and pods would keep sending to an old one
+/// when pods come and go.
+fn bridge_mac(name: &str) -> Vec<u8> {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut mac = hash.to_be_bytes()[..6].to_vec();
+    mac[0] = 0x02;
+    mac
+}
+
 /// A netlink connection to one network namespace.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -148,7 +160,7 @@ impl Links {
         let made = self
             .handle
             .link()
-            .add(LinkBridge::new(name).build())
+            .add(LinkBridge::new(name).address(bridge_mac(name)).build())
             .execute()
             .await;
         tolerate(made, libc::EEXIST).map_err(at(format!("make bridge {name}")))?;

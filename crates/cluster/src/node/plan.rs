@@ -59,6 +59,11 @@ pub struct Seen {
     pub life: Life,
     /// Startup probe passed (or there is none) since it last started.
     pub started: bool,
+    /// Takes traffic.
+    pub ready: bool,
+    /// Waits for the other main containers to be ready, but not beyond this time: an interactive
+    /// program whose client wants to find a pod that is ready while the program still runs.
+    pub patient_until: Option<u64>,
     /// Has been `started` at least once in this sandbox: later containers need not wait again.
     pub once_started: bool,
 }
@@ -103,12 +108,29 @@ pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
             return steps;
         }
     }
-    for (n, container) in containers.iter().enumerate().skip(first_main) {
-        if !ended_for_good(policy, container) {
-            advance(n, container.life, now, &mut steps);
+    let mains = &containers[first_main..];
+    for (n, container) in mains.iter().enumerate() {
+        if ended_for_good(policy, container) {
+            continue;
+        }
+        let patience = container
+            .patient_until
+            .filter(|until| container.life == Life::New && now < *until && !others_ready(mains, n));
+        match patience {
+            Some(until) => steps.push(Step::LookAt(until)),
+            None => advance(first_main + n, container.life, now, &mut steps),
         }
     }
     steps
+}
+
+/// Whether all main containers but number `n` are ready (those that wait themselves aside).
+fn others_ready(mains: &[Seen], n: usize) -> bool {
+    let mut others = mains
+        .iter()
+        .enumerate()
+        .filter(|(other, c)| *other != n && c.patient_until.is_none());
+    others.all(|(_, c)| c.ready)
 }
 
 /// `Some(success)` when no main container will run again, or an init container failed for good.
@@ -219,6 +241,8 @@ mod tests {
             life,
             started,
             once_started: started,
+            ready: started,
+            patient_until: None,
         }
     }
 
@@ -257,8 +281,24 @@ mod tests {
             life: ENDED(0),
             started: false,
             once_started: true,
+            ready: false,
+            patient_until: None,
         };
         assert_eq!(go(&all), [Step::Start(1), Step::Start(3), Step::Start(4)]);
+    }
+
+    #[test]
+    fn an_interactive_container_waits_for_the_others() {
+        let mut all = [
+            seen(Role::Main, Life::New, false),
+            seen(Role::Main, Life::Running, false),
+        ];
+        all[0].patient_until = Some(500);
+        assert_eq!(next(RestartPolicy::Never, &all, 100), [Step::LookAt(500)]);
+        assert_eq!(next(RestartPolicy::Never, &all, 500), [Step::Start(0)]);
+        all[1].ready = true;
+        assert_eq!(next(RestartPolicy::Never, &all, 100), [Step::Start(0)]);
+        assert_eq!(next(RestartPolicy::Never, &all[..1], 100), [Step::Start(0)]);
     }
 
     #[test]

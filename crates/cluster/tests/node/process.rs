@@ -336,6 +336,9 @@ async fn network() {
     let bed = Bed::open(5).await;
     let root = mountpoint(&bed);
     let net = &bed.network;
+    let mac =
+        || std::fs::read_to_string(format!("/sys/class/net/{}/address", bed.instance)).unwrap();
+    let before = mac();
     let mut sandboxes = Vec::new();
     for (n, node) in net.nodes.iter().enumerate() {
         let sandbox = Sandbox::spawn(&bed.helper(), "default/pod", &spec())
@@ -365,6 +368,8 @@ async fn network() {
     ];
     let (text, status) = run(&sandboxes[0].0, &launch(&root, &fetch)).await;
     assert_eq!((text.as_str(), status), ("hello\n", ExitStatus::Code(0)));
+    // Pods may keep the gateway's hardware address.
+    assert_eq!(mac(), before);
     // From inside the namespace.
     let inside = ([127, 0, 0, 1], 8080).into();
     let netns = sandboxes[1].0.netns();

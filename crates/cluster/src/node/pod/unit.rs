@@ -17,6 +17,9 @@ use crate::node::status::{ContainerFacts, Current, Terminated};
 /// Wait before a container with an incomplete configuration is tried again, in milliseconds.
 const CONFIG_RETRY: u64 = 5_000;
 
+/// How long an interactive container waits for the others of its pod, in milliseconds.
+const PATIENCE: u64 = 15_000;
+
 pub(super) struct Unit {
     pub spec: Container,
     pub role: Role,
@@ -135,6 +138,8 @@ impl Unit {
             life: self.life,
             started: self.started,
             once_started: self.once_started,
+            ready: self.is_ready(),
+            patient_until: (self.spec.stdin_once == Some(true)).then_some(PATIENCE),
         }
     }
 
@@ -472,10 +477,14 @@ mod tests {
         unit.begin();
         assert_eq!(unit.restarts, 3);
         assert_eq!(unit.facts(false).last.unwrap().container_id, "lateen://1");
+    }
+
+    #[test]
+    fn what_had_completed_is_not_begun_by_itself() {
         // What had completed is not run again by itself: the planner decides by the policy.
         let done = json!({"name": "c", "ready": false, "restartCount": 0, "image": "alpine", "imageID": "",
             "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "lastState": {}});
-        let units = super::tests::units(json!({"containerStatuses": [done]}));
+        let units = units(json!({"containerStatuses": [done]}));
         assert!(units[2].succeeded());
     }
 
