@@ -149,7 +149,8 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
             Err(_) => return refuse(format!("{t} is no known discovery type")).at("type"),
         },
         Some(T::ClusterType(t)) => {
-            return refuse(format!("cluster type {} is not implemented", t.name)).at("cluster_type");
+            return refuse(format!("cluster type {} is not implemented", t.name))
+                .at("cluster_type");
         }
     };
     let plain = |d| Ok((d, None));

@@ -278,6 +278,10 @@ pub(super) fn per_route(any: &Any) -> Result<Option<PerFilterConfig>> {
             let Some(inner) = &wrapper.config else {
                 return Ok(Some(PerFilterConfig::Enabled));
             };
+            // Each level is a message of its own, so that no decoder limits the depth.
+            if type_name(inner)? == ROUTE_FILTER {
+                return refuse("a FilterConfig must not stand inside another").at("config");
+            }
             return match per_route(inner) {
                 Err(_) if wrapper.is_optional => Ok(None),
                 other => other.at("config"),

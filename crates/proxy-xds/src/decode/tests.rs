@@ -548,3 +548,47 @@ fn envoys_default_cluster() {
     assert_eq!(c.lb_common.healthy_panic_threshold, 50.0);
     assert!(matches!(c.lb_policy, LbPolicy::RoundRobin(_)));
 }
+
+/// Damages a message: sets bytes, cuts it, repeats its start.
+fn damaged(bytes: &[u8], edits: &[(usize, u8)], cut: usize) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    for (at, byte) in edits {
+        let len = out.len();
+        out[at % len] = *byte;
+    }
+    out.truncate(out.len() - cut % out.len());
+    out
+}
+
+proptest::proptest! {
+    #[test]
+    fn damaged_messages_are_errors_not_panics(
+        edits in proptest::collection::vec((0..4096_usize, proptest::prelude::any::<u8>()), 0..6),
+        cut in 0..64_usize,
+    ) {
+        let c = Context::empty();
+        let bytes = wire(LISTENER, &listener_with(hcm(json!({}), istio_filters())));
+        let _ = listener(&damaged(&bytes, &edits, cut), &c);
+        for (message, value, _) in refusals().into_iter().filter(|(m, _, _)| *m != LISTENER) {
+            let bytes = wire(message, &value);
+            if bytes.is_empty() {
+                continue;
+            }
+            let bytes = damaged(&bytes, &edits, cut);
+            let _ = cluster(&bytes, &c, true);
+            let _ = routes(&bytes, &c);
+            let _ = endpoints(&bytes);
+            let _ = secret(&bytes, &c);
+        }
+    }
+}
+
+#[test]
+fn wrappers_do_not_nest() {
+    let url = typed_url("envoy.config.route.v3.FilterConfig");
+    let inner = json!({ "@type": url, "disabled": true });
+    let table = json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["*"],
+        "typed_per_filter_config": { "x": { "@type": url, "config": inner } } }] });
+    let error = routes(&wire(ROUTES, &table), &Context::empty()).unwrap_err();
+    assert!(error.to_string().contains("inside another"), "{error}");
+}
