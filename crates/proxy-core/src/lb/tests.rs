@@ -260,12 +260,39 @@ fn hashing_is_stable() {
     assert!((1024..=1026).contains(&ring.len()));
 }
 
+/// Choices of Envoy 1.40 for the header values `key-0`, `key-2`, ... `key-48` over the hosts
+/// 127.0.0.1:27001 and following: (policy, weights, last digit of the host per key).
 #[test]
-fn murmur_known_answers() {
-    // Published answers of MurmurHash64A.
-    assert_eq!(murmur2_64a(b"", 0), 0);
-    assert_ne!(
-        murmur2_64a(b"a", 0xc70f_6907),
-        murmur2_64a(b"b", 0xc70f_6907)
-    );
+fn the_same_host_as_envoy() {
+    let ring = |murmur| LbPolicy::RingHash {
+        minimum_ring_size: 1024,
+        maximum_ring_size: 8 << 20,
+        murmur,
+    };
+    let maglev = LbPolicy::Maglev { table_size: 65537 };
+    for (policy, weights, want) in [
+        (ring(false), &[1, 1, 1][..], "3223211332111321223133222"),
+        (ring(false), &[1, 2, 5], "3323313332131333233233222"),
+        (ring(true), &[1; 5], "5145244551454312554321332"),
+        (maglev.clone(), &[1, 1, 1], "3213113321223112223122123"),
+        (maglev.clone(), &[1, 2, 5], "3213113331223312233122323"),
+        (maglev, &[1; 7], "5213113626426112425122174"),
+    ] {
+        let hosts = weights.iter().enumerate();
+        let hosts = hosts.map(|(i, w)| spec(0, 0, None, *w, &format!("127.0.0.1:{}", 27001 + i)));
+        let mut b = balancer(policy.clone(), hosts.collect());
+        let got: String = (0..25)
+            .map(|i| {
+                let hash = xxhash_rust::xxh64::xxh64(format!("key-{}", i * 2).as_bytes(), 0);
+                let pick = Pick {
+                    hash: Some(hash),
+                    active: &|_| 0,
+                    avoid: &|_| false,
+                    attempts: 1,
+                };
+                (b.pick(&pick, &mut || 0).expect("a host") + 1).to_string()
+            })
+            .collect();
+        assert_eq!(got, want, "{policy:?} {weights:?}");
+    }
 }
