@@ -14,30 +14,32 @@ fn main() -> ExitCode {
         eprintln!("usage: proxy BOOTSTRAP [WORKERS]");
         return ExitCode::FAILURE;
     };
-    let outcome = std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| {
-        let source = Source {
-            name: &path,
-            text: &text,
-        };
-        let loaded = load(&[source], &Overrides::default()).map_err(|e| e.to_string())?;
-        run(ProxyOptions {
-            loaded,
-            context: Context::files(),
-            ads: ads::Options::default(),
-            concurrency: workers.and_then(|w| w.parse().ok()).unwrap_or(1),
-            hostname: String::new(),
-            node_ip: None,
-            flush_interval: Duration::from_millis(1000),
-            drain_time: Duration::from_secs(600),
-            termination_drain: Duration::ZERO,
-            termination_grace: Duration::from_secs(5),
-            max_connections: 0,
-            command_line: serde_json::Value::Null,
-            agent: None,
-            log_levels: None,
-        })
+    let outcome = std::fs::read_to_string(&path)
         .map_err(|e| e.to_string())
-    });
+        .and_then(|text| {
+            let source = Source {
+                name: &path,
+                text: &text,
+            };
+            let loaded = load(&[source], &Overrides::default()).map_err(|e| e.to_string())?;
+            run(ProxyOptions {
+                loaded,
+                context: Context::files(),
+                ads: ads::Options::default(),
+                concurrency: workers.and_then(|w| w.parse().ok()).unwrap_or(1),
+                hostname: String::new(),
+                node_ip: None,
+                flush_interval: Duration::from_millis(1000),
+                drain_time: Duration::from_secs(600),
+                termination_drain: Duration::ZERO,
+                termination_grace: Duration::from_secs(5),
+                max_connections: 0,
+                command_line: serde_json::Value::Null,
+                agent: None,
+                log_levels: None,
+            })
+            .map_err(|e| e.to_string())
+        });
     outcome.unwrap_or_else(|error| {
         eprintln!("{error}");
         ExitCode::FAILURE

@@ -167,7 +167,9 @@ impl Engine {
                 clusters: clusters.clone(),
                 stats: options.stats.clone(),
             };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:{index}"))
                 .spawn(move || {
@@ -209,8 +211,11 @@ impl Engine {
             if self.bound.contains_key(&address) {
                 continue;
             }
-            let made: io::Result<Vec<_>> =
-                self.threads.iter().map(|_| bind(&listener, address)).collect();
+            let made: io::Result<Vec<_>> = self
+                .threads
+                .iter()
+                .map(|_| bind(&listener, address))
+                .collect();
             match made {
                 Ok(made) => {
                     for (list, socket) in sockets.iter_mut().zip(made) {
@@ -229,7 +234,11 @@ impl Engine {
         let mut answers = Vec::new();
         for (thread, sockets) in self.threads.iter().zip(sockets) {
             let (done, answer) = oneshot::channel();
-            if thread.orders.send(Command::Config(snapshot.clone(), sockets, done)).is_ok() {
+            if thread
+                .orders
+                .send(Command::Config(snapshot.clone(), sockets, done))
+                .is_ok()
+            {
                 answers.push(answer);
             }
         }
@@ -259,7 +268,11 @@ impl Drop for Engine {
 
 /// Opens a listening socket; every worker has one of its own on the address.
 fn bind(listener: &Listener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;

@@ -57,7 +57,9 @@ impl Sink {
         }
         let written = match &mut self.target {
             Target::File(file) => file.write_all(&self.buffer),
-            Target::Stdout => io::stdout().write_all(&self.buffer).and_then(|()| io::stdout().flush()),
+            Target::Stdout => io::stdout()
+                .write_all(&self.buffer)
+                .and_then(|()| io::stdout().flush()),
             Target::Stderr => io::stderr().write_all(&self.buffer),
             Target::Nowhere => Ok(()),
         };
@@ -90,7 +92,9 @@ impl LogSinks {
                 continue;
             }
             let mut sinks = self.0.borrow_mut();
-            let sink = sinks.entry_ref(&logger.sink).or_insert_with(|| Sink::open(&logger.sink));
+            let sink = sinks
+                .entry_ref(&logger.sink)
+                .or_insert_with(|| Sink::open(&logger.sink));
             logger.format.write(record, &mut sink.buffer);
             if sink.buffer.len() >= FLUSH_AT {
                 sink.flush();

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "setsockopt of numbers the configuration gives")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, AsFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use lateen_proxy_core::config::address::{SocketOption, SocketOptionValue};
 
@@ -51,7 +51,12 @@ pub fn set_freebind(socket: &impl AsFd, v4: bool) -> io::Result<()> {
 
 /// IP_BIND_ADDRESS_NO_PORT: the source port is chosen at connect.
 pub fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
-    set_int(socket.as_fd(), libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+    set_int(
+        socket.as_fd(),
+        libc::SOL_IP,
+        libc::IP_BIND_ADDRESS_NO_PORT,
+        1,
+    )
 }
 
 /// TCP_FASTOPEN on a listening socket.

@@ -226,10 +226,14 @@ pub struct Stats {
     http: RefCell<HashMap<Name, Rc<HttpStats>>>,
     clusters: RefCell<HashMap<Name, Rc<ClusterStats>>>,
     tcp: RefCell<HashMap<Name, Rc<TcpCells>>>,
+    named: RefCell<HashMap<String, Counter>>,
 }
 
 fn cached<T>(map: &RefCell<HashMap<Name, Rc<T>>>, name: &Name, make: impl FnOnce() -> T) -> Rc<T> {
-    map.borrow_mut().entry(name.clone()).or_insert_with(|| Rc::new(make())).clone()
+    map.borrow_mut()
+        .entry(name.clone())
+        .or_insert_with(|| Rc::new(make()))
+        .clone()
 }
 
 impl Stats {
@@ -241,6 +245,7 @@ impl Stats {
             http: RefCell::default(),
             clusters: RefCell::default(),
             tcp: RefCell::default(),
+            named: RefCell::default(),
         }
     }
 
@@ -283,9 +288,21 @@ impl Stats {
         })
     }
 
+    /// A single counter of a scope, for what is counted rarely.
+    pub fn named(&self, scope: &Scope, stat: &str) -> Counter {
+        let name = scope.stat(stat);
+        let mut named = self.named.borrow_mut();
+        named
+            .entry_ref(&*name.flat)
+            .or_insert_with(|| self.registry.counter(&name))
+            .clone()
+    }
+
     /// A TCP proxy's.
     pub fn tcp(&self, prefix: &Name) -> Rc<TcpCells> {
         let registry = &self.registry;
-        cached(&self.tcp, prefix, || TcpCells::make(registry, &Scope::tcp(prefix)))
+        cached(&self.tcp, prefix, || {
+            TcpCells::make(registry, &Scope::tcp(prefix))
+        })
     }
 }

@@ -29,7 +29,11 @@ use crate::upstream::table::SharedClusters;
 #[derive(Debug)]
 pub enum Command {
     /// Serve this from now on; the sockets are new ones for it.
-    Config(Arc<Snapshot>, Vec<(SocketAddr, std::net::TcpListener)>, oneshot::Sender<()>),
+    Config(
+        Arc<Snapshot>,
+        Vec<(SocketAddr, std::net::TcpListener)>,
+        oneshot::Sender<()>,
+    ),
     /// Tell clients to go: answers close their connections. With `true` no
     /// new connection is accepted any more.
     Drain {
@@ -100,7 +104,11 @@ impl Worker {
         Rc::new(Self {
             hostname: options.hostname.clone(),
             node_ip: options.node_ip,
-            clusters: ClusterTable::new(options.clusters.clone(), stats.clone(), options.index == 0),
+            clusters: ClusterTable::new(
+                options.clusters.clone(),
+                stats.clone(),
+                options.index == 0,
+            ),
             stats,
             listeners: Listeners::default(),
             logs: LogSinks::default(),
@@ -176,7 +184,12 @@ impl Worker {
 
     /// Has idle connections look at whether they are to end.
     pub fn wake_connections(&self) {
-        let all: Vec<_> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
+        let all: Vec<_> = self
+            .connections
+            .borrow()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
         for conn in all {
             conn.wake();
         }
@@ -213,7 +226,9 @@ impl Worker {
 
     /// Counts a connection until [`Worker::forget`].
     pub fn remember(&self, conn: &Rc<Connection>) {
-        self.connections.borrow_mut().insert(conn.id, Rc::downgrade(conn));
+        self.connections
+            .borrow_mut()
+            .insert(conn.id, Rc::downgrade(conn));
     }
 
     /// The connection ended.

@@ -22,7 +22,10 @@ fn echo_upstream() -> SocketAddr {
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async move {
             let socket = tokio::net::TcpListener::from_std(socket).unwrap();
             loop {
@@ -60,7 +63,10 @@ async fn echo(
         send.reserve_capacity(data.len());
         let mut data = data;
         while !data.is_empty() {
-            let room = std::future::poll_fn(|cx| send.poll_capacity(cx)).await.unwrap().unwrap();
+            let room = std::future::poll_fn(|cx| send.poll_capacity(cx))
+                .await
+                .unwrap()
+                .unwrap();
             let piece = data.split_to(room.min(data.len()));
             send.send_data(piece, false).unwrap();
         }
@@ -77,7 +83,10 @@ struct Answer {
     trailers: Option<http::HeaderMap>,
 }
 
-async fn ask_h2(address: SocketAddr, requests: Vec<(http::Request<()>, Vec<u8>)>) -> Vec<Result<Answer, h2::Error>> {
+async fn ask_h2(
+    address: SocketAddr,
+    requests: Vec<(http::Request<()>, Vec<u8>)>,
+) -> Vec<Result<Answer, h2::Error>> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(async move { connection.await.ok() });
@@ -90,7 +99,9 @@ async fn ask_h2(address: SocketAddr, requests: Vec<(http::Request<()>, Vec<u8>)>
                 let mut data = Bytes::from(body);
                 while !data.is_empty() {
                     upload.reserve_capacity(data.len());
-                    let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await.unwrap()?;
+                    let room = std::future::poll_fn(|cx| upload.poll_capacity(cx))
+                        .await
+                        .unwrap()?;
                     let piece = data.split_to(room.min(data.len()));
                     upload.send_data(piece, data.is_empty())?;
                 }
@@ -130,9 +141,13 @@ fn request(method: &str, path: &str) -> http::Request<()> {
 #[test]
 fn streams_of_one_connection_go_to_http1() {
     let upstream = Upstream::new(&[OK]);
-    let (running, address) =
-        http_proxy(manager(everything_to("c")), vec![cluster("c", &[upstream.address])]);
-    let asks = (0..20).map(|_| (request("POST", "/a?b"), b"abc".to_vec())).collect();
+    let (running, address) = http_proxy(
+        manager(everything_to("c")),
+        vec![cluster("c", &[upstream.address])],
+    );
+    let asks = (0..20)
+        .map(|_| (request("POST", "/a?b"), b"abc".to_vec()))
+        .collect();
     for answer in running.runtime.block_on(ask_h2(address, asks)) {
         let answer = answer.unwrap();
         assert_eq!(answer.status, 200);
@@ -142,7 +157,11 @@ fn streams_of_one_connection_go_to_http1() {
     }
     let seen = upstream.requests();
     assert_eq!(seen.len(), 20);
-    assert!(seen[0].starts_with("POST /a?b HTTP/1.1\r\nhost: example\r\n"), "{}", seen[0]);
+    assert!(
+        seen[0].starts_with("POST /a?b HTTP/1.1\r\nhost: example\r\n"),
+        "{}",
+        seen[0]
+    );
     assert_eq!(header(&seen[0], "transfer-encoding"), Some("chunked"));
     assert!(seen[0].contains("abc"));
 }
@@ -152,7 +171,10 @@ fn http1_goes_to_http2() {
     let mut to = cluster("c", &[echo_upstream()]);
     to.http.protocol = UpstreamProtocol::Http2;
     let (_running, address) = http_proxy(manager(everything_to("c")), vec![to]);
-    let answer = ask(address, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+    let answer = ask(
+        address,
+        "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody",
+    );
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert_eq!(header(&answer, "x-path"), Some("/x"));
     assert!(answer.contains("4\r\nbody\r\n"), "{answer}");
@@ -187,19 +209,32 @@ fn a_refused_stream_is_a_reset_of_the_upstream() {
     let mut to = cluster("c", &[echo_upstream()]);
     to.http.protocol = UpstreamProtocol::Http2;
     let (running, address) = http_proxy(manager(everything_to("c")), vec![to]);
-    let plain = http::Request::get("http://example/refuse").body(()).unwrap();
-    let answers = running.runtime.block_on(ask_h2(address, vec![(plain, vec![])]));
+    let plain = http::Request::get("http://example/refuse")
+        .body(())
+        .unwrap();
+    let answers = running
+        .runtime
+        .block_on(ask_h2(address, vec![(plain, vec![])]));
     let answer = answers.into_iter().next().unwrap().unwrap();
     assert_eq!(answer.status, 503);
     let text = String::from_utf8(answer.body).unwrap();
-    assert!(text.ends_with("reset reason: remote refused stream reset"), "{text}");
+    assert!(
+        text.ends_with("reset reason: remote refused stream reset"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_local_reply_to_grpc_is_headers_only() {
     let (running, address) = http_proxy(manager(vec![]), vec![]);
     let asks = vec![(request("POST", "/s/m"), vec![])];
-    let answer = running.runtime.block_on(ask_h2(address, asks)).into_iter().next().unwrap().unwrap();
+    let answer = running
+        .runtime
+        .block_on(ask_h2(address, asks))
+        .into_iter()
+        .next()
+        .unwrap()
+        .unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["grpc-status"], "12");
     assert!(answer.body.is_empty());

@@ -16,39 +16,72 @@ use support::*;
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn http_listener(name: &str, address: std::net::SocketAddr, cluster: &str) -> Listener {
-    let manager = manager(vec![route("/", RouteAction::Forward(Arc::new(forward(cluster))))]);
+    let manager = manager(vec![route(
+        "/",
+        RouteAction::Forward(Arc::new(forward(cluster))),
+    )]);
     let filter = NetworkFilter::HttpConnectionManager(Arc::new(manager));
     listener(name, address, vec![chain(vec![filter])])
 }
 
 #[test]
 fn listeners_come_change_and_go() {
-    let (one, two) = (Upstream::new(&[OK]), Upstream::new(&["HTTP/1.1 201 x\r\nContent-Length: 0\r\n\r\n"]));
+    let (one, two) = (
+        Upstream::new(&[OK]),
+        Upstream::new(&["HTTP/1.1 201 x\r\nContent-Length: 0\r\n\r\n"]),
+    );
     let (first, second) = (free_address(), free_address());
-    let clusters = || vec![cluster("one", &[one.address]), cluster("two", &[two.address])];
-    let mut running = run(&snapshot(vec![http_listener("l", first, "one")], clusters()));
+    let clusters = || {
+        vec![
+            cluster("one", &[one.address]),
+            cluster("two", &[two.address]),
+        ]
+    };
+    let mut running = run(&snapshot(
+        vec![http_listener("l", first, "one")],
+        clusters(),
+    ));
     let mut kept = connect(first);
     let status = |stream: &mut std::net::TcpStream| {
         stream.write_all(get("/").as_bytes()).unwrap();
         let answer = read_message(stream).unwrap();
-        (answer[9..12].to_owned(), header(&answer, "connection").map(str::to_owned))
+        (
+            answer[9..12].to_owned(),
+            header(&answer, "connection").map(str::to_owned),
+        )
     };
     assert_eq!(status(&mut kept), ("200".into(), None));
 
     let next = snapshot(
-        vec![http_listener("l", first, "two"), http_listener("m", second, "one")],
+        vec![
+            http_listener("l", first, "two"),
+            http_listener("m", second, "one"),
+        ],
         clusters(),
     );
-    assert!(running.runtime.block_on(running.engine.apply(&next)).is_empty());
+    assert!(
+        running
+            .runtime
+            .block_on(running.engine.apply(&next))
+            .is_empty()
+    );
     // The old connection is served by its chain and told to go.
     assert_eq!(status(&mut kept), ("200".into(), Some("close".into())));
     assert_eq!(status(&mut connect(first)).0, "201");
     assert_eq!(status(&mut connect(second)).0, "200");
 
     let last = snapshot(vec![http_listener("m", second, "one")], clusters());
-    assert!(running.runtime.block_on(running.engine.apply(&last)).is_empty());
+    assert!(
+        running
+            .runtime
+            .block_on(running.engine.apply(&last))
+            .is_empty()
+    );
     std::thread::sleep(Duration::from_millis(50));
-    assert!(std::net::TcpStream::connect(first).is_err(), "the port is closed");
+    assert!(
+        std::net::TcpStream::connect(first).is_err(),
+        "the port is closed"
+    );
     assert_eq!(status(&mut connect(second)).0, "200");
 }
 
@@ -84,7 +117,10 @@ fn a_busy_port_is_an_error_that_names_it() {
     let errors = running.runtime.block_on(running.engine.apply(&next));
     assert_eq!(errors.len(), 1);
     let text = errors[0].to_string();
-    assert!(text.contains(&address.to_string()) && text.contains("in use"), "{text}");
+    assert!(
+        text.contains(&address.to_string()) && text.contains("in use"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -96,10 +132,16 @@ fn draining_loses_no_request() {
             concurrency: 2,
             ..EngineOptions::default()
         },
-        &snapshot(vec![http_listener("l", address, "c")], vec![cluster("c", &[upstream.address])]),
+        &snapshot(
+            vec![http_listener("l", address, "c")],
+            vec![cluster("c", &[upstream.address])],
+        ),
     );
-    let (stop, good, bad) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (stop, good, bad) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+        Arc::new(AtomicU32::new(0)),
+    );
     let clients: Vec<_> = (0..4)
         .map(|_| {
             let (stop, good, bad) = (stop.clone(), good.clone(), bad.clone());
@@ -107,12 +149,16 @@ fn draining_loses_no_request() {
                 let mut stream = None;
                 while !stop.load(Ordering::Relaxed) {
                     // A refused connection is not a lost request.
-                    let Ok(fresh) = stream.take().map_or_else(|| std::net::TcpStream::connect(address), Ok)
+                    let Ok(fresh) = stream
+                        .take()
+                        .map_or_else(|| std::net::TcpStream::connect(address), Ok)
                     else {
                         return;
                     };
                     let mut connection = fresh;
-                    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    connection
+                        .set_read_timeout(Some(Duration::from_secs(5)))
+                        .unwrap();
                     let sent = connection.write_all(get("/").as_bytes());
                     let answer = sent.ok().and_then(|()| read_message(&mut connection));
                     match answer {
@@ -139,7 +185,12 @@ fn draining_loses_no_request() {
     for client in clients {
         client.join().unwrap();
     }
-    assert!(running.runtime.block_on(handle.close(Duration::from_secs(5))), "nothing is left open");
+    assert!(
+        running
+            .runtime
+            .block_on(handle.close(Duration::from_secs(5))),
+        "nothing is left open"
+    );
     assert!(good.load(Ordering::Relaxed) > 100);
     assert_eq!(bad.load(Ordering::Relaxed), 0);
 }
@@ -163,7 +214,11 @@ fn a_close_waits_for_requests_in_flight_and_ends_idle_connections() {
     busy.write_all(get("/").as_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let handle = running.engine.handle();
-    assert!(running.runtime.block_on(handle.close(Duration::from_secs(5))));
+    assert!(
+        running
+            .runtime
+            .block_on(handle.close(Duration::from_secs(5)))
+    );
     let answer = read_message(&mut busy).unwrap();
     assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
     assert_eq!(header(&answer, "connection"), Some("close"));

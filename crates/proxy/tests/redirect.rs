@@ -17,7 +17,10 @@ use support::*;
 const INSIDE: &str = "LATEEN_TEST_INSIDE_NAMESPACE";
 
 fn ran(command: &str) -> bool {
-    Command::new("sh").args(["-c", command]).status().is_ok_and(|s| s.success())
+    Command::new("sh")
+        .args(["-c", command])
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 #[test]
@@ -36,7 +39,11 @@ fn redirected_connections_reach_the_listener_of_their_destination() {
     let status = Command::new("unshare")
         .arg("--net")
         .arg(me)
-        .args(["--exact", "redirected_connections_reach_the_listener_of_their_destination", "--nocapture"])
+        .args([
+            "--exact",
+            "redirected_connections_reach_the_listener_of_their_destination",
+            "--nocapture",
+        ])
         .env(INSIDE, "1")
         .status()
         .unwrap();
@@ -56,8 +63,13 @@ fn inside() {
         listener
     };
     let http = |name: &str| {
-        let manager = manager(vec![route("/", RouteAction::Forward(Arc::new(forward(name))))]);
-        vec![chain(vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))])]
+        let manager = manager(vec![route(
+            "/",
+            RouteAction::Forward(Arc::new(forward(name))),
+        )]);
+        vec![chain(vec![NetworkFilter::HttpConnectionManager(Arc::new(
+            manager,
+        ))])]
     };
     let text = |words: &str| {
         let bytes: Arc<[u8]> = words.as_bytes().into();
@@ -94,7 +106,11 @@ fn inside() {
         vec![
             catch_all,
             unbound(listener("0.0.0.0_9080", any(9080), http("web"))),
-            unbound(listener("10.9.9.9_7000", "10.9.9.9:7000".parse().unwrap(), text("exact"))),
+            unbound(listener(
+                "10.9.9.9_7000",
+                "10.9.9.9:7000".parse().unwrap(),
+                text("exact"),
+            )),
             unbound(listener("0.0.0.0_7000", any(7000), text("any"))),
         ],
         vec![cluster("web", &[upstream.address]), passthrough],

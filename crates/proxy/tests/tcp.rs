@@ -79,7 +79,9 @@ fn the_end_of_one_direction_leaves_the_other_open() {
     let back = shout(address, &large);
     assert!(back == large.to_ascii_uppercase(), "{} bytes", back.len());
     std::thread::sleep(Duration::from_millis(50));
-    running.runtime.block_on(running.engine.handle().flush_logs(false));
+    running
+        .runtime
+        .block_on(running.engine.handle().flush_logs(false));
     let log = std::fs::read_to_string(&path).unwrap();
     let want = format!("0 - 5 5 c\n0 - {0} {0} c\n", large.len());
     assert_eq!(log, want);
@@ -90,18 +92,31 @@ fn refused_and_unknown_upstreams() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let (one, two) = (free_address(), free_address());
-    let to = |name: &str| vec![chain(vec![tcp_proxy(TcpClusters::Single(name.into()), Some(&path))])];
+    let to = |name: &str| {
+        vec![chain(vec![tcp_proxy(
+            TcpClusters::Single(name.into()),
+            Some(&path),
+        )])]
+    };
     let running = run(&snapshot(
-        vec![listener("one", one, to("gone")), listener("two", two, to("unknown"))],
+        vec![
+            listener("one", one, to("gone")),
+            listener("two", two, to("unknown")),
+        ],
         vec![cluster("gone", &[free_address()])],
     ));
     for address in [one, two] {
         let mut client = connect(address);
         let mut bytes = Vec::new();
-        assert!(client.read_to_end(&mut bytes).is_err(), "the connection is reset");
+        assert!(
+            client.read_to_end(&mut bytes).is_err(),
+            "the connection is reset"
+        );
         std::thread::sleep(Duration::from_millis(30));
     }
-    running.runtime.block_on(running.engine.handle().flush_logs(false));
+    running
+        .runtime
+        .block_on(running.engine.handle().flush_logs(false));
     let log = std::fs::read_to_string(&path).unwrap();
     assert_eq!(log, "0 UF,URX 0 0 gone\n0 NC 0 0 unknown\n");
 }
@@ -114,14 +129,19 @@ fn weights_share_connections() {
         metadata_match: Metadata::default(),
     };
     let address = free_address();
-    let filter = tcp_proxy(TcpClusters::Weighted(vec![share("a", 1), share("b", 3)]), None);
+    let filter = tcp_proxy(
+        TcpClusters::Weighted(vec![share("a", 1), share("b", 3)]),
+        None,
+    );
     let a = Upstream::new(&["!closeA"]);
     let b = Upstream::new(&["!closeB"]);
     let _running = run(&snapshot(
         vec![listener("l", address, vec![chain(vec![filter])])],
         vec![cluster("a", &[a.address]), cluster("b", &[b.address])],
     ));
-    let answers: String = (0..200).map(|_| ask_all(address, get("/").as_bytes())).collect();
+    let answers: String = (0..200)
+        .map(|_| ask_all(address, get("/").as_bytes()))
+        .collect();
     let count = answers.matches('A').count();
     assert!((20..85).contains(&count), "{count} of 200 at a quarter");
 }
@@ -136,23 +156,35 @@ fn inspectors_choose_between_chains() {
     };
     let address = free_address();
     let chains = vec![
-        named("tls-a", FilterChainMatch {
-            transport_protocol: "tls".into(),
-            server_names: vec!["a.example".into()],
-            ..FilterChainMatch::default()
-        }),
-        named("http", FilterChainMatch {
-            transport_protocol: "raw_buffer".into(),
-            application_protocols: vec!["http/1.1".into(), "h2c".into()],
-            ..FilterChainMatch::default()
-        }),
-        named("raw", FilterChainMatch {
-            transport_protocol: "raw_buffer".into(),
-            ..FilterChainMatch::default()
-        }),
+        named(
+            "tls-a",
+            FilterChainMatch {
+                transport_protocol: "tls".into(),
+                server_names: vec!["a.example".into()],
+                ..FilterChainMatch::default()
+            },
+        ),
+        named(
+            "http",
+            FilterChainMatch {
+                transport_protocol: "raw_buffer".into(),
+                application_protocols: vec!["http/1.1".into(), "h2c".into()],
+                ..FilterChainMatch::default()
+            },
+        ),
+        named(
+            "raw",
+            FilterChainMatch {
+                transport_protocol: "raw_buffer".into(),
+                ..FilterChainMatch::default()
+            },
+        ),
     ];
     let mut listener = listener("l", address, chains);
-    let inspector = |kind| ListenerFilter { kind, disabled: None };
+    let inspector = |kind| ListenerFilter {
+        kind,
+        disabled: None,
+    };
     listener.listener_filters = vec![
         inspector(ListenerFilterKind::TlsInspector {
             initial_read_buffer_size: None,

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use lateen_proxy_core::config::cluster::TransportSocket;
+use lateen_proxy_core::config::listener::{ListenerFilter, ListenerFilterKind};
 use lateen_proxy_core::config::route::*;
 use lateen_proxy_core::config::tls::*;
 use lateen_proxy_core::config::*;
@@ -34,7 +35,9 @@ impl Authority {
         let names: Vec<String> = dns.iter().map(|s| (*s).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         if let Some(uri) = uri {
-            params.subject_alt_names.push(San::URI(uri.try_into().unwrap()));
+            params
+                .subject_alt_names
+                .push(San::URI(uri.try_into().unwrap()));
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -70,11 +73,24 @@ fn uri(text: &str) -> SanMatcher {
 
 /// A listener with TLS in front of one upstream.
 fn secured(address: SocketAddr, tls: DownstreamTls) -> Listener {
-    let manager = manager(vec![route("/", RouteAction::Forward(Arc::new(forward("c"))))]);
+    let manager = manager(vec![route(
+        "/",
+        RouteAction::Forward(Arc::new(forward("c"))),
+    )]);
     let filter = NetworkFilter::HttpConnectionManager(Arc::new(manager));
     let mut chain = (*chain(vec![filter])).clone();
     chain.tls = Some(Arc::new(tls));
-    listener("l", address, vec![Arc::new(chain)])
+    let mut listener = listener("l", address, vec![Arc::new(chain)]);
+    // As gateways have it: what the inspector read, TLS reads again.
+    listener.listener_filters = vec![ListenerFilter {
+        kind: ListenerFilterKind::TlsInspector {
+            initial_read_buffer_size: None,
+            ja3: false,
+            ja4: false,
+        },
+        disabled: None,
+    }];
+    listener
 }
 
 /// A client by OpenSSL-free means: rustls over a blocking socket.
@@ -107,17 +123,23 @@ fn ask_tls(
     let name = rustls_pki_types::ServerName::try_from(name.to_owned()).unwrap();
     let mut session = rustls::ClientConnection::new(config.into(), name).unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
     let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
+    stream
+        .write_all(request.as_bytes())
+        .map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     Ok(String::from_utf8(bytes).unwrap())
 }
 
 fn certificates(list: Vec<TlsCertificate>) -> Vec<CertificateSource> {
-    list.into_iter().map(|c| CertificateSource::Inline(Arc::new(c))).collect()
+    list.into_iter()
+        .map(|c| CertificateSource::Inline(Arc::new(c)))
+        .collect()
 }
 
 #[test]
@@ -127,19 +149,30 @@ fn certificates_are_chosen_by_name() {
     let address = free_address();
     let tls = DownstreamTls {
         common: CommonTls {
-            certificates: certificates(vec![ca.issue(&["a.example"], None), ca.issue(&["*.b.example"], None)]),
+            certificates: certificates(vec![
+                ca.issue(&["a.example"], None),
+                ca.issue(&["*.b.example"], None),
+            ]),
             ..CommonTls::default()
         },
         ..DownstreamTls::default()
     };
-    let _running =
-        run(&snapshot(vec![secured(address, tls)], vec![cluster("c", &[upstream.address])]));
+    let _running = run(&snapshot(
+        vec![secured(address, tls)],
+        vec![cluster("c", &[upstream.address])],
+    ));
     for name in ["a.example", "x.b.example"] {
         let answer = ask_tls(address, &ca, name, None).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     }
-    assert!(ask_tls(address, &ca, "c.example", None).is_err(), "the first certificate has another name");
-    assert_eq!(header(&upstream.requests()[0], "x-forwarded-proto"), Some("https"));
+    assert!(
+        ask_tls(address, &ca, "c.example", None).is_err(),
+        "the first certificate has another name"
+    );
+    assert_eq!(
+        header(&upstream.requests()[0], "x-forwarded-proto"),
+        Some("https")
+    );
 }
 
 #[test]
@@ -158,10 +191,16 @@ fn clients_show_their_spiffe_name() {
         require_client_certificate: true,
         ..DownstreamTls::default()
     };
-    let _running =
-        run(&snapshot(vec![secured(address, tls)], vec![cluster("c", &[upstream.address])]));
+    let _running = run(&snapshot(
+        vec![secured(address, tls)],
+        vec![cluster("c", &[upstream.address])],
+    ));
     let as_client = |own: Option<&TlsCertificate>| ask_tls(address, &ca, "a.example", own);
-    assert!(as_client(Some(&ca.issue(&[], Some(good)))).unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        as_client(Some(&ca.issue(&[], Some(good))))
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
     assert!(as_client(None).is_err(), "a certificate is required");
     let other = ca.issue(&[], Some("spiffe://cluster.local/ns/default/sa/bad"));
     assert!(as_client(Some(&other)).is_err(), "another name");
@@ -179,14 +218,19 @@ fn upstream_tls_with_client_certificates_and_a_secret_that_turns() {
     let server = DownstreamTls {
         common: CommonTls {
             certificates: certificates(vec![ca.issue(&["up.example"], Some(server_name))]),
-            validation: ValidationSource::Inline(Arc::new(trusting(&ca, vec![uri("spiffe://td/client")]))),
+            validation: ValidationSource::Inline(Arc::new(trusting(
+                &ca,
+                vec![uri("spiffe://td/client")],
+            ))),
             ..CommonTls::default()
         },
         require_client_certificate: true,
         ..DownstreamTls::default()
     };
-    let _inner =
-        run(&snapshot(vec![secured(inner, server)], vec![cluster("c", &[upstream.address])]));
+    let _inner = run(&snapshot(
+        vec![secured(inner, server)],
+        vec![cluster("c", &[upstream.address])],
+    ));
 
     let client = |expected: &str| UpstreamTls {
         common: CommonTls {
@@ -200,9 +244,15 @@ fn upstream_tls_with_client_certificates_and_a_secret_that_turns() {
     let with = |expected: &str, own: TlsCertificate| {
         let mut to = cluster("c", &[inner]);
         to.transport_socket = TransportSocket::Tls(Arc::new(client(expected)));
-        let manager = manager(vec![route("/", RouteAction::Forward(Arc::new(forward("c"))))]);
+        let manager = manager(vec![route(
+            "/",
+            RouteAction::Forward(Arc::new(forward("c"))),
+        )]);
         let filter = NetworkFilter::HttpConnectionManager(Arc::new(manager));
-        let base = snapshot(vec![listener("l", outer, vec![chain(vec![filter])])], vec![to]);
+        let base = snapshot(
+            vec![listener("l", outer, vec![chain(vec![filter])])],
+            vec![to],
+        );
         let secret = Arc::new(Secret::Certificate(Arc::new(own)));
         Arc::new(Snapshot {
             secrets: Arc::new([("own".into(), secret)].into_iter().collect()),
@@ -214,10 +264,17 @@ fn upstream_tls_with_client_certificates_and_a_secret_that_turns() {
     let mut running = run(&with(server_name, bad));
     let answer = ask(outer, &get("/"));
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    running.runtime.block_on(running.engine.apply(&with(server_name, good.clone())));
+    running
+        .runtime
+        .block_on(running.engine.apply(&with(server_name, good.clone())));
     let answer = ask(outer, &get("/"));
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    running.runtime.block_on(running.engine.apply(&with("spiffe://td/imposter", good)));
+    running
+        .runtime
+        .block_on(running.engine.apply(&with("spiffe://td/imposter", good)));
     let answer = ask(outer, &get("/"));
-    assert!(answer.ends_with("reset reason: remote connection failure"), "{answer}");
+    assert!(
+        answer.ends_with("reset reason: remote connection failure"),
+        "{answer}"
+    );
 }

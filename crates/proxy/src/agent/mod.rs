@@ -74,6 +74,7 @@ impl Agent {
             (self.options.health, Role::Health),
             (self.options.metrics, Role::Metrics),
         ];
-        all.into_iter().filter_map(|(address, role)| Some((address?, role)))
+        all.into_iter()
+            .filter_map(|(address, role)| Some((address?, role)))
     }
 }

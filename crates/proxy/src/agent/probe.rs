@@ -73,7 +73,10 @@ pub fn parse_probers(value: &Value) -> Result<Vec<(String, AppProbe)>, BadProbe>
                 path: path.clone(),
                 why,
             })?;
-            let seconds = probe.get("timeoutSeconds").and_then(Value::as_u64).filter(|s| *s > 0);
+            let seconds = probe
+                .get("timeoutSeconds")
+                .and_then(Value::as_u64)
+                .filter(|s| *s > 0);
             let timeout = Duration::from_secs(seconds.unwrap_or(1));
             Ok((path.clone(), AppProbe { action, timeout }))
         })
@@ -89,7 +92,11 @@ fn port(action: &Value) -> Result<u16, String> {
 }
 
 fn text(value: &Value, key: &str) -> String {
-    value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn action(probe: &Value) -> Result<Action, String> {
@@ -100,9 +107,15 @@ fn action(probe: &Value) -> Result<Action, String> {
         return Ok(Action::Http {
             host: text(http, "host"),
             port: port(http)?,
-            path: if path.starts_with('/') { path } else { format!("/{path}") },
+            path: if path.starts_with('/') {
+                path
+            } else {
+                format!("/{path}")
+            },
             https: text(http, "scheme").eq_ignore_ascii_case("https"),
-            headers: headers.map(|list| list.iter().map(pair).collect()).unwrap_or_default(),
+            headers: headers
+                .map(|list| list.iter().map(pair).collect())
+                .unwrap_or_default(),
         });
     }
     if let Some(tcp) = probe.get("tcpSocket") {
@@ -147,9 +160,13 @@ impl AppProbe {
                 let stream = TcpStream::connect((target, *port)).await?;
                 let mut request = http::Request::get(path).header("user-agent", "kube-probe/1.37");
                 let named = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("host"));
-                let authority = named.map_or_else(|| format!("{target}:{port}"), |(_, v)| v.clone());
+                let authority =
+                    named.map_or_else(|| format!("{target}:{port}"), |(_, v)| v.clone());
                 request = request.header("host", authority);
-                for (name, value) in headers.iter().filter(|(n, _)| !n.eq_ignore_ascii_case("host")) {
+                for (name, value) in headers
+                    .iter()
+                    .filter(|(n, _)| !n.eq_ignore_ascii_case("host"))
+                {
                     request = request.header(name, value);
                 }
                 let request = request.body(Empty::<Bytes>::new())?;
@@ -194,7 +211,9 @@ async fn over_tls(
     let context = lateen_proxy_core::config::UpstreamTls::default();
     let config = contexts.client(&context, None, None)?;
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())?;
-    Ok(tokio_rustls::TlsConnector::from(config).connect(name, stream).await?)
+    Ok(tokio_rustls::TlsConnector::from(config)
+        .connect(name, stream)
+        .await?)
 }
 
 /// Asks grpc.health.v1.Health/Check; 200 for SERVING, 500 otherwise.
@@ -233,7 +252,9 @@ async fn grpc_health(
         bytes.extend_from_slice(&data);
     }
     // HealthCheckResponse { status = 1: SERVING } is the field 0x08 0x01.
-    let serving = bytes.get(5..).is_some_and(|m| m.windows(2).any(|w| w == [0x08, 0x01]));
+    let serving = bytes
+        .get(5..)
+        .is_some_and(|m| m.windows(2).any(|w| w == [0x08, 0x01]));
     Ok(if serving { 200 } else { 500 })
 }
 

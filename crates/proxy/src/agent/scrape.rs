@@ -54,6 +54,9 @@ async fn fetch(
     if !response.status().is_success() {
         return Err(format!("status {}", response.status()).into());
     }
-    let body = Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes();
+    let body = Limited::new(response.into_body(), LARGEST)
+        .collect()
+        .await?
+        .to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
 }

@@ -1,26 +1,108 @@
-//! Access control of requests and connections by the configured rules.
+//! Access control of requests and connections: the judgement is `proxy-core`'s,
+//! this brings the facts and answers a refusal.
 
 use std::rc::Rc;
 
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
+use lateen_proxy_core::path;
+use lateen_proxy_core::rbac::{Facts, Peer, judge as judge_facts, shadow};
+use lateen_proxy_core::stats::Scope;
 
+use super::head::Head;
 use super::local::LocalReply;
 use super::record::StreamRecord;
 use crate::conn::Connection;
 
 /// Judges a request; a reply refuses it.
-pub(super) fn judge(_record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<LocalReply<'static>> {
-    let rules = rbac?.rules.as_ref()?;
-    let _ = rules;
-    Some(LocalReply::new(403, "RBAC: access denied", "rbac_access_denied_matched_policy[none]"))
+pub(super) fn judge(record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<LocalReply<'static>> {
+    let rbac = rbac?;
+    let conn = record.conn.clone();
+    let (uris, dns) = names(&conn);
+    let facts = Facts {
+        headers: Some(&record.request),
+        path: Some(path::without_query(record.request.path())),
+        destination: Some(conn.local),
+        server_name: &conn.server_name,
+        direct_remote: Some(conn.io.peer.ip()),
+        remote: Some(record.remote.ip()),
+        peer: peer(&conn, &uris, &dns),
+        metadata: &|_| None,
+        filter_state: &|_| None,
+    };
+    let verdict = judge_facts(rbac, &facts);
+    count(
+        &conn,
+        rbac,
+        verdict.allowed,
+        shadow(rbac, &facts).map(|v| v.allowed),
+    );
+    if verdict.allowed {
+        return None;
+    }
+    Some(LocalReply::new(
+        403,
+        "RBAC: access denied",
+        verdict.details(),
+    ))
 }
 
 /// Judges a connection.
 pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
-    if rbac.rbac.rules.is_none() {
-        return true;
+    let (uris, dns) = names(conn);
+    let facts = Facts::<'_, Head> {
+        headers: None,
+        path: None,
+        destination: Some(conn.local),
+        server_name: &conn.server_name,
+        direct_remote: Some(conn.io.peer.ip()),
+        remote: Some(conn.remote.ip()),
+        peer: peer(conn, &uris, &dns),
+        metadata: &|_| None,
+        filter_state: &|_| None,
+    };
+    let verdict = judge_facts(&rbac.rbac, &facts);
+    let shadowed = shadow(&rbac.rbac, &facts).map(|v| v.allowed);
+    count(conn, &rbac.rbac, verdict.allowed, shadowed);
+    if !verdict.allowed {
+        *conn.termination.borrow_mut() = Some(verdict.details());
     }
-    let details = "rbac_access_denied_matched_policy[none]".to_owned();
-    *conn.termination.borrow_mut() = Some(details);
-    false
+    verdict.allowed
+}
+
+fn names(conn: &Connection) -> (Vec<&str>, Vec<&str>) {
+    match &conn.peer {
+        None => (Vec::new(), Vec::new()),
+        Some(peer) => (
+            peer.uris.iter().map(String::as_str).collect(),
+            peer.dns.iter().map(String::as_str).collect(),
+        ),
+    }
+}
+
+fn count(conn: &Connection, rbac: &Rbac, allowed: bool, shadowed: Option<bool>) {
+    let scope = Scope::group("rbac");
+    let stats = &conn.worker.stats;
+    if rbac.rules.is_some() {
+        let prefix = &rbac.rules_stat_prefix;
+        let word = if allowed { "allowed" } else { "denied" };
+        stats.named(&scope, &format!("{prefix}{word}")).inc();
+    }
+    if let Some(allowed) = shadowed {
+        let prefix = &rbac.shadow_rules_stat_prefix;
+        let word = if allowed {
+            "shadow_allowed"
+        } else {
+            "shadow_denied"
+        };
+        stats.named(&scope, &format!("{prefix}{word}")).inc();
+    }
+}
+
+fn peer<'a>(conn: &'a Connection, uris: &'a [&'a str], dns: &'a [&'a str]) -> Option<Peer<'a>> {
+    let certificate = conn.peer.as_ref()?;
+    Some(Peer {
+        uri_sans: uris,
+        dns_sans: dns,
+        subject: &certificate.subject,
+    })
 }

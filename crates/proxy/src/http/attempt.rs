@@ -10,6 +10,7 @@ use std::task::Poll;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::ResetReason;
 
+use super::convert;
 use super::forward::{Timeout, Tries};
 use super::head::Head;
 use super::known::Known;
@@ -20,7 +21,6 @@ use super::source::RequestBody;
 use super::stream::Stream;
 use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
-use super::convert;
 use crate::http1::{Framing, write_request_head};
 use crate::io::timer;
 use crate::upstream::host::{H1Client, H2Stream, add_one};
@@ -39,6 +39,8 @@ pub(super) enum Attempt {
     NoHost,
     /// The client went away.
     Gone,
+    /// The client's request is malformed past its head.
+    Malformed,
     /// A deadline passed before the answer.
     TimedOut(Timeout),
     /// No answer; whether the request was sent.
@@ -133,8 +135,12 @@ impl Stream<'_> {
         client.reader.is_done()
             && client.reader.buf.is_empty()
             && client.writer.is_flushed()
-            && http.max_requests_per_connection.is_none_or(|most| client.requests < most)
-            && http.max_connection_duration.is_none_or(|most| u128::from(age) < most.as_millis())
+            && http
+                .max_requests_per_connection
+                .is_none_or(|most| client.requests < most)
+            && http
+                .max_connection_duration
+                .is_none_or(|most| u128::from(age) < most.as_millis())
     }
 
     async fn over_h2(
@@ -191,7 +197,7 @@ impl Stream<'_> {
     ) -> (Attempt, bool) {
         self.record.times.upstream_sent = now_ns();
         let mut head = std::mem::take(&mut self.record.response);
-        let outcome = self.await_head(&mut exchange, &mut head, tries).await;
+        let outcome = self.await_head(&mut exchange, out, &mut head, tries).await;
         self.record.response = head;
         let answer = match outcome {
             Ok(answer) => answer,
@@ -216,7 +222,9 @@ impl Stream<'_> {
 
     /// Retries may be in flight only so many at a time.
     fn retry_permitted(&mut self, tries: &mut Tries<'_>) -> bool {
-        let permit = tries.cluster.permit(tries.priority, crate::upstream::Limited::Retries);
+        let permit = tries
+            .cluster
+            .permit(tries.priority, crate::upstream::Limited::Retries);
         match permit {
             Some(permit) => {
                 tries.retries.hold(permit);
@@ -232,6 +240,7 @@ impl Stream<'_> {
     async fn await_head(
         &mut self,
         exchange: &mut Exchange<'_, '_>,
+        out: &mut Responder<'_>,
         head: &mut Head,
         tries: &mut Tries<'_>,
     ) -> Result<Answer, Attempt> {
@@ -240,14 +249,21 @@ impl Stream<'_> {
         poll_fn(|cx| {
             if !exchange.sent {
                 let (body, sender) = (&mut *exchange.body, &mut exchange.sender);
-                match poll_pump(body, sender, &mut exchange.meter, &mut trailers, trailers_on, cx) {
+                match poll_pump(
+                    body,
+                    sender,
+                    &mut exchange.meter,
+                    &mut trailers,
+                    trailers_on,
+                    cx,
+                ) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
                         exchange.sent = true;
                         self.request_sent(tries);
                     }
                     Poll::Ready(Err(PumpError::Source(error))) => {
-                        return Poll::Ready(Err(self.request_broke(&error)));
+                        return Poll::Ready(Err(Self::request_broke(&error)));
                     }
                     // The upstream may have answered before it closed.
                     Poll::Ready(Err(PumpError::Sink(_))) => exchange.sent = true,
@@ -259,7 +275,9 @@ impl Stream<'_> {
             if std::mem::take(&mut exchange.meter.moved) {
                 tries.deadlines.touch();
             }
-            if exchange.body.complete && exchange.body.reader.poll_gone(cx).is_ready() {
+            if exchange.body.complete && exchange.body.reader.poll_gone(cx).is_ready()
+                || out.poll_gone(cx).is_ready()
+            {
                 return Poll::Ready(Err(Attempt::Gone));
             }
             match self.poll_deadlines(&tries.deadlines, cx) {
@@ -280,12 +298,11 @@ impl Stream<'_> {
     }
 
     /// The client's request ended in the middle, or is malformed.
-    fn request_broke(&mut self, error: &ReadError) -> Attempt {
-        if let ReadError::Malformed(_) = error {
-            self.record.flags.set(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-            self.record.details = Cow::Borrowed("http1.codec_error");
+    fn request_broke(error: &ReadError) -> Attempt {
+        match error {
+            ReadError::Malformed(_) => Attempt::Malformed,
+            _ => Attempt::Gone,
         }
-        Attempt::Gone
     }
 
     /// No answer came: what that means for a connection that was open before.
@@ -347,7 +364,17 @@ impl Stream<'_> {
             downward: Meter::default(),
         };
         let ended = match begun {
-            Ok(mut writer) => self.pump(&mut relay, &mut upstream, &mut writer, tries).await,
+            // The answer has a body that is not passed on (a refused upgrade).
+            Ok(mut writer) if body_kind == Body::None && answer.body != Body::None => {
+                relay.sent = false;
+                poll_fn(|cx| writer.poll_flush(cx))
+                    .await
+                    .map_err(|_| Broken::Downstream)
+            }
+            Ok(mut writer) => {
+                self.pump(&mut relay, &mut upstream, &mut writer, tries)
+                    .await
+            }
             Err(_) => Err(Broken::Downstream),
         };
         self.record.sent = relay.downward.bytes;
@@ -371,7 +398,9 @@ impl Stream<'_> {
         record.code = status;
         record.details = Cow::Borrowed("via_upstream");
         if tries.retries.exhausted() {
-            record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            record
+                .flags
+                .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
         let to_head = record.request.method() == b"HEAD";
         let mut kind = body;
@@ -387,10 +416,14 @@ impl Stream<'_> {
                 end => end,
             };
             let ms = record.times.upstream_first.saturating_sub(begin) / 1_000_000;
-            record.response.set_number(Known::XEnvoyUpstreamServiceTime, ms);
+            record
+                .response
+                .set_number(Known::XEnvoyUpstreamServiceTime, ms);
         }
         if tries.chosen.host.include_attempt_count_in_response {
-            record.response.set_number(Known::XEnvoyAttemptCount, record.attempts.into());
+            record
+                .response
+                .set_number(Known::XEnvoyAttemptCount, record.attempts.into());
         }
         if to_head {
             kind = Body::None;
@@ -429,7 +462,14 @@ impl Stream<'_> {
                 }
             }
             let trailers = &mut self.record.trailers;
-            let down = poll_pump(upstream, writer, &mut relay.downward, trailers, trailers_on, cx);
+            let down = poll_pump(
+                upstream,
+                writer,
+                &mut relay.downward,
+                trailers,
+                trailers_on,
+                cx,
+            );
             match down {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(PumpError::Source(error))) => {
@@ -446,12 +486,13 @@ impl Stream<'_> {
             if relay.body.complete && relay.body.reader.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Broken::Downstream));
             }
-            let moved = std::mem::take(&mut relay.downward.moved)
-                | std::mem::take(&mut relay.upward.moved);
+            let moved =
+                std::mem::take(&mut relay.downward.moved) | std::mem::take(&mut relay.upward.moved);
             if moved {
                 tries.deadlines.touch();
             }
-            self.poll_deadlines(&tries.deadlines, cx).map(|t| Err(Broken::TimedOut(t)))
+            self.poll_deadlines(&tries.deadlines, cx)
+                .map(|t| Err(Broken::TimedOut(t)))
         })
         .await
     }
@@ -461,7 +502,9 @@ impl Stream<'_> {
         let record = &mut *self.record;
         match broken {
             Broken::Downstream => {
-                record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                record
+                    .flags
+                    .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                 record.details = Cow::Borrowed("downstream_remote_disconnect");
             }
             Broken::Upstream(error) => {
@@ -539,5 +582,8 @@ enum Broken {
 
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
 }

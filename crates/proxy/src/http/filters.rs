@@ -20,7 +20,11 @@ use super::stream::{Chosen, Stream};
 /// `Some(None)` = with its own configuration.
 fn setting<'a>(filter: &HttpFilter, chosen: &'a Chosen) -> Option<Option<&'a PerFilterConfig>> {
     let weighted = chosen.weighted.as_ref().map(|w| &w.per_filter);
-    let outer = [&chosen.route.per_filter, &chosen.host.per_filter, &chosen.table.per_filter];
+    let outer = [
+        &chosen.route.per_filter,
+        &chosen.host.per_filter,
+        &chosen.table.per_filter,
+    ];
     match per_filter(weighted.into_iter().chain(outer), &filter.name) {
         Some(PerFilterConfig::Disabled) => None,
         None if filter.disabled => None,
@@ -82,7 +86,12 @@ fn is_passive(config: &HttpFilterConfig) -> bool {
 /// Runs the filters on a response head.
 pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
     let config = stream.http.config.clone();
-    for filter in config.http_filters.iter().rev().filter(|f| !is_passive(&f.config)) {
+    for filter in config
+        .http_filters
+        .iter()
+        .rev()
+        .filter(|f| !is_passive(&f.config))
+    {
         let Some(own) = setting(filter, chosen) else {
             continue;
         };
@@ -118,7 +127,11 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
         return None;
     }
     let number = |name: Known| -> Option<u64> {
-        std::str::from_utf8(request.known(name)?).ok()?.trim().parse().ok()
+        std::str::from_utf8(request.known(name)?)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     let asked_delay = number(Known::XEnvoyFaultDelayRequest);
     let asked_abort = number(Known::XEnvoyFaultAbortRequest);
@@ -135,7 +148,10 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
             stream.timer.sleep(wait).await;
         }
     }
-    let abort = fault.abort.as_ref().filter(|a| a.percentage.hit(random.rotate_left(32)))?;
+    let abort = fault
+        .abort
+        .as_ref()
+        .filter(|a| a.percentage.hit(random.rotate_left(32)))?;
     let code = match &abort.abort {
         FaultValue::Fixed(code) => *code,
         FaultValue::Header => {
@@ -191,14 +207,20 @@ fn allow_origin(record: &mut StreamRecord, cors: &Cors) {
     let Some(origin) = record.request.known(Known::Origin).map(<[u8]>::to_vec) else {
         return;
     };
-    record.response.set_known(Known::AccessControlAllowOrigin, &origin);
+    record
+        .response
+        .set_known(Known::AccessControlAllowOrigin, &origin);
     if cors.allow_credentials {
-        record.response.set_known(Known::AccessControlAllowCredentials, b"true");
+        record
+            .response
+            .set_known(Known::AccessControlAllowCredentials, b"true");
     }
     let preflight = record.request.method() == b"OPTIONS"
         && record.request.has(Known::AccessControlRequestMethod);
     if !cors.expose_headers.is_empty() && !preflight {
         let exposed = cors.expose_headers.as_bytes();
-        record.response.set_known(Known::AccessControlExposeHeaders, exposed);
+        record
+            .response
+            .set_known(Known::AccessControlExposeHeaders, exposed);
     }
 }

@@ -20,18 +20,18 @@ use smallvec::SmallVec;
 use super::attempt::{Attempt, Try};
 use super::known::Known;
 use super::local::LocalReply;
+use super::mutate::{self, Side};
 use super::record::{Protocol, now_ns};
 use super::responder::Responder;
 use super::retry::Retries;
+use super::rewrite;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
 use super::upstream::UpstreamReset;
-use super::mutate::{self, Side};
-use super::rewrite;
 use crate::io::timer::{self, NEVER};
-use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited};
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
+use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited};
 
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,11 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     pub(super) fn next(&self) -> u64 {
-        self.route.min(self.per_try).min(self.idle).min(self.max).min(self.request)
+        self.route
+            .min(self.per_try)
+            .min(self.idle)
+            .min(self.max)
+            .min(self.request)
     }
 
     fn passed(&self, now: u64) -> Timeout {
@@ -125,19 +129,23 @@ impl Stream<'_> {
         let worker = self.record.conn.worker.clone();
         let Some(cluster) = name.and_then(|n| worker.clusters.get(&n)) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
-            return self.reply(out, reply.status(forward.cluster_not_found_code)).await;
+            return self
+                .reply(out, reply.status(forward.cluster_not_found_code))
+                .await;
         };
         self.record.cluster = Some(cluster.clone());
         let priority = usize::from(forward.high_priority);
         let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
             return self.overflow(out).await;
         };
-        let policy = forward.retry_policy.as_deref().or(chosen.host.retry_policy.as_deref());
+        let policy = forward
+            .retry_policy
+            .as_deref()
+            .or(chosen.host.retry_policy.as_deref());
         let _active = ActiveRequest::new(&cluster);
         let retries = Retries::new(policy, &self.record.request);
         let respects = self.http.router.respect_expected_rq_timeout;
-        let timeouts =
-            retry::timeouts(forward, policy, &self.record.request, true, respects);
+        let timeouts = retry::timeouts(forward, policy, &self.record.request, true, respects);
         if retries.possible() {
             body.keep(self.buffer_limit(chosen));
         } else if body.is_empty() {
@@ -190,16 +198,22 @@ impl Stream<'_> {
                     return self.reply(out, Situation::NO_HEALTHY_UPSTREAM.into()).await;
                 }
                 Attempt::Gone => return self.client_gone(out),
+                Attempt::Malformed => {
+                    out.set_close();
+                    let reply = LocalReply::new(400, "Bad Request", "http1.codec_error");
+                    let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+                    return self.reply(out, reply.flag(flag)).await;
+                }
                 Attempt::TimedOut(timeout) => {
-                    match self.timed_out(body, tries, timeout) {
-                        Some(reply) => return self.reply(out, reply).await,
-                        None => {}
+                    if let Some(reply) = self.timed_out(body, tries, timeout) {
+                        return self.reply(out, reply).await;
                     }
                 }
-                Attempt::Reset(reset, sent) => match self.was_reset(body, tries, &reset, sent) {
-                    Some(reply) => return self.reply(out, reply).await,
-                    None => {}
-                },
+                Attempt::Reset(reset, sent) => {
+                    if let Some(reply) = self.was_reset(body, tries, &reset, sent) {
+                        return self.reply(out, reply).await;
+                    }
+                }
             }
             body.restart();
             let wait = tries.retries.back_off(fastrand::u64(..));
@@ -232,11 +246,17 @@ impl Stream<'_> {
             return None;
         }
         if tries.retries.exhausted() {
-            self.record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            self.record
+                .flags
+                .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
         self.record.transport_failure.clone_from(&reset.text);
         let retried = tries.retries.count() > 0;
-        let text = if reset.reason == ResetReason::ProtocolError { "" } else { &reset.text };
+        let text = if reset.reason == ResetReason::ProtocolError {
+            ""
+        } else {
+            &reset.text
+        };
         let mut reply = LocalReply::new(reset.reason.status(), "", reset.reason.details(text));
         reply.body = Cow::Owned(reset.reason.body(retried).into_bytes());
         if overflow {
@@ -256,7 +276,9 @@ impl Stream<'_> {
                 return None;
             }
             if tries.retries.exhausted() {
-                self.record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                self.record
+                    .flags
+                    .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             }
         }
         Some(self.final_timeout(body, timeout))
@@ -277,19 +299,26 @@ impl Stream<'_> {
         let reason = ResetReason::Overflow;
         let mut reply = LocalReply::new(reason.status(), "", reason.details(""));
         reply.body = Cow::Owned(reason.body(false).into_bytes());
-        let reply = reply.flag(reason.flag()).header("x-envoy-overloaded", "true");
+        let reply = reply
+            .flag(reason.flag())
+            .header("x-envoy-overloaded", "true");
         self.reply(out, reply).await;
     }
 
     fn client_gone(&mut self, out: &mut Responder<'_>) {
         let record = &mut *self.record;
-        record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        record
+            .flags
+            .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
         record.details = Cow::Borrowed("downstream_remote_disconnect");
         out.set_close();
     }
 
     fn buffer_limit(&self, chosen: &Chosen) -> usize {
-        let own = chosen.route.per_request_buffer_limit.or(chosen.host.per_request_buffer_limit);
+        let own = chosen
+            .route
+            .per_request_buffer_limit
+            .or(chosen.host.per_request_buffer_limit);
         own.unwrap_or(self.record.conn.listener.per_connection_buffer_limit) as usize
     }
 
@@ -331,8 +360,9 @@ impl Stream<'_> {
         }
         let client = Some(self.record.remote.ip());
         let request = &self.record.request;
-        let hashed =
-            hash_policy::compute(&forward.hash_policy, request, client, &mut || fastrand::u64(..));
+        let hashed = hash_policy::compute(&forward.hash_policy, request, client, &mut || {
+            fastrand::u64(..)
+        });
         self.cookies = hashed.cookies;
         hashed.hash
     }
@@ -369,14 +399,19 @@ impl Stream<'_> {
             request.remove_known(name);
         }
         if let Some(expected) = expected.filter(|_| !suppressed) {
-            request.add_number(Known::XEnvoyExpectedRqTimeoutMs, expected.as_millis() as u64);
+            request.add_number(
+                Known::XEnvoyExpectedRqTimeoutMs,
+                expected.as_millis() as u64,
+            );
         }
     }
 
     fn number_attempt(&mut self, tries: &Tries<'_>) {
         if tries.chosen.host.include_request_attempt_count {
             let count = self.record.attempts.into();
-            self.record.request.set_number(Known::XEnvoyAttemptCount, count);
+            self.record
+                .request
+                .set_number(Known::XEnvoyAttemptCount, count);
         }
     }
 
@@ -388,14 +423,14 @@ impl Stream<'_> {
         tries: &mut Tries<'_>,
         wait: Duration,
     ) -> Option<Attempt> {
-        let _ = out;
         if wait.is_zero() {
             return None;
         }
         let until = timer::now_ms() + wait.as_millis() as u64;
         self.timer.set(until.min(tries.deadlines.next()));
         poll_fn(|cx| {
-            if body.complete && body.reader.poll_gone(cx).is_ready() {
+            if body.complete && body.reader.poll_gone(cx).is_ready() || out.poll_gone(cx).is_ready()
+            {
                 return Poll::Ready(Some(Attempt::Gone));
             }
             if self.timer.poll(cx).is_pending() {
@@ -485,7 +520,8 @@ impl Stream<'_> {
             if body.complete && body.reader.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Attempt::Gone));
             }
-            self.poll_deadlines(&tries.deadlines, cx).map(|t| Err(Attempt::TimedOut(t)))
+            self.poll_deadlines(&tries.deadlines, cx)
+                .map(|t| Err(Attempt::TimedOut(t)))
         })
         .await;
         if waited {
@@ -497,7 +533,10 @@ impl Stream<'_> {
     fn choose_host(&self, tries: &Tries<'_>) -> Option<Rc<Host>> {
         if let ClusterDiscovery::OriginalDst(options) = &tries.cluster.config.discovery {
             let by_header = || -> Option<SocketAddr> {
-                let value = self.record.request.first(options.http_header_name.as_bytes())?;
+                let value = self
+                    .record
+                    .request
+                    .first(options.http_header_name.as_bytes())?;
                 std::str::from_utf8(value).ok()?.parse().ok()
             };
             let named = options.use_http_header.then(by_header).flatten();
@@ -508,8 +547,14 @@ impl Stream<'_> {
             return Some(tries.cluster.passing_host(addr));
         }
         let attempts = tries.retries.avoidance();
-        let avoid: &[Rc<Host>] = if attempts.is_some() { &tries.tried } else { &[] };
-        tries.cluster.choose(tries.hash, avoid, attempts.unwrap_or(1))
+        let avoid: &[Rc<Host>] = if attempts.is_some() {
+            &tries.tried
+        } else {
+            &[]
+        };
+        tries
+            .cluster
+            .choose(tries.hash, avoid, attempts.unwrap_or(1))
     }
 }
 

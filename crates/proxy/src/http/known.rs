@@ -292,7 +292,11 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree() {
-        for known in [Known::Host, Known::XEnvoyPeerMetadataId, Known::AcceptEncoding] {
+        for known in [
+            Known::Host,
+            Known::XEnvoyPeerMetadataId,
+            Known::AcceptEncoding,
+        ] {
             assert_eq!(Known::of(known.name().as_bytes()), known);
         }
         assert_eq!(Known::of(b"x-unknown"), Known::Other);

@@ -7,7 +7,9 @@ use std::task::ready;
 
 use lateen_proxy_core::access_log::FilterInput;
 use lateen_proxy_core::flags::ResponseFlags;
-use lateen_proxy_core::local_reply::{LocalReplyConfig, Situation, grpc_status, write_grpc_message};
+use lateen_proxy_core::local_reply::{
+    LocalReplyConfig, Situation, grpc_status, write_grpc_message,
+};
 use lateen_proxy_core::router::is_grpc;
 
 use super::known::Known;
@@ -106,8 +108,12 @@ impl Stream<'_> {
             body.clear();
         } else {
             if !body.is_empty() {
-                record.response.add_number(Known::ContentLength, body.len() as u64);
-                record.response.add(b"content-type", content_type.as_bytes());
+                record
+                    .response
+                    .add_number(Known::ContentLength, body.len() as u64);
+                record
+                    .response
+                    .add(b"content-type", content_type.as_bytes());
             }
             record.code = record.response.status;
         }
@@ -124,7 +130,11 @@ impl Stream<'_> {
 
     async fn send_reply(&mut self, out: &mut Responder<'_>, body: &[u8]) {
         let record = &mut *self.record;
-        let kind = if body.is_empty() { Body::None } else { Body::Length };
+        let kind = if body.is_empty() {
+            Body::None
+        } else {
+            Body::Length
+        };
         record.times.response_start = now_ns();
         let mut rest = body;
         let sent = match out.begin(&mut record.response, kind) {
@@ -145,7 +155,9 @@ impl Stream<'_> {
         };
         record.sent += (body.len() - rest.len()) as u64;
         if sent.is_err() {
-            record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            record
+                .flags
+                .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
             out.set_close();
         }
     }
@@ -176,7 +188,9 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
         }
         super::mutate::apply(record, super::mutate::Side::Response, &mapper.headers);
     }
-    let format = mapper.and_then(|m| m.body_format.as_ref()).or(config.body_format.as_ref())?;
+    let format = mapper
+        .and_then(|m| m.body_format.as_ref())
+        .or(config.body_format.as_ref())?;
     record.local_body.clone_from(body);
     body.clear();
     format.format.write(record, body);

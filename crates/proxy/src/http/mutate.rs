@@ -33,7 +33,9 @@ impl HeadersMut for Head {
             ":authority" | "host" if self.status == 0 => self.set_authority(value),
             ":status" => {
                 let status = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                self.status = status.filter(|s| (200..600).contains(s)).unwrap_or(self.status);
+                self.status = status
+                    .filter(|s| (200..600).contains(s))
+                    .unwrap_or(self.status);
             }
             _ => Head::set(self, name.as_bytes(), value),
         }
@@ -87,7 +89,11 @@ fn write(head: &mut Head, edit: &HeaderMutation, value: &[u8]) {
     if value.is_empty() && !edit.keep_empty {
         return;
     }
-    let name = if &*edit.name == "host" { ":authority" } else { &*edit.name };
+    let name = if &*edit.name == "host" {
+        ":authority"
+    } else {
+        &*edit.name
+    };
     let there = Headers::first(head, name).is_some();
     match edit.action {
         A::AppendIfExistsOrAdd => HeadersMut::add(head, name, value),

@@ -66,7 +66,11 @@ impl H1Reader {
             return Poll::Ready(Ok(true));
         }
         loop {
-            match self.decoder.next(self.buf.data()).map_err(ReadError::Malformed)? {
+            match self
+                .decoder
+                .next(self.buf.data())
+                .map_err(ReadError::Malformed)?
+            {
                 Piece::Data { skip, len } => {
                     self.buf.consume(skip);
                     self.piece = len;

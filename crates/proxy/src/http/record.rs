@@ -185,7 +185,11 @@ impl StreamRecord {
 
     /// Milliseconds from start to now or end.
     pub fn duration_ms(&self) -> u64 {
-        let end = if self.times.end == 0 { now_ns() } else { self.times.end };
+        let end = if self.times.end == 0 {
+            now_ns()
+        } else {
+            self.times.end
+        };
         end.saturating_sub(self.times.start) / 1_000_000
     }
 
@@ -206,9 +210,9 @@ impl StreamRecord {
             }
             Field::UpstreamLocalAddress => self.upstream_local.into(),
             Field::UpstreamRequestAttemptCount => FieldValue::Number(self.attempts.into()),
-            Field::UpstreamTransportFailureReason => {
-                Some(self.transport_failure.as_str()).filter(|t| !t.is_empty()).into()
-            }
+            Field::UpstreamTransportFailureReason => Some(self.transport_failure.as_str())
+                .filter(|t| !t.is_empty())
+                .into(),
             _ => FieldValue::Missing,
         }
     }
@@ -227,9 +231,9 @@ pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
         Field::DownstreamDirectLocalAddress => FieldValue::Address(conn.io.local),
         Field::DownstreamDirectRemoteAddress => FieldValue::Address(conn.io.peer),
         Field::DownstreamRemoteAddress => FieldValue::Address(conn.remote),
-        Field::RequestedServerName => {
-            Some(conn.server_name.as_str()).filter(|t| optional(t)).into()
-        }
+        Field::RequestedServerName => Some(conn.server_name.as_str())
+            .filter(|t| optional(t))
+            .into(),
         Field::ListenerName => FieldValue::Text(&conn.listener.name),
         Field::FilterChainName => Some(&*conn.chain.name).filter(|t| optional(t)).into(),
         Field::ConnectionId => FieldValue::Number(conn.id),
@@ -240,13 +244,11 @@ pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
         },
         Field::DownstreamWireBytesReceived => FieldValue::Number(conn.io.counts().0),
         Field::DownstreamWireBytesSent => FieldValue::Number(conn.io.counts().1),
-        Field::DownstreamTlsVersion => {
-            match conn.io.tls(|tls| tls.protocol_version()).flatten() {
-                Some(rustls::ProtocolVersion::TLSv1_3) => text("TLSv1.3"),
-                Some(rustls::ProtocolVersion::TLSv1_2) => text("TLSv1.2"),
-                _ => FieldValue::Missing,
-            }
-        }
+        Field::DownstreamTlsVersion => match conn.io.tls(|tls| tls.protocol_version()).flatten() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => text("TLSv1.3"),
+            Some(rustls::ProtocolVersion::TLSv1_2) => text("TLSv1.2"),
+            _ => FieldValue::Missing,
+        },
         Field::DownstreamTlsCipher => {
             match conn.io.tls(|tls| tls.negotiated_cipher_suite()).flatten() {
                 Some(suite) => FieldValue::Owned(format!("{:?}", suite.suite())),

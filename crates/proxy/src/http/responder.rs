@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
@@ -92,7 +93,9 @@ impl Responder<'_> {
             Self::H2(respond) => {
                 let response = convert::to_response(head).map_err(io::Error::other)?;
                 let end = body == Body::None;
-                let stream = respond.send_response(response, end).map_err(io::Error::other)?;
+                let stream = respond
+                    .send_response(response, end)
+                    .map_err(io::Error::other)?;
                 Ok(BodyWriter::H2(H2Writer::new(stream, end)))
             }
         }
@@ -111,8 +114,18 @@ impl Responder<'_> {
             Self::H2(respond) => {
                 let mut response = http::Response::new(());
                 *response.status_mut() = http::StatusCode::CONTINUE;
-                respond.send_informational(response).map_err(io::Error::other)
+                respond
+                    .send_informational(response)
+                    .map_err(io::Error::other)
             }
+        }
+    }
+
+    /// Ready when the client gave the stream up before its answer (HTTP/2).
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1 { .. } => Poll::Pending,
+            Self::H2(respond) => respond.poll_reset(cx).map(|_| ()),
         }
     }
 

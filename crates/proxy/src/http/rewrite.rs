@@ -17,7 +17,10 @@ pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen) {
         head.set_known(Known::XEnvoyOriginalPath, &old);
         head.set_path(&path);
     }
-    let literal = chosen.weighted.as_ref().and_then(|w| w.host_rewrite.clone());
+    let literal = chosen
+        .weighted
+        .as_ref()
+        .and_then(|w| w.host_rewrite.clone());
     let host = match literal {
         Some(host) => Some(host.as_bytes().to_vec()),
         None if matches!(forward.host_rewrite, Some(HostRewrite::Auto)) => None,

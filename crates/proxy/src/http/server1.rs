@@ -81,6 +81,8 @@ impl Server {
                 };
                 let mut reply = LocalReply::new(reject.status, text, reject.details);
                 if reject.kind == RejectKind::Codec {
+                    // What was read of it is not a request: the log shows none.
+                    self.record.request.clear();
                     reply = reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 }
                 self.refuse(reply, start_ns).await
@@ -152,7 +154,11 @@ impl Server {
     }
 
     async fn serve_request(&mut self, head: &RequestHead, start_ns: u64) -> bool {
-        let protocol = if head.http_10 { Protocol::Http10 } else { Protocol::Http11 };
+        let protocol = if head.http_10 {
+            Protocol::Http10
+        } else {
+            Protocol::Http11
+        };
         self.record.begin(protocol, start_ns);
         self.http.stats.cells.downstream_rq_active.add(1);
         let most = self.http.config.max_requests_per_connection;
@@ -178,7 +184,9 @@ impl Server {
             close: !head.keep_alive || last,
         };
         let body = BodyReader::H1(&self.conn.io, &mut self.reader);
-        Stream::new(&self.http, &mut self.record, &self.timer).serve(body, &mut out, asks).await;
+        Stream::new(&self.http, &mut self.record, &self.timer)
+            .serve(body, &mut out, asks)
+            .await;
         let keep = !out.closes();
         self.conn.worker.close_stream(&self.record, &self.http);
         keep
@@ -195,7 +203,9 @@ impl Server {
             to_head: false,
             close: true,
         };
-        Stream::new(&self.http, &mut self.record, &self.timer).reply(&mut out, reply).await;
+        Stream::new(&self.http, &mut self.record, &self.timer)
+            .reply(&mut out, reply)
+            .await;
         self.record.times.end = now_ns();
         self.conn.worker.close_stream(&self.record, &self.http);
         false
@@ -208,7 +218,12 @@ impl Server {
         if poll_fn(|cx| io.poll_shutdown(cx)).await.is_err() {
             return;
         }
-        let Some(wait) = self.http.config.delayed_close_timeout.filter(|d| !d.is_zero()) else {
+        let Some(wait) = self
+            .http
+            .config
+            .delayed_close_timeout
+            .filter(|d| !d.is_zero())
+        else {
             return;
         };
         self.timer.set(timer::deadline(timer::now_ms(), Some(wait)));

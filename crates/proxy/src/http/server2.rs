@@ -95,10 +95,18 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
     }
 }
 
+/// A request with the way to answer it.
+type Accepted = (
+    http::Request<h2::RecvStream>,
+    h2::server::SendResponse<Bytes>,
+);
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one turn of a loop, on the stack"
+)]
 enum Event {
-    Stream(
-        Option<Result<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>), h2::Error>>,
-    ),
+    Stream(Option<Result<Accepted, h2::Error>>),
     Leave,
 }
 
@@ -142,6 +150,8 @@ async fn serve_stream(
     let timer = Timer::new();
     let mut out = Responder::H2(respond);
     let body = BodyReader::H2(H2Reader::new(body));
-    Stream::new(&http, &mut record, &timer).serve(body, &mut out, asks).await;
+    Stream::new(&http, &mut record, &timer)
+        .serve(body, &mut out, asks)
+        .await;
     conn.worker.close_stream(&record, &http);
 }

@@ -109,7 +109,10 @@ mod tests {
 
     #[test]
     fn a_kept_body_can_be_read_twice() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let (one, _two) = tokio::net::UnixStream::pair().unwrap();
             let io = crate::io::Io::unix(one);

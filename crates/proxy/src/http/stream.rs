@@ -18,11 +18,11 @@ use lateen_proxy_core::router::Request;
 
 use super::known::Known;
 use super::local::LocalReply;
+use super::mutate::{self, Side};
 use super::reader::BodyReader;
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::source::RequestBody;
-use super::mutate::{self, Side};
 use super::{filters, sanitize};
 use crate::http1::Reject;
 use crate::io::Timer;
@@ -101,12 +101,7 @@ impl<'c> Stream<'c> {
 impl Stream<'_> {
     /// Serves the request. Afterwards the responder knows whether the
     /// connection must end.
-    pub async fn serve(
-        &mut self,
-        body: BodyReader<'_>,
-        out: &mut Responder<'_>,
-        asks: Asks,
-    ) {
+    pub async fn serve(&mut self, body: BodyReader<'_>, out: &mut Responder<'_>, asks: Asks) {
         let cells = &self.http.stats.cells;
         cells.downstream_rq_total.inc();
         match self.record.protocol {
@@ -131,7 +126,12 @@ impl Stream<'_> {
 
     async fn answer(&mut self, body: &mut RequestBody<'_>, out: &mut Responder<'_>, asks: Asks) {
         if let Some(refused) = asks.refused {
-            return self.reply(out, LocalReply::new(refused.status, "", refused.details)).await;
+            if refused.status == 400 {
+                out.set_close();
+            }
+            return self
+                .reply(out, LocalReply::new(refused.status, "", refused.details))
+                .await;
         }
         let http = self.http;
         sanitize::request(self.record, &http.config);
@@ -177,12 +177,12 @@ impl Stream<'_> {
             }
             RouteAction::Forward(forward) => {
                 let forward = forward.clone();
-                if asks.expect_continue && !http.config.proxy_100_continue {
-                    if out.send_continue().await.is_err() {
-                        return out.set_close();
-                    }
+                let waits = asks.expect_continue && !http.config.proxy_100_continue;
+                if waits && out.send_continue().await.is_err() {
+                    return out.set_close();
                 }
-                self.forward(body, out, &forward, &chosen, asks.upgrade).await;
+                self.forward(body, out, &forward, &chosen, asks.upgrade)
+                    .await;
             }
         }
     }
@@ -210,9 +210,7 @@ impl Stream<'_> {
     fn routes(&self) -> Option<Arc<RouteConfiguration>> {
         match &self.http.config.routes {
             RouteSource::Inline(table) => Some(table.clone()),
-            RouteSource::Rds(name) => {
-                self.record.conn.worker.route_table(name)
-            }
+            RouteSource::Rds(name) => self.record.conn.worker.route_table(name),
         }
     }
 
@@ -252,7 +250,11 @@ impl Stream<'_> {
         clusters: &lateen_proxy_core::config::route::WeightedClusters,
     ) -> Option<Arc<WeightedCluster>> {
         let given = (!clusters.random_value_header.is_empty())
-            .then(|| self.record.request.first(clusters.random_value_header.as_bytes()))
+            .then(|| {
+                self.record
+                    .request
+                    .first(clusters.random_value_header.as_bytes())
+            })
             .flatten()
             .and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok());
         let mut at = given.unwrap_or(self.record.random) % clusters.total.max(1);
@@ -288,7 +290,9 @@ impl Stream<'_> {
     fn redirect_input(&self) -> rewrite::RedirectInput<'_> {
         let request = &self.record.request;
         rewrite::RedirectInput {
-            scheme: request.known(Known::XForwardedProto).unwrap_or(request.scheme()),
+            scheme: request
+                .known(Known::XForwardedProto)
+                .unwrap_or(request.scheme()),
             authority: request.authority(),
             path: request.path(),
         }
@@ -306,7 +310,9 @@ impl Stream<'_> {
             RouteAction::Forward(forward) => find(&forward.upgrades),
             _ => None,
         };
-        by_route.or_else(|| find(&self.http.config.upgrades)).unwrap_or(false)
+        by_route
+            .or_else(|| find(&self.http.config.upgrades))
+            .unwrap_or(false)
     }
 
     /// Puts into the response what every response bears, then the edits of the

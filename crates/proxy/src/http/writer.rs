@@ -53,12 +53,7 @@ impl H1Writer {
         buffer::give_small(std::mem::take(&mut self.staged));
     }
 
-    fn poll_send(
-        &mut self,
-        io: &Io,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_send(&mut self, io: &Io, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if self.chunked {
             if self.staged.len() >= FLUSH_AT {
                 ready!(self.poll_flush(io, cx))?;
@@ -136,7 +131,9 @@ impl H2Writer {
         }
         let count = have.min(data.len()).min(H2_PIECE);
         let piece = Bytes::copy_from_slice(&data[..count]);
-        self.stream.send_data(piece, false).map_err(io::Error::other)?;
+        self.stream
+            .send_data(piece, false)
+            .map_err(io::Error::other)?;
         Poll::Ready(Ok(count))
     }
 
@@ -149,7 +146,10 @@ impl H2Writer {
                 let map = super::convert::header_map(head);
                 self.stream.send_trailers(map).map_err(io::Error::other)
             }
-            None => self.stream.send_data(Bytes::new(), true).map_err(io::Error::other),
+            None => self
+                .stream
+                .send_data(Bytes::new(), true)
+                .map_err(io::Error::other),
         }
     }
 }
@@ -296,7 +296,8 @@ pub fn poll_pump(
             }
             Poll::Ready(Ok(false)) => {
                 let some = source.trailers(trailers) && sink.takes_trailers(http1_trailers);
-                sink.end(some.then_some(&*trailers)).map_err(PumpError::Sink)?;
+                sink.end(some.then_some(&*trailers))
+                    .map_err(PumpError::Sink)?;
                 meter.ended = true;
                 meter.moved = true;
             }

@@ -361,4 +361,39 @@ mod tests {
             Err(BodyError::Truncated)
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn every_cut_gives_the_same_body(
+            bodies in proptest::collection::vec(
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40), 0..6),
+            step in 1_usize..20,
+            noise in proptest::option::of((0_usize..200, proptest::prelude::any::<u8>())),
+        ) {
+            let mut wire = Vec::new();
+            for body in &bodies {
+                wire.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+                wire.extend_from_slice(body);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            match noise {
+                None => {
+                    let (data, used) = decode(Framing::Chunked, &wire, step).unwrap();
+                    proptest::prop_assert_eq!(data, bodies.concat());
+                    proptest::prop_assert_eq!(used, wire.len());
+                }
+                Some((at, byte)) => {
+                    let at = at % wire.len();
+                    wire[at] = byte;
+                    let cut = decode(Framing::Chunked, &wire, step);
+                    let whole = decode(Framing::Chunked, &wire, wire.len());
+                    proptest::prop_assert_eq!(cut.is_ok(), whole.is_ok());
+                    if let (Ok(cut), Ok(whole)) = (cut, whole) {
+                        proptest::prop_assert_eq!(cut, whole);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -28,10 +28,13 @@ pub fn write_request_head(head: &Head, framing: Framing, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A method that usually has a body says that it has none.
+/// A method that may have a body says that it has none (as Envoy does).
 fn needs_zero_length(head: &Head) -> bool {
-    let usual = matches!(head.method(), b"POST" | b"PUT" | b"PATCH");
-    usual && !head.has(Known::ContentLength) && !head.has(Known::Upgrade)
+    let bodiless = matches!(
+        head.method(),
+        b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT"
+    );
+    !bodiless && !head.has(Known::ContentLength) && !head.has(Known::Upgrade)
 }
 
 /// Writes a response head. `close` adds `connection: close`, `http_10` answers

@@ -181,7 +181,9 @@ fn refusal(error: httparse::Error, input: &[u8]) -> Reject {
 /// else is HTTP/0.9.
 fn is_old(input: &[u8]) -> bool {
     let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
+    let mut words = line
+        .split(|b| b.is_ascii_whitespace())
+        .filter(|w| !w.is_empty());
     let (method, path) = (words.next(), words.next());
     let (Some(method), Some(path)) = (method, path) else {
         return false;
@@ -195,11 +197,40 @@ fn is_old(input: &[u8]) -> bool {
 fn is_method(method: &[u8]) -> bool {
     matches!(
         method,
-        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"CONNECT"
-            | b"TRACE" | b"ACL" | b"BIND" | b"CHECKOUT" | b"COPY" | b"LINK" | b"LOCK" | b"MERGE"
-            | b"MKACTIVITY" | b"MKCALENDAR" | b"MKCOL" | b"M-SEARCH" | b"MOVE" | b"NOTIFY"
-            | b"PROPFIND" | b"PROPPATCH" | b"PURGE" | b"REBIND" | b"REPORT" | b"SEARCH"
-            | b"SOURCE" | b"SUBSCRIBE" | b"UNBIND" | b"UNLINK" | b"UNLOCK" | b"UNSUBSCRIBE"
+        b"GET"
+            | b"POST"
+            | b"PUT"
+            | b"HEAD"
+            | b"DELETE"
+            | b"OPTIONS"
+            | b"PATCH"
+            | b"CONNECT"
+            | b"TRACE"
+            | b"ACL"
+            | b"BIND"
+            | b"CHECKOUT"
+            | b"COPY"
+            | b"LINK"
+            | b"LOCK"
+            | b"MERGE"
+            | b"MKACTIVITY"
+            | b"MKCALENDAR"
+            | b"MKCOL"
+            | b"M-SEARCH"
+            | b"MOVE"
+            | b"NOTIFY"
+            | b"PROPFIND"
+            | b"PROPPATCH"
+            | b"PURGE"
+            | b"REBIND"
+            | b"REPORT"
+            | b"SEARCH"
+            | b"SOURCE"
+            | b"SUBSCRIBE"
+            | b"UNBIND"
+            | b"UNLINK"
+            | b"UNLOCK"
+            | b"UNSUBSCRIBE"
     )
 }
 
@@ -359,7 +390,10 @@ impl Fields {
         }
         head.remove_known(Known::Connection);
         request.upgrade = self.connection_upgrade && head.has(Known::Upgrade);
-        if head.known(Known::Upgrade).is_some_and(|v| v.eq_ignore_ascii_case(b"h2c")) {
+        if head
+            .known(Known::Upgrade)
+            .is_some_and(|v| v.eq_ignore_ascii_case(b"h2c"))
+        {
             request.upgrade = false;
         }
         if !request.upgrade {
@@ -384,7 +418,13 @@ fn remove_nominated(head: &mut Head) {
         each_token(value, |token| names.push(token.to_ascii_lowercase()));
     }
     for name in names {
-        let keep = [&b"upgrade"[..], b"te", b"content-length", b"close", b"keep-alive"];
+        let keep = [
+            &b"upgrade"[..],
+            b"te",
+            b"content-length",
+            b"close",
+            b"keep-alive",
+        ];
         if !keep.contains(&name.as_slice()) {
             head.remove(&name);
         }

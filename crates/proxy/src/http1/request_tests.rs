@@ -67,12 +67,24 @@ fn codec_refusals() {
         (line("GET x HTTP/1.1"), codec),
         (line("GET /a b HTTP/1.1"), codec),
         (line("GET ftp://a/ HTTP/1.1"), (400, "http1.invalid_scheme")),
-        (line("GET /a#b HTTP/1.1"), (400, "path_normalization_failed")),
+        (
+            line("GET /a#b HTTP/1.1"),
+            (400, "path_normalization_failed"),
+        ),
         (line("OPTIONS * HTTP/1.1"), (404, "absolute_path_rejected")),
-        (b"GET / HTTP/1.1\r\nA: b\r\n\r\n".to_vec(), (400, "missing_host_header")),
+        (
+            b"GET / HTTP/1.1\r\nA: b\r\n\r\n".to_vec(),
+            (400, "missing_host_header"),
+        ),
         (header("Host: y"), (400, "http.invalid_authority")),
-        (header("Content-Length: 1\r\nTransfer-Encoding: chunked"), both),
-        (header("Transfer-Encoding: chunked\r\nContent-Length: 1"), both),
+        (
+            header("Content-Length: 1\r\nTransfer-Encoding: chunked"),
+            both,
+        ),
+        (
+            header("Transfer-Encoding: chunked\r\nContent-Length: 1"),
+            both,
+        ),
         (header("Content-Length: 1\r\nContent-Length: 1"), codec),
         (header("Content-Length: 1,1"), codec),
         (header("Content-Length: +5"), codec),
@@ -82,7 +94,10 @@ fn codec_refusals() {
         (header("Content-Length: 99999999999999999999"), codec),
         (header("Transfer-Encoding: gzip"), coding),
         (header("Transfer-Encoding: gzip, chunked"), coding),
-        (header("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), coding),
+        (
+            header("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+            coding,
+        ),
         (header("Transfer-Encoding: identity"), coding),
         (header("Transfer-Encoding: xchunked"), coding),
         (header("TE : x"), codec),
@@ -140,13 +155,85 @@ fn hop_headers_go() {
 
 #[test]
 fn upgrades_and_expect() {
-    let (request, head) = good(
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    );
+    let (request, head) =
+        good(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(request.upgrade);
     assert_eq!(head.known(Known::Upgrade), Some(&b"websocket"[..]));
     let (request, head) =
         good(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n");
     assert!(request.expect_continue);
     assert!(!head.has(Known::Expect));
+}
+
+/// Pieces from which both good and bad heads are put together.
+const PIECES: &[&str] = &[
+    "GET ",
+    "POST ",
+    "/",
+    "/a?b",
+    "*",
+    " HTTP/1.1",
+    " HTTP/1.0",
+    "\r\n",
+    "\n",
+    "\r",
+    "Host: x",
+    "Host:",
+    "Content-Length: 5",
+    "Content-Length: 6",
+    "Transfer-Encoding: chunked",
+    "transfer-encoding: gzip",
+    "Connection: close, x",
+    "Upgrade: websocket",
+    "a: b",
+    ": ",
+    " ",
+    "\t",
+    "\0",
+    "\u{e9}",
+    "http://u@h/",
+    "#",
+    "TE: trailers",
+    "Expect: 100-continue",
+];
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_a_head_or_refused(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..24),
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..8),
+        at in 0_usize..64,
+    ) {
+        let mut bytes = pieces.concat().into_bytes();
+        let at = at.min(bytes.len());
+        bytes.splice(at..at, noise);
+        bytes.extend_from_slice(b"\r\n\r\n");
+        let whole = parse(&bytes);
+        // In two reads the answer is the same as in one.
+        let mut head = Head::new();
+        let limits = Limits::default();
+        for cut in [bytes.len() / 2, bytes.len() - 1] {
+            let first = parse_request(&bytes[..cut], 0, &limits, &mut head);
+            if let Ok(None) = first {
+                let second = parse_request(&bytes, cut, &limits, &mut head);
+                match (&whole, second) {
+                    (Ok(Some((one, _))), Ok(Some(two))) => {
+                        proptest::prop_assert_eq!(one.consumed, two.consumed);
+                        proptest::prop_assert_eq!(one.framing, two.framing);
+                    }
+                    (Ok(None), Ok(None)) => {}
+                    (Err(one), Err(two)) => proptest::prop_assert_eq!(*one, two),
+                    (one, two) => proptest::prop_assert!(false, "{:?} and {:?}", one.is_ok(), two),
+                }
+            }
+        }
+        if let Ok(Some((request, head))) = whole {
+            // Nothing that could end a line goes out in one.
+            for (name, value) in head.lines() {
+                let bad = |b: &u8| matches!(b, b'\r' | b'\n' | 0);
+                proptest::prop_assert!(!name.iter().any(bad) && !value.iter().any(bad));
+            }
+            proptest::prop_assert!(request.consumed <= bytes.len());
+        }
+    }
 }

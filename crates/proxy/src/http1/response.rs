@@ -165,7 +165,10 @@ fn remove_nominated(head: &mut Head) {
         each_token(value, |token| names.push(token.to_ascii_lowercase()));
     }
     for name in names {
-        if !matches!(name.as_slice(), b"upgrade" | b"close" | b"keep-alive" | b"content-length") {
+        if !matches!(
+            name.as_slice(),
+            b"upgrade" | b"close" | b"keep-alive" | b"content-length"
+        ) {
             head.remove(&name);
         }
     }

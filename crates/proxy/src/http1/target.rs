@@ -16,10 +16,7 @@ pub(super) enum Target<'a> {
     /// `*`
     Asterisk,
     /// `http://authority/path?query`, user information stripped
-    Absolute {
-        authority: &'a [u8],
-        path: &'a [u8],
-    },
+    Absolute { authority: &'a [u8], path: &'a [u8] },
     /// `host:port` of a CONNECT
     Authority(&'a [u8]),
 }
@@ -69,8 +66,25 @@ pub(super) fn is_authority(value: &[u8]) -> bool {
         b.is_ascii_alphanumeric()
             || matches!(
                 b,
-                b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'@' | b'~' | b'%' | b'!' | b'$' | b'&'
-                    | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+                b'.' | b'-'
+                    | b'_'
+                    | b':'
+                    | b'['
+                    | b']'
+                    | b'@'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
             )
     })
 }

@@ -239,22 +239,25 @@ impl Io {
         }
     }
 
-    /// Brings ciphertext in and sends what TLS itself has to say.
-    fn poll_feed(&self, tls: &mut rustls::Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Brings ciphertext in and sends what TLS itself has to say. 0 is the end.
+    fn poll_feed(
+        &self,
+        tls: &mut rustls::Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let mut wire = Wire(self, cx);
-        let read = tls.read_tls(&mut wire);
-        match read {
+        let count = match tls.read_tls(&mut wire) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
-            Ok(_) => {}
-        }
+            Ok(count) => count,
+        };
         let processed = tls.process_new_packets();
         if tls.wants_write() {
             // An alert must go out even when the session failed.
             let _ = self.poll_flush_tls(tls, cx)?;
         }
         match processed {
-            Ok(_) => Poll::Ready(Ok(())),
+            Ok(_) => Poll::Ready(Ok(count)),
             Err(error) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error))),
         }
     }
@@ -288,10 +291,7 @@ impl Io {
                 ready!(flushed);
                 return Poll::Ready(Ok(()));
             }
-            let before = self.received.get();
-            ready!(self.poll_feed(&mut tls, cx))?;
-            if self.received.get() == before && self.prefix.borrow().is_empty() && tls.wants_read()
-            {
+            if ready!(self.poll_feed(&mut tls, cx))? == 0 {
                 let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "closed in TLS handshake");
                 return Poll::Ready(Err(eof));
             }

@@ -54,7 +54,11 @@ fn original_destination(io: &Io) -> Option<SocketAddr> {
     let found = io.tcp_socket(|stream| {
         let socket = socket2::SockRef::from(stream);
         let v4 = io.local.is_ipv4() || io.local.ip().to_canonical().is_ipv4();
-        let found = if v4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        let found = if v4 {
+            socket.original_dst_v4()
+        } else {
+            socket.original_dst_v6()
+        };
         found.ok().and_then(|a| a.as_socket())
     });
     found.flatten()
@@ -147,7 +151,9 @@ fn hand_off(
 ) -> (Rc<ListenerState>, SocketAddr) {
     let config = &listener.config;
     let restores = config.use_original_dst
-        || config.active_filters(io.local.port()).any(|f| *f == ListenerFilterKind::OriginalDst);
+        || config
+            .active_filters(io.local.port())
+            .any(|f| *f == ListenerFilterKind::OriginalDst);
     if !restores {
         return (listener, io.local);
     }
@@ -248,7 +254,14 @@ async fn secure(
     accepted_ns: u64,
 ) -> Option<Connection> {
     let Some(context) = chain.tls.clone() else {
-        return Some(connection(worker, listener, chain, io, inspected, accepted_ns));
+        return Some(connection(
+            worker,
+            listener,
+            chain,
+            io,
+            inspected,
+            accepted_ns,
+        ));
     };
     let session = worker
         .clusters
@@ -271,11 +284,17 @@ async fn secure(
     let shaken = timer.race(poll_fn(|cx| io.poll_handshake(cx))).await;
     let failure = match shaken {
         Some(Ok(())) => None,
-        Some(Err(error)) => Some(format!("TLS_error:_{}", error.to_string().replace(' ', "_"))),
+        Some(Err(error)) => Some(format!(
+            "TLS_error:_{}",
+            error.to_string().replace(' ', "_")
+        )),
         None => Some("transport_socket_timeout".to_owned()),
     };
     let details = io.tls(|tls| {
-        let leaf = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
+        let leaf = tls
+            .peer_certificates()
+            .and_then(|c| c.first())
+            .map(|c| c.to_vec());
         (leaf, tls.alpn_protocol().map(<[u8]>::to_vec))
     });
     let mut conn = connection(worker, listener, chain, io, inspected, accepted_ns);
@@ -343,11 +362,24 @@ async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
             NetworkFilter::IstioStats(_) | NetworkFilter::MetadataExchange(_) => {}
             NetworkFilter::Rbac(rules) => {
                 if !crate::http::access::admits(conn, rules) {
-                    return;
+                    return refused(conn);
                 }
             }
         }
     }
+}
+
+/// Logs a connection that a network filter refused.
+fn refused(conn: &Rc<Connection>) {
+    let loggers = conn.chain.filters.iter().find_map(|filter| match filter {
+        NetworkFilter::TcpProxy(config) => Some(&config.access_logs),
+        NetworkFilter::HttpConnectionManager(config) => Some(&config.access_logs),
+        _ => None,
+    });
+    let mut record = tcp::TcpRecord::new(conn.clone());
+    record.end_ns = now_ns();
+    conn.worker
+        .close_tcp(&record, loggers.unwrap_or(&conn.listener.access_logs));
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

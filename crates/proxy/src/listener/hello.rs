@@ -78,7 +78,11 @@ pub fn inspect(input: &[u8]) -> Found {
             break;
         }
     }
-    if message.len() >= LARGEST { Found::Plain } else { Found::More }
+    if message.len() >= LARGEST {
+        Found::Plain
+    } else {
+        Found::More
+    }
 }
 
 fn hello(body: &[u8]) -> Option<Found> {
@@ -109,7 +113,9 @@ fn name(content: &mut Cursor<'_>) -> Option<String> {
         let kind = list.number(1)?;
         let host = list.vector(2)?;
         if kind == 0 {
-            return std::str::from_utf8(host.0).ok().map(str::to_ascii_lowercase);
+            return std::str::from_utf8(host.0)
+                .ok()
+                .map(str::to_ascii_lowercase);
         }
     }
     Some(String::new())

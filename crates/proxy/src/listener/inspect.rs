@@ -46,7 +46,10 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
         protocols: Vec::new(),
     };
     let mut reads = config.active_filters(local.port()).filter(|kind| {
-        !matches!(kind, ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. })
+        !matches!(
+            kind,
+            ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. }
+        )
     });
     let Some(first) = reads.next() else {
         return Ok(found);
@@ -65,7 +68,10 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
         return Ok(found);
     }
     let timer = Timer::new();
-    timer.set(timer::deadline(timer::now_ms(), Some(config.listener_filters_timeout)));
+    timer.set(timer::deadline(
+        timer::now_ms(),
+        Some(config.listener_filters_timeout),
+    ));
     match timer.race(work).await {
         Some(done) => done.map(|()| found),
         None if config.continue_on_listener_filters_timeout => Ok(found),
@@ -212,7 +218,11 @@ fn proxy_header(bytes: &[u8]) -> ProxyHeader {
 
 fn proxy_v1(bytes: &[u8]) -> ProxyHeader {
     let Some(end) = memchr::memmem::find(&bytes[..bytes.len().min(108)], b"\r\n") else {
-        return if bytes.len() < 108 { ProxyHeader::More } else { ProxyHeader::Bad };
+        return if bytes.len() < 108 {
+            ProxyHeader::More
+        } else {
+            ProxyHeader::Bad
+        };
     };
     let Ok(line) = std::str::from_utf8(&bytes[6..end]) else {
         return ProxyHeader::Bad;
@@ -252,7 +262,9 @@ fn proxy_v2(bytes: &[u8]) -> ProxyHeader {
     let addresses = match (head[0] & 15, head[1]) {
         (0, _) => None,
         (1, 0x11) if body.len() >= 12 => {
-            let ip = |at: usize| std::net::Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3]);
+            let ip = |at: usize| {
+                std::net::Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3])
+            };
             Some(((ip(0), port(8)).into(), (ip(4), port(10)).into()))
         }
         (1, 0x21) if body.len() >= 36 => {

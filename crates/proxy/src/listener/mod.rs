@@ -52,11 +52,7 @@ impl ListenerState {
     }
 
     /// The context of a connection manager of this listener.
-    pub fn context(
-        &self,
-        config: &Arc<HttpConnectionManager>,
-        stats: &Stats,
-    ) -> Rc<HttpContext> {
+    pub fn context(&self, config: &Arc<HttpConnectionManager>, stats: &Stats) -> Rc<HttpContext> {
         let mut contexts = self.contexts.borrow_mut();
         if let Some((_, context)) = contexts.iter().find(|(c, _)| Arc::ptr_eq(c, config)) {
             return context.clone();
@@ -67,7 +63,11 @@ impl ListenerState {
     }
 
     fn has_chain(&self, chain: &Arc<FilterChain>) -> bool {
-        let mut chains = self.config.filter_chains.iter().chain(&self.config.default_filter_chain);
+        let mut chains = self
+            .config
+            .filter_chains
+            .iter()
+            .chain(&self.config.default_filter_chain);
         chains.any(|c| Arc::ptr_eq(c, chain))
     }
 }
@@ -84,7 +84,9 @@ pub struct Listeners {
 /// The addresses on which a listener opens sockets.
 pub fn bound_addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
     let binds = listener.bind_to_port;
-    listener.addresses().filter_map(move |a| a.socket().filter(|_| binds))
+    listener
+        .addresses()
+        .filter_map(move |a| a.socket().filter(|_| binds))
 }
 
 impl Listeners {
@@ -132,7 +134,9 @@ impl Listeners {
     fn close_unnamed(&self) {
         let by_address = self.by_address.borrow();
         self.sockets.borrow_mut().retain(|address, task| {
-            let named = by_address.get(address).is_some_and(|l| l.config.bind_to_port);
+            let named = by_address
+                .get(address)
+                .is_some_and(|l| l.config.bind_to_port);
             if !named {
                 task.abort();
             }
@@ -210,7 +214,10 @@ impl Listeners {
 /// A chain that is in the old and the new configuration keeps its connections.
 fn keep_drains(before: &ListenerState, now: &ListenerState) {
     let kept = before.drains.borrow();
-    let kept = kept.iter().filter(|(chain, _)| now.has_chain(chain)).cloned();
+    let kept = kept
+        .iter()
+        .filter(|(chain, _)| now.has_chain(chain))
+        .cloned();
     now.drains.borrow_mut().extend(kept);
 }
 

@@ -21,8 +21,11 @@ fn json_of(value: &Metadata) -> Value {
 /// The node as it is sent to the management server.
 pub(super) fn node(xds: &ads::Handle) -> Value {
     let node = &xds.loaded.bootstrap.node;
-    let metadata: Map<_, _> =
-        node.metadata.iter().map(|(k, v)| (k.to_string(), json_of(v))).collect();
+    let metadata: Map<_, _> = node
+        .metadata
+        .iter()
+        .map(|(k, v)| (k.to_string(), json_of(v)))
+        .collect();
     json!({
         "id": &*node.id,
         "cluster": &*node.cluster,

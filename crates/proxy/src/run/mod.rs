@@ -112,7 +112,13 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         stats: registry.clone(),
     })
     .map_err(system("worker threads"))?;
-    let admin_address = options.loaded.bootstrap.admin.address.as_ref().and_then(|a| a.socket());
+    let admin_address = options
+        .loaded
+        .bootstrap
+        .admin
+        .address
+        .as_ref()
+        .and_then(|a| a.socket());
     let (handle, client) = ads::start(options.loaded, options.context, options.ads)
         .map_err(|error| RunError::Static(error.to_string()))?;
     let (quit, quitting) = stop::pair();
@@ -144,7 +150,9 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         () = stop.stopped() => {}
         () = quitting.stopped() => {}
     }
-    process.end(options.termination_drain, options.termination_grace).await;
+    process
+        .end(options.termination_drain, options.termination_grace)
+        .await;
     xds.abort();
     stopper.stop();
     Ok(())
@@ -213,8 +221,7 @@ impl Process {
         let mut snapshots = handle.snapshots.clone();
         let registry = self.live.registry_of_process();
         let group = |name: &str| Scope::group(name);
-        let listeners =
-            registry.gauge(&group("listener_manager").stat("total_listeners_active"));
+        let listeners = registry.gauge(&group("listener_manager").stat("total_listeners_active"));
         let clusters = registry.gauge(&group("cluster_manager").stat("active_clusters"));
         let failed = registry.counter(&group("listener_manager").stat("listener_create_failure"));
         let updates = registry.counter(&group("cluster_manager").stat("cluster_updated"));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lateen_process::Stopper;
-use lateen_proxy_core::config::tls::Secret;
 use lateen_proxy_core::config::Snapshot;
+use lateen_proxy_core::config::tls::Secret;
 use lateen_proxy_core::stats::{Gauge, Registry, Scope};
 use lateen_proxy_xds::ads;
 use serde_json::{Value, json};
@@ -126,7 +126,9 @@ impl Live {
         gauges.live.set(i64::from(state == ServerState::Live));
         gauges.state.set(number);
         gauges.uptime.set(self.uptime().as_secs() as i64);
-        gauges.connected.set(i64::from(self.parts.xds.status().connected));
+        gauges
+            .connected
+            .set(i64::from(self.parts.xds.status().connected));
     }
 }
 
@@ -169,7 +171,11 @@ impl State for Live {
     }
 
     fn loggers(&self) -> Vec<(String, String)> {
-        self.parts.log_levels.as_ref().map(|l| l.list()).unwrap_or_default()
+        self.parts
+            .log_levels
+            .as_ref()
+            .map(|l| l.list())
+            .unwrap_or_default()
     }
 
     fn set_level(&self, logger: Option<&str>, level: &str) -> Result<(), String> {
@@ -226,7 +232,8 @@ impl State for Live {
 
     fn reopen_logs(&self) {
         let engine = self.parts.engine.clone();
-        self.runtime.spawn(async move { engine.flush_logs(true).await });
+        self.runtime
+            .spawn(async move { engine.flush_logs(true).await });
     }
 }
 

@@ -174,9 +174,19 @@ pub async fn copy(
             last = moved;
             idle_at = timer::deadline(timer::now_ms(), limits.idle);
         }
-        let until = if limits.until == 0 { NEVER } else { limits.until };
+        let until = if limits.until == 0 {
+            NEVER
+        } else {
+            limits.until
+        };
         timer.set(idle_at.min(until));
-        timer.poll(cx).map(|()| if idle_at <= until { Ended::Idle } else { Ended::TooOld })
+        timer.poll(cx).map(|()| {
+            if idle_at <= until {
+                Ended::Idle
+            } else {
+                Ended::TooOld
+            }
+        })
     })
     .await;
     timer.set(NEVER);
@@ -193,4 +203,3 @@ fn broken(fault: Fault, upward: bool) -> Ended {
         (Fault::Read, false) | (Fault::Write, true) => Ended::Upstream,
     }
 }
-

@@ -78,9 +78,10 @@ async fn open(
 ) -> Option<(Rc<Host>, Io, Connected)> {
     let options = ConnectOptions::default();
     let mut tried: Vec<Rc<Host>> = Vec::new();
-    let (Some(permit), Some(_pending)) =
-        (cluster.permit(0, Limited::Connections), cluster.permit(0, Limited::Pending))
-    else {
+    let (Some(permit), Some(_pending)) = (
+        cluster.permit(0, Limited::Connections),
+        cluster.permit(0, Limited::Pending),
+    ) else {
         cluster.stats.cells.upstream_cx_overflow.inc();
         record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
         return None;
@@ -109,7 +110,9 @@ async fn open(
         }
     }
     record.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-    record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    record
+        .flags
+        .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
     None
 }
 

@@ -60,7 +60,11 @@ impl TcpRecord {
 
     /// Milliseconds from accept to now or end.
     pub fn duration_ms(&self) -> u64 {
-        let end = if self.end_ns == 0 { now_ns() } else { self.end_ns };
+        let end = if self.end_ns == 0 {
+            now_ns()
+        } else {
+            self.end_ns
+        };
         end.saturating_sub(self.conn.accepted_ns) / 1_000_000
     }
 }
@@ -81,9 +85,9 @@ impl Record for TcpRecord {
             }
             Field::UpstreamLocalAddress => self.upstream_local.into(),
             Field::UpstreamRequestAttemptCount => FieldValue::Number(self.attempts.into()),
-            Field::UpstreamTransportFailureReason => {
-                Some(self.transport_failure.as_str()).filter(|t| !t.is_empty()).into()
-            }
+            Field::UpstreamTransportFailureReason => Some(self.transport_failure.as_str())
+                .filter(|t| !t.is_empty())
+                .into(),
             Field::AccessLogType => FieldValue::Text("TcpConnectionEnd"),
             Field::Hostname => FieldValue::Text(&self.conn.worker.hostname),
             _ => connection_field(&self.conn, field),

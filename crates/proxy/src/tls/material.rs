@@ -24,7 +24,9 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
     let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match list {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(TlsError::Material("no certificate in the PEM text".to_owned())),
+        Ok(_) => Err(TlsError::Material(
+            "no certificate in the PEM text".to_owned(),
+        )),
         Err(error) => Err(TlsError::Material(format!("certificate: {error}"))),
     }
 }
@@ -32,7 +34,9 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
 /// A certificate chain with its key, checked to belong together.
 pub(super) fn certified_key(certificate: &TlsCertificate) -> Result<Arc<CertifiedKey>, TlsError> {
     if certificate.password.is_some() {
-        return Err(TlsError::Material("encrypted private keys are not supported".to_owned()));
+        return Err(TlsError::Material(
+            "encrypted private keys are not supported".to_owned(),
+        ));
     }
     let chain = certificates(&certificate.certificate_chain.bytes)?;
     let key = PrivateKeyDer::from_pem_slice(&certificate.private_key.0.bytes)
@@ -57,7 +61,9 @@ pub(super) fn versions(
         list.push(&rustls::version::TLS12);
     }
     if list.is_empty() {
-        return Err(TlsError::Refused("no TLS version of 1.2 and 1.3 is allowed".to_owned()));
+        return Err(TlsError::Refused(
+            "no TLS version of 1.2 and 1.3 is allowed".to_owned(),
+        ));
     }
     Ok(list)
 }

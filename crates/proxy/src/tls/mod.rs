@@ -52,7 +52,10 @@ struct Key {
 }
 
 /// What lives as long as the key's pointers mean something.
-type Held = (Vec<Arc<TlsCertificate>>, [Option<Arc<ValidationContext>>; 2]);
+type Held = (
+    Vec<Arc<TlsCertificate>>,
+    [Option<Arc<ValidationContext>>; 2],
+);
 
 /// The TLS configurations of a worker.
 #[derive(Debug, Default)]
@@ -77,8 +80,12 @@ impl TlsContexts {
             return;
         }
         *self.secrets.borrow_mut() = secrets;
-        self.clients.borrow_mut().retain(|_, (c, _)| Arc::strong_count(c) > 1);
-        self.servers.borrow_mut().retain(|_, (c, _)| Arc::strong_count(c) > 1);
+        self.clients
+            .borrow_mut()
+            .retain(|_, (c, _)| Arc::strong_count(c) > 1);
+        self.servers
+            .borrow_mut()
+            .retain(|_, (c, _)| Arc::strong_count(c) > 1);
     }
 
     /// The configuration for a client context. `san` is a name that the
@@ -99,7 +106,9 @@ impl TlsContexts {
         }
         let config = Arc::new(client::config(context, &parts, san, alpn)?);
         let held = (parts.certificates, parts.validation);
-        self.clients.borrow_mut().insert(key, (config.clone(), held));
+        self.clients
+            .borrow_mut()
+            .insert(key, (config.clone(), held));
         Ok(config)
     }
 
@@ -115,7 +124,9 @@ impl TlsContexts {
         }
         let config = Arc::new(server::config(context, &parts)?);
         let held = (parts.certificates, parts.validation);
-        self.servers.borrow_mut().insert(key, (config.clone(), held));
+        self.servers
+            .borrow_mut()
+            .insert(key, (config.clone(), held));
         Ok(config)
     }
 
@@ -136,7 +147,10 @@ impl TlsContexts {
             _ => Err(TlsError::WrongSecret(name.clone())),
         };
         Ok(Resolved {
-            certificates: certificates.iter().map(certificate).collect::<Result<_, _>>()?,
+            certificates: certificates
+                .iter()
+                .map(certificate)
+                .collect::<Result<_, _>>()?,
             validation: match validation {
                 ValidationSource::None => [None, None],
                 ValidationSource::Inline(inline) => [Some(inline.clone()), None],
@@ -160,14 +174,16 @@ impl Key {
         alpn: &[Name],
         common: &lateen_proxy_core::config::tls::CommonTls,
     ) -> Self {
-        let rules = |v: &Option<Arc<ValidationContext>>| {
-            v.as_ref().map_or(0, |v| Arc::as_ptr(v) as usize)
-        };
-        let version = |v: Option<lateen_proxy_core::config::tls::TlsVersion>| {
-            v.map_or(255, |v| v as u8)
-        };
+        let rules =
+            |v: &Option<Arc<ValidationContext>>| v.as_ref().map_or(0, |v| Arc::as_ptr(v) as usize);
+        let version =
+            |v: Option<lateen_proxy_core::config::tls::TlsVersion>| v.map_or(255, |v| v as u8);
         Self {
-            certificates: parts.certificates.iter().map(|c| Arc::as_ptr(c) as usize).collect(),
+            certificates: parts
+                .certificates
+                .iter()
+                .map(|c| Arc::as_ptr(c) as usize)
+                .collect(),
             validation: [rules(&parts.validation[0]), rules(&parts.validation[1])],
             alpn: alpn.to_vec(),
             versions: (version(common.min_version), version(common.max_version)),

@@ -32,7 +32,9 @@ pub(super) fn config(context: &DownstreamTls, parts: &Resolved) -> Result<Server
         keys.push((names, key));
     }
     if keys.is_empty() {
-        return Err(TlsError::Material("the TLS context has no certificate".to_owned()));
+        return Err(TlsError::Material(
+            "the TLS context has no certificate".to_owned(),
+        ));
     }
     let mut config = builder.with_cert_resolver(Arc::new(ByName {
         keys,

@@ -70,15 +70,18 @@ impl PeerRules {
             self.roots.get_or_insert_default().extend(anchors(&pem)?);
         }
         for (domain, pem) in &context.spiffe_bundles {
-            self.bundles.insert(domain.to_string(), anchors(&pem.bytes)?);
+            self.bundles
+                .insert(domain.to_string(), anchors(&pem.bytes)?);
         }
         if context.crl.is_some() {
             let text = "certificate revocation lists are not supported";
             return Err(TlsError::Refused(text.to_owned()));
         }
         self.sans.extend(context.match_sans.iter().cloned());
-        self.hashes.extend(context.verify_certificate_hash.iter().cloned());
-        self.spki.extend(context.verify_certificate_spki.iter().cloned());
+        self.hashes
+            .extend(context.verify_certificate_hash.iter().cloned());
+        self.spki
+            .extend(context.verify_certificate_spki.iter().cloned());
         self.accept_untrusted |= context.accept_untrusted;
         Ok(())
     }
@@ -131,8 +134,16 @@ impl PeerRules {
             e => other(&e.to_string()),
         };
         let checked = EndEntityCert::try_from(leaf).and_then(|cert| {
-            cert.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, roots, rest, now, usage, None, None)
-                .map(|_| ())
+            cert.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                roots,
+                rest,
+                now,
+                usage,
+                None,
+                None,
+            )
+            .map(|_| ())
         });
         match checked {
             Err(_) if self.accept_untrusted => Ok(()),
@@ -149,7 +160,11 @@ impl PeerRules {
         if self.hashes.is_empty() && self.spki.is_empty() {
             return Ok(());
         }
-        let hex: String = digest(&SHA256, leaf).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = digest(&SHA256, leaf)
+            .as_ref()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         if self.hashes.iter().any(|want| **want == *hex) {
             return Ok(());
         }
@@ -165,7 +180,11 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let padded = [group[0], *group.get(1).unwrap_or(&0), *group.get(2).unwrap_or(&0)];
+        let padded = [
+            group[0],
+            *group.get(1).unwrap_or(&0),
+            *group.get(2).unwrap_or(&0),
+        ];
         let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
         for place in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char;
@@ -270,7 +289,8 @@ impl ServerCertVerifier for ServerRules {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.check(end_entity, intermediates, now, KeyUsage::server_auth())?;
+        self.0
+            .check(end_entity, intermediates, now, KeyUsage::server_auth())?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -295,7 +315,9 @@ impl ServerCertVerifier for ServerRules {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        material::provider().signature_verification_algorithms.supported_schemes()
+        material::provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -321,7 +343,8 @@ impl ClientCertVerifier for ClientRules {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.rules.check(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        self.rules
+            .check(end_entity, intermediates, now, KeyUsage::client_auth())?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -346,7 +369,9 @@ impl ClientCertVerifier for ClientRules {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        material::provider().signature_verification_algorithms.supported_schemes()
+        material::provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

@@ -31,7 +31,10 @@ impl Balancer {
             0 => 140,
             given => given,
         };
-        let specs = hosts.iter().map(|host| spec(config, host, assignment)).collect();
+        let specs = hosts
+            .iter()
+            .map(|host| spec(config, host, assignment))
+            .collect();
         let mut inner = lb::Balancer::new(config, specs, factor, fastrand::u64(..));
         inner.refresh(&|i| health(&hosts[i]), fastrand::u64(..));
         *self.inner.borrow_mut() = Some(inner);
@@ -56,7 +59,11 @@ impl Balancer {
         let pick = Pick {
             hash,
             active: &|i| hosts[i].active.get(),
-            avoid: &|i| avoid.iter().any(|h| h.endpoint.address == hosts[i].endpoint.address),
+            avoid: &|i| {
+                avoid
+                    .iter()
+                    .any(|h| h.endpoint.address == hosts[i].endpoint.address)
+            },
             attempts,
         };
         let index = inner.as_mut()?.pick(&pick, &mut || fastrand::u64(..))?;
@@ -102,17 +109,27 @@ fn now() -> Duration {
 }
 
 /// Counts how a request to a host ended; true when it was ejected for it.
-pub fn note(config: &OutlierDetection, host: &Host, hosts: &[Rc<Host>], result: HostResult) -> bool {
+pub fn note(
+    config: &OutlierDetection,
+    host: &Host,
+    hosts: &[Rc<Host>],
+    result: HostResult,
+) -> bool {
     let cause = host.monitor.borrow_mut().record(config, result);
     let Some(cause) = cause.filter(|_| host.monitor.borrow().ejected_at.is_none()) else {
         return false;
     };
-    let out = hosts.iter().filter(|h| h.monitor.borrow().ejected_at.is_some()).count();
+    let out = hosts
+        .iter()
+        .filter(|h| h.monitor.borrow().ejected_at.is_some())
+        .count();
     let acted = outlier::enforce(config, cause, fastrand::u64(..));
     if !acted || !outlier::may_eject(config, out, hosts.len()) {
         return false;
     }
-    host.monitor.borrow_mut().eject(config, now(), fastrand::u64(..));
+    host.monitor
+        .borrow_mut()
+        .eject(config, now(), fastrand::u64(..));
     true
 }
 
@@ -124,7 +141,9 @@ pub fn sweep(config: &OutlierDetection, hosts: &[Rc<Host>]) -> bool {
     for host in hosts {
         changed |= host.monitor.borrow_mut().sweep(now);
     }
-    let volume = config.success_rate_request_volume.min(config.failure_percentage_request_volume);
+    let volume = config
+        .success_rate_request_volume
+        .min(config.failure_percentage_request_volume);
     let rates: Vec<(usize, f64)> = hosts
         .iter()
         .enumerate()
@@ -132,14 +151,26 @@ pub fn sweep(config: &OutlierDetection, hosts: &[Rc<Host>]) -> bool {
         .collect();
     let by_rate = outlier::success_rate_outliers(config, &rates).1;
     let by_share = outlier::failure_percentage_outliers(config, &rates);
-    let found = by_rate.into_iter().map(|i| (i, outlier::Cause::SuccessRate));
-    let found = found.chain(by_share.into_iter().map(|i| (i, outlier::Cause::FailurePercentage)));
+    let found = by_rate
+        .into_iter()
+        .map(|i| (i, outlier::Cause::SuccessRate));
+    let found = found.chain(
+        by_share
+            .into_iter()
+            .map(|i| (i, outlier::Cause::FailurePercentage)),
+    );
     for (index, cause) in found {
-        let out = hosts.iter().filter(|h| h.monitor.borrow().ejected_at.is_some()).count();
+        let out = hosts
+            .iter()
+            .filter(|h| h.monitor.borrow().ejected_at.is_some())
+            .count();
         let ejected = hosts[index].monitor.borrow().ejected_at.is_some();
         let acted = !ejected && outlier::enforce(config, cause, fastrand::u64(..));
         if acted && outlier::may_eject(config, out, hosts.len()) {
-            hosts[index].monitor.borrow_mut().eject(config, now, fastrand::u64(..));
+            hosts[index]
+                .monitor
+                .borrow_mut()
+                .eject(config, now, fastrand::u64(..));
             changed = true;
         }
     }

@@ -108,12 +108,16 @@ impl ClusterState {
     /// connections and counts.
     pub fn set_assignment(&self, assignment: &Arc<ClusterLoadAssignment>) {
         let old = self.hosts();
-        if old.assignment.as_ref().is_some_and(|a| Arc::ptr_eq(a, assignment)) {
+        if old
+            .assignment
+            .as_ref()
+            .is_some_and(|a| Arc::ptr_eq(a, assignment))
+        {
             return;
         }
-        let endpoints = assignment.endpoints().map(|(group, endpoint)| {
-            (endpoint.clone(), group.locality.clone(), group.priority)
-        });
+        let endpoints = assignment
+            .endpoints()
+            .map(|(group, endpoint)| (endpoint.clone(), group.locality.clone(), group.priority));
         self.replace_hosts(endpoints.collect(), Some(assignment.clone()));
     }
 
@@ -128,18 +132,21 @@ impl ClusterState {
             old.hosts.iter().map(|h| (&h.endpoint.address, h)).collect();
         let hosts: Vec<Rc<Host>> = endpoints
             .into_iter()
-            .map(|(endpoint, locality, priority)| match kept.remove(&endpoint.address) {
-                Some(host) if host.endpoint == endpoint && host.priority == priority => {
-                    host.clone()
-                }
-                Some(host) => Rc::new(host.renewed(endpoint, locality, priority)),
-                None => Rc::new(Host::new(endpoint, locality, priority)),
-            })
+            .map(
+                |(endpoint, locality, priority)| match kept.remove(&endpoint.address) {
+                    Some(host) if host.endpoint == endpoint && host.priority == priority => {
+                        host.clone()
+                    }
+                    Some(host) => Rc::new(host.renewed(endpoint, locality, priority)),
+                    None => Rc::new(Host::new(endpoint, locality, priority)),
+                },
+            )
             .collect();
         for host in kept.into_values() {
             host.remove();
         }
-        self.balancer.update(&self.config, &hosts, assignment.as_deref());
+        self.balancer
+            .update(&self.config, &hosts, assignment.as_deref());
         self.stats.cells.membership_change.inc();
         self.stats.cells.update_success.inc();
         self.count_members(&hosts);
@@ -159,12 +166,7 @@ impl ClusterState {
 
     /// Chooses a host; `avoid` names hosts tried before, for which up to
     /// `attempts` choices are made.
-    pub fn choose(
-        &self,
-        hash: Option<u64>,
-        avoid: &[Rc<Host>],
-        attempts: u32,
-    ) -> Option<Rc<Host>> {
+    pub fn choose(&self, hash: Option<u64>, avoid: &[Rc<Host>], attempts: u32) -> Option<Rc<Host>> {
         let hosts = self.hosts();
         self.balancer.choose(&hosts.hosts, hash, avoid, attempts)
     }
@@ -191,7 +193,8 @@ impl ClusterState {
         if now < self.next_sweep.get() {
             return;
         }
-        self.next_sweep.set(now + config.interval.as_millis() as u64);
+        self.next_sweep
+            .set(now + config.interval.as_millis() as u64);
         let hosts = self.hosts();
         if balance::sweep(config, &hosts.hosts) {
             self.balancer.refresh(&hosts.hosts);
@@ -235,7 +238,10 @@ impl ClusterState {
     /// Has the idle connections of a host looked after.
     pub fn watch_idle(&self, host: &Rc<Host>) {
         if !host.swept.replace(true) {
-            self.idle.0.borrow_mut().push((self.me.clone(), host.clone()));
+            self.idle
+                .0
+                .borrow_mut()
+                .push((self.me.clone(), host.clone()));
         }
     }
 
@@ -251,7 +257,9 @@ impl ClusterState {
             TransportSocket::Tls(context) => context,
         };
         let authority = std::str::from_utf8(&options.authority).unwrap_or_default();
-        let authority = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let authority = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
         let sni: Name = if context.auto_host_sni && !host.endpoint.hostname.is_empty() {
             host.endpoint.hostname.clone()
         } else if self.config.http.auto_sni && !authority.is_empty() {
@@ -261,13 +269,18 @@ impl ClusterState {
         };
         let checked = self.config.http.auto_san_validation || context.auto_sni_san_validation;
         let san = Some(&sni).filter(|sni| checked && !sni.is_empty());
-        let config = self.tls.client(context, san, None).map_err(|e| e.to_string())?;
+        let config = self
+            .tls
+            .client(context, san, None)
+            .map_err(|e| e.to_string())?;
         let name = match ServerName::try_from(sni.to_string()) {
             Ok(name) => name,
             // Without a name to send, the address stands in: rustls sends no
             // SNI for one.
             Err(_) => {
-                let ip = host.addr.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |a| a.ip());
+                let ip = host
+                    .addr
+                    .map_or(std::net::Ipv4Addr::LOCALHOST.into(), |a| a.ip());
                 ServerName::IpAddress(ip.into())
             }
         };

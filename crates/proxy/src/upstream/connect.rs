@@ -16,8 +16,8 @@ use tokio::net::{TcpSocket, UnixStream};
 use super::breaker::{Limited, Permit};
 use super::cluster::ClusterState;
 use super::host::{Connected, H1Client, H2Client, H2Stream, Host, add_one};
-use crate::io::{Io, IoStream, Timer};
 use crate::io::timer;
+use crate::io::{Io, IoStream, Timer};
 
 /// Why no connection was had.
 #[derive(Debug)]
@@ -245,7 +245,10 @@ async fn drive_h2(
         loop {
             timer.sleep(interval).await;
             timer.set(timer::now_ms() + timeout.as_millis() as u64);
-            if !matches!(timer.race(pings.ping(h2::Ping::opaque())).await, Some(Ok(_))) {
+            if !matches!(
+                timer.race(pings.ping(h2::Ping::opaque())).await,
+                Some(Ok(_))
+            ) {
                 return;
             }
         }
@@ -311,11 +314,11 @@ async fn open_now(
     host: &Rc<Host>,
     options: &ConnectOptions,
 ) -> Result<Io, ConnectError> {
-    let tls = cluster.client_tls(host, options).map_err(ConnectError::Transport)?;
+    let tls = cluster
+        .client_tls(host, options)
+        .map_err(ConnectError::Transport)?;
     let io = match &host.endpoint.address {
-        Address::Pipe(path) => Io::unix(
-            connect_unix(path).await.map_err(ConnectError::Failed)?,
-        ),
+        Address::Pipe(path) => Io::unix(connect_unix(path).await.map_err(ConnectError::Failed)?),
         _ => {
             let addr = host.addr.ok_or_else(|| {
                 let text = format!("{} is not an address", host.text);
@@ -385,7 +388,10 @@ fn bind_source(socket: &TcpSocket, target: SocketAddr, bind: &BindConfig) -> io:
     for option in &bind.socket_options {
         crate::os::set_socket_option(socket, option)?;
     }
-    let source = bind.source_addresses.iter().find(|s| s.is_ipv4() == target.is_ipv4());
+    let source = bind
+        .source_addresses
+        .iter()
+        .find(|s| s.is_ipv4() == target.is_ipv4());
     let Some(source) = source else {
         return Ok(());
     };
@@ -418,4 +424,7 @@ pub fn failure_details(error: &ConnectError) -> String {
 }
 
 /// A TLS client configuration with the name to ask for.
-pub type ClientTls = (Arc<rustls::ClientConfig>, rustls_pki_types::ServerName<'static>);
+pub type ClientTls = (
+    Arc<rustls::ClientConfig>,
+    rustls_pki_types::ServerName<'static>,
+);

@@ -6,9 +6,9 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_proxy_core::config::Address;
 use lateen_proxy_core::config::cluster::{ClusterDiscovery, Dns, DnsFamily};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
-use lateen_proxy_core::config::Address;
 
 use super::cluster::ClusterState;
 use crate::io::Timer;
@@ -47,7 +47,11 @@ async fn refresh(
                 failures = 0;
                 let current = cluster.hosts();
                 let same = current.hosts.len() == hosts.len()
-                    && current.hosts.iter().zip(&hosts).all(|(h, new)| h.endpoint == new.0);
+                    && current
+                        .hosts
+                        .iter()
+                        .zip(&hosts)
+                        .all(|(h, new)| h.endpoint == new.0);
                 if !same {
                     cluster.replace_hosts(hosts, Some(assignment.clone()));
                 }
@@ -60,7 +64,9 @@ async fn refresh(
             }
         };
         drop(cluster);
-        timer.sleep(wait.max(Duration::from_millis(1)) + jitter(dns.jitter)).await;
+        timer
+            .sleep(wait.max(Duration::from_millis(1)) + jitter(dns.jitter))
+            .await;
     }
 }
 
@@ -111,7 +117,11 @@ fn by_family(mut found: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
     found.sort_unstable();
     found.dedup();
     let of = |v4: bool| -> Vec<SocketAddr> {
-        found.iter().filter(|a| a.is_ipv4() == v4).copied().collect()
+        found
+            .iter()
+            .filter(|a| a.is_ipv4() == v4)
+            .copied()
+            .collect()
     };
     let or = |first: Vec<SocketAddr>, second: Vec<SocketAddr>| {
         if first.is_empty() { second } else { first }

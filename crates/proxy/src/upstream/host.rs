@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
 use lateen_proxy_core::config::Address;
+use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
 use lateen_proxy_core::outlier::{HostResult, Monitor};
 
 use super::breaker::Permit;
@@ -64,6 +64,10 @@ pub struct Host {
     pub monitor: RefCell<Monitor>,
     /// What happened so far.
     pub counts: HostCounts,
+    #[expect(
+        clippy::vec_box,
+        reason = "a client moves between pool and request by pointer"
+    )]
     pub(super) idle: RefCell<Vec<Box<H1Client>>>,
     pub(super) streams: RefCell<Vec<Rc<H2Client>>>,
     pub(super) opening: Cell<bool>,
@@ -172,7 +176,11 @@ impl Host {
 
     /// An answer came from this host.
     pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
-        add_one(if status < 500 { &self.counts.successes } else { &self.counts.errors });
+        add_one(if status < 500 {
+            &self.counts.successes
+        } else {
+            &self.counts.errors
+        });
         cluster.note(self, HostResult::Status(status));
     }
 

@@ -65,7 +65,10 @@ impl ClusterTable {
         self.tls.set_secrets(snapshot.secrets.clone());
         *self.snapshot.borrow_mut() = snapshot.clone();
         self.states.borrow_mut().retain(|name, state| {
-            let same = snapshot.clusters.get(name).is_some_and(|c| Arc::ptr_eq(c, &state.config));
+            let same = snapshot
+                .clusters
+                .get(name)
+                .is_some_and(|c| Arc::ptr_eq(c, &state.config));
             if !same {
                 state.retire();
             } else if let Some(assignment) = endpoints(snapshot, &state.config) {

@@ -19,7 +19,10 @@ use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
 
 /// A loopback address nobody listens on.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 pub fn forward(cluster: &str) -> Forward {
@@ -254,8 +257,18 @@ pub fn text_log(path: &std::path::Path, format: &str) -> AccessLog {
 
 pub fn snapshot(listeners: Vec<Listener>, clusters: Vec<Cluster>) -> Arc<Snapshot> {
     Arc::new(Snapshot {
-        listeners: Arc::new(listeners.into_iter().map(|l| (l.name.clone(), Arc::new(l))).collect()),
-        clusters: Arc::new(clusters.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect()),
+        listeners: Arc::new(
+            listeners
+                .into_iter()
+                .map(|l| (l.name.clone(), Arc::new(l)))
+                .collect(),
+        ),
+        clusters: Arc::new(
+            clusters
+                .into_iter()
+                .map(|c| (c.name.clone(), Arc::new(c)))
+                .collect(),
+        ),
         ..Snapshot::default()
     })
 }
@@ -271,7 +284,10 @@ pub fn run(snapshot: &Arc<Snapshot>) -> Running {
 }
 
 pub fn run_with(options: EngineOptions, snapshot: &Arc<Snapshot>) -> Running {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let mut engine = Engine::start(&options).unwrap();
     let errors = runtime.block_on(engine.apply(snapshot));
     assert!(errors.is_empty(), "{errors:?}");
@@ -302,8 +318,9 @@ impl Upstream {
         let address = socket.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(Mutex::new(0));
-        let answers: Arc<Mutex<Vec<String>>> =
-            Arc::new(Mutex::new(answers.iter().rev().map(|s| (*s).to_owned()).collect()));
+        let answers: Arc<Mutex<Vec<String>>> = Arc::new(Mutex::new(
+            answers.iter().rev().map(|s| (*s).to_owned()).collect(),
+        ));
         let (all, count) = (seen.clone(), connections.clone());
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
@@ -358,7 +375,9 @@ pub fn read_message(stream: &mut TcpStream) -> Option<String> {
     loop {
         if let Some(end) = find(&bytes, b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-            let length: Option<usize> = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
+            let length: Option<usize> = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
             let whole = match length {
                 Some(length) => bytes.len() >= end + 4 + length,
                 None if head.contains("transfer-encoding: chunked") => {
@@ -383,7 +402,9 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     stream
 }
 
@@ -410,7 +431,8 @@ pub fn get(path: &str) -> String {
 /// The value of a header in a raw message.
 pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     let head = message.split("\r\n\r\n").next()?;
-    head.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
+    head.lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
 }
 
 pub fn body(message: &str) -> &str {
