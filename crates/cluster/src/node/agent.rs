@@ -90,6 +90,8 @@ pub struct ContainerEntry {
     pub live: Option<Arc<Live>>,
     /// The present or last instance, for its log.
     pub log: Option<Arc<super::log::Log>>,
+    /// How an interactive instance ended, for the client that comes a moment too late to attach.
+    pub ended: Option<super::runtime::ExitStatus>,
     /// Why it is waiting.
     pub waiting: String,
 }

@@ -74,6 +74,37 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// A session with what an interactive container said before it ended, unless somebody has read
+    /// it: `kubectl run -i` of a short program attaches after its end.
+    fn attach_late(&self, pod: &PodRef, name: &str, request: AttachRequest) -> Option<Session> {
+        let (_, container) = self.container(pod, name).ok()?;
+        let (status, log) = (container.ended?, container.log?);
+        let (past, _) = log.attach(true);
+        if past.is_empty() {
+            return None;
+        }
+        log.mark_shown();
+        let of = |source: Source| {
+            let pieces = past.iter().filter(|(from, _)| *from == source);
+            let bytes: Vec<u8> = pieces.flat_map(|(_, bytes)| bytes.to_vec()).collect();
+            Some(Box::new(std::io::Cursor::new(bytes)) as SessionReader)
+        };
+        let (sender, exit) = oneshot::channel();
+        // The receiver is right here.
+        let _ = sender.send(status);
+        Some(Session {
+            stdin: request
+                .stdin
+                .then(|| Box::new(tokio::io::sink()) as SessionWriter),
+            stdout: of(Source::Stdout).filter(|_| request.stdout),
+            stderr: of(Source::Stderr).filter(|_| request.stderr && !request.tty),
+            resize: resizer(None),
+            exit,
+        })
+    }
+}
+
 fn resizer(terminal: Option<Terminal>) -> mpsc::Sender<(u16, u16)> {
     let (sender, mut sizes) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -174,7 +205,10 @@ impl NodeRuntime for Runtime {
         container: &str,
         request: AttachRequest,
     ) -> Result<Session, RuntimeError> {
-        let live = self.live(pod, container)?;
+        let live = match self.live(pod, container) {
+            Ok(live) => live,
+            Err(missing) => return self.attach_late(pod, container, request).ok_or(missing),
+        };
         let stdin: Option<SessionWriter> = match &live.terminal {
             _ if !request.stdin || !live.interactive => None,
             Some(terminal) => Some(Box::new(terminal.clone())),

@@ -476,6 +476,37 @@ async fn streams() {
         .unwrap();
     assert_eq!(text, "first\ngot words\n");
     assert_eq!(session.exit.await.unwrap().code(), 5);
+    // A client that comes just after the end of an unread program still hears it.
+    let mut short = containers(vec![
+        json!({"name": "c", "image": "alpine", "stdin": true, "stdinOnce": true,
+        "command": ["sh", "-c", "echo short; exit 6"]}),
+    ]);
+    short["restartPolicy"] = json!("Never");
+    cluster.pod("short", short).await;
+    cluster.phase("short", "Failed").await;
+    let session = cluster
+        .runtime
+        .attach(&pod_ref("short"), "c", request)
+        .await
+        .unwrap();
+    let mut text = String::new();
+    session
+        .stdout
+        .unwrap()
+        .read_to_string(&mut text)
+        .await
+        .unwrap();
+    assert_eq!(
+        (text.as_str(), session.exit.await.unwrap().code()),
+        ("short\n", 6)
+    );
+    assert!(
+        cluster
+            .runtime
+            .attach(&pod_ref("short"), "c", request)
+            .await
+            .is_err()
+    );
     // Port-forward reaches 127.0.0.1 inside.
     let mut stream = None;
     for _ in 0..50 {

@@ -505,6 +505,10 @@ impl Worker {
             .join("messages")
             .join(format!("{}.{instance}", unit.name()));
         let log = start::log_path(&self.entry, unit.name(), instance);
+        let interactive = unit.spec.stdin_once == Some(true);
+        if let Some(entry) = locked(&self.entry.containers).get_mut(unit.name()) {
+            entry.ended = Some(status.clone()).filter(|_| interactive);
+        }
         unit.ended(status, now, &message_file, &log);
         self.after_end(n);
     }
