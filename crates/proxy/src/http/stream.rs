@@ -151,6 +151,9 @@ impl Stream<'_> {
             return self.reply(out, reply.header("location", location)).await;
         }
         if asks.upgrade && !self.may_upgrade(&chosen.route) {
+            if let RouteAction::Forward(forward) = &chosen.route.action {
+                self.record.cluster_name = self.cluster_name(forward, &chosen);
+            }
             out.set_close();
             return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
         }
