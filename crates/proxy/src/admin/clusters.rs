@@ -15,7 +15,10 @@ pub fn text(state: &dyn State) -> String {
     for cluster in sorted(&snapshot.clusters) {
         let name = &cluster.name;
         line(&mut out, name, "observability_name", &cluster.stat_name);
-        for (priority, limits) in ["default_priority", "high_priority"].iter().zip(&cluster.circuit_breakers) {
+        for (priority, limits) in ["default_priority", "high_priority"]
+            .iter()
+            .zip(&cluster.circuit_breakers)
+        {
             for (what, limit) in limits_of(limits) {
                 line(&mut out, name, &format!("{priority}::{what}"), &limit);
             }
@@ -53,7 +56,10 @@ pub fn json(state: &dyn State) -> Value {
         let stats = state.hosts(&cluster.name);
         let hosts: Vec<Value> = endpoints(&snapshot, cluster)
             .map(|(locality, endpoint)| {
-                let host = stats.get(&endpoint.address.to_string()).cloned().unwrap_or_default();
+                let host = stats
+                    .get(&endpoint.address.to_string())
+                    .cloned()
+                    .unwrap_or_default();
                 host_json(locality, endpoint, &host)
             })
             .collect();
@@ -86,7 +92,10 @@ fn endpoints<'a>(
     snapshot: &'a lateen_proxy_core::config::Snapshot,
     cluster: &'a Cluster,
 ) -> impl Iterator<Item = (&'a LocalityEndpoints, &'a Endpoint)> {
-    snapshot.assignment(cluster).into_iter().flat_map(|assignment| assignment.endpoints())
+    snapshot
+        .assignment(cluster)
+        .into_iter()
+        .flat_map(|assignment| assignment.endpoints())
 }
 
 fn line(out: &mut String, cluster: &str, key: &str, value: &dyn std::fmt::Display) {
@@ -130,12 +139,31 @@ fn flags(endpoint: &Endpoint, host: &HostStats) -> String {
     let reasons = [
         (host.failed_health_check, "/failed_active_hc"),
         (host.ejected, "/failed_outlier_check"),
-        (matches!(endpoint.health, HealthStatus::Unhealthy | HealthStatus::Timeout), "/failed_eds_health"),
-        (endpoint.health == HealthStatus::Degraded, "/degraded_eds_health"),
-        (endpoint.health == HealthStatus::Draining, "/eds_status_draining"),
+        (
+            matches!(
+                endpoint.health,
+                HealthStatus::Unhealthy | HealthStatus::Timeout
+            ),
+            "/failed_eds_health",
+        ),
+        (
+            endpoint.health == HealthStatus::Degraded,
+            "/degraded_eds_health",
+        ),
+        (
+            endpoint.health == HealthStatus::Draining,
+            "/eds_status_draining",
+        ),
     ];
-    reasons.iter().filter(|(is, _)| *is).for_each(|(_, flag)| flags.push_str(flag));
-    if flags.is_empty() { "healthy".to_owned() } else { flags }
+    reasons
+        .iter()
+        .filter(|(is, _)| *is)
+        .for_each(|(_, flag)| flags.push_str(flag));
+    if flags.is_empty() {
+        "healthy".to_owned()
+    } else {
+        flags
+    }
 }
 
 fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats) -> Value {

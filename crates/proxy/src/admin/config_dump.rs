@@ -12,9 +12,15 @@ pub fn filtered(configs: Value, query: &Query) -> Result<Value, (u16, String)> {
         other => vec![other],
     };
     if let Some(pattern) = query.get("name_regex") {
-        let regex = Regex::new(pattern)
-            .map_err(|error| (400, format!("name_regex is no regular expression: {error}\n")))?;
-        configs.iter_mut().for_each(|section| keep_named(section, &regex));
+        let regex = Regex::new(pattern).map_err(|error| {
+            (
+                400,
+                format!("name_regex is no regular expression: {error}\n"),
+            )
+        })?;
+        configs
+            .iter_mut()
+            .for_each(|section| keep_named(section, &regex));
     }
     let Some(resource) = query.get("resource") else {
         let mut value = json!({ "configs": configs });
@@ -41,10 +47,19 @@ pub fn filtered(configs: Value, query: &Query) -> Result<Value, (u16, String)> {
 /// Resource lists that may be empty, and then are left out of a dump.
 fn known(resource: &str) -> bool {
     [
-        "bootstrap", "static_clusters", "dynamic_active_clusters", "dynamic_warming_clusters",
-        "static_listeners", "dynamic_listeners", "static_route_configs", "dynamic_route_configs",
-        "static_secrets", "dynamic_active_secrets", "dynamic_warming_secrets",
-        "static_endpoint_configs", "dynamic_endpoint_configs",
+        "bootstrap",
+        "static_clusters",
+        "dynamic_active_clusters",
+        "dynamic_warming_clusters",
+        "static_listeners",
+        "dynamic_listeners",
+        "static_route_configs",
+        "dynamic_route_configs",
+        "static_secrets",
+        "dynamic_active_secrets",
+        "dynamic_warming_secrets",
+        "static_endpoint_configs",
+        "dynamic_endpoint_configs",
     ]
     .contains(&resource)
 }
@@ -61,7 +76,10 @@ fn keep_named(section: &mut Value, regex: &Regex) {
 
 fn name_of(entry: &Value) -> Option<&str> {
     let paths = [
-        "/name", "/cluster/name", "/listener/name", "/route_config/name",
+        "/name",
+        "/cluster/name",
+        "/listener/name",
+        "/route_config/name",
         "/endpoint_config/cluster_name",
     ];
     paths.iter().find_map(|path| entry.pointer(path)?.as_str())
@@ -104,7 +122,10 @@ mod tests {
     fn a_resource_a_name_and_a_mask_narrow_the_dump() {
         assert_eq!(ask(""), Ok(json!({"configs": dump()})));
         let list = ask("resource=dynamic_active_clusters&name_regex=^a$").expect("a list");
-        assert_eq!(list, json!({"configs": [{"cluster": {"name": "a", "type": "EDS"}}]}));
+        assert_eq!(
+            list,
+            json!({"configs": [{"cluster": {"name": "a", "type": "EDS"}}]})
+        );
         let masked = ask("resource=dynamic_active_clusters&mask=cluster.name").expect("a list");
         assert_eq!(masked["configs"][0], json!({"cluster": {"name": "a"}}));
         assert_eq!(ask("resource=static_listeners"), Ok(json!({"configs": []})));

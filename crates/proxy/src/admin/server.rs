@@ -77,7 +77,10 @@ fn answer(state: &dyn State, request: &Request<Incoming>) -> Response<Full<Bytes
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, max-age=0"),
+    );
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     response
@@ -90,22 +93,46 @@ const PAGES: &[(&str, bool, &str)] = &[
     ("/clusters", false, "upstream cluster status"),
     ("/config_dump", false, "dump current configs"),
     ("/drain_listeners", true, "drain listeners"),
-    ("/healthcheck/fail", true, "cause the server to fail health checks"),
-    ("/healthcheck/ok", true, "cause the server to pass health checks"),
+    (
+        "/healthcheck/fail",
+        true,
+        "cause the server to fail health checks",
+    ),
+    (
+        "/healthcheck/ok",
+        true,
+        "cause the server to pass health checks",
+    ),
     ("/help", false, "print out list of admin commands"),
-    ("/hot_restart_version", false, "print the hot restart compatibility version"),
+    (
+        "/hot_restart_version",
+        false,
+        "print the hot restart compatibility version",
+    ),
     ("/init_dump", false, "dump what is still initializing"),
     ("/listeners", false, "print listener info"),
     ("/logging", true, "query/change logging levels"),
     ("/memory", false, "print current allocation/heap usage"),
     ("/quitquitquit", true, "exit the server"),
-    ("/ready", false, "print server state, 200 if LIVE, otherwise 503"),
+    (
+        "/ready",
+        false,
+        "print server state, 200 if LIVE, otherwise 503",
+    ),
     ("/reopen_logs", true, "reopen access logs"),
     ("/reset_counters", true, "reset all counters to zero"),
     ("/runtime", false, "print runtime values"),
-    ("/server_info", false, "print server version/status information"),
+    (
+        "/server_info",
+        false,
+        "print server version/status information",
+    ),
     ("/stats", false, "print server stats"),
-    ("/stats/prometheus", false, "print server stats in prometheus format"),
+    (
+        "/stats/prometheus",
+        false,
+        "print server stats in prometheus format",
+    ),
 ];
 
 fn page(state: &dyn State, method: &Method, path: &str, query: &Query) -> Page {
@@ -117,7 +144,11 @@ fn page(state: &dyn State, method: &Method, path: &str, query: &Query) -> Page {
         let text = format!("Method {method} not allowed, POST required.");
         return (StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
     }
-    if *changes { change(state, path, query) } else { show(state, path, query) }
+    if *changes {
+        change(state, path, query)
+    } else {
+        show(state, path, query)
+    }
 }
 
 fn ok(text: impl Into<String>) -> Page {
@@ -126,7 +157,11 @@ fn ok(text: impl Into<String>) -> Page {
 
 fn pretty(value: &Value) -> Page {
     // A JSON value always has a text form.
-    (StatusCode::OK, JSON, serde_json::to_string_pretty(value).unwrap_or_default() + "\n")
+    (
+        StatusCode::OK,
+        JSON,
+        serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
+    )
 }
 
 fn bad(text: String) -> Page {
@@ -183,21 +218,31 @@ fn change(state: &dyn State, path: &str, query: &Query) -> Page {
 
 fn help() -> String {
     let row = |(path, changes, what): &(&str, bool, &str)| {
-        format!("  {path}{}: {what}\n", if *changes { " (POST)" } else { "" })
+        format!(
+            "  {path}{}: {what}\n",
+            if *changes { " (POST)" } else { "" }
+        )
     };
     PAGES.iter().map(row).collect()
 }
 
 fn ready(state: ServerState) -> Page {
     let live = state == ServerState::Live;
-    let status = if live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if live {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, TEXT, format!("{}\n", state.name()))
 }
 
 fn listeners(state: &dyn State, as_json: bool) -> Page {
     let bound = state.bound();
     if !as_json {
-        return ok(bound.iter().map(|(name, at)| format!("{name}::{at}\n")).collect::<String>());
+        return ok(bound
+            .iter()
+            .map(|(name, at)| format!("{name}::{at}\n"))
+            .collect::<String>());
     }
     let statuses = bound.iter().map(|(name, at)| {
         let address = at.parse::<SocketAddr>().map_or_else(
@@ -213,17 +258,22 @@ fn logging(state: &dyn State, query: &Query) -> Page {
     for (name, value) in query.pairs() {
         let set = match name.as_str() {
             "level" => state.set_level(None, value),
-            "paths" => value.split(',').try_for_each(|pair| match pair.split_once(':') {
-                Some((logger, level)) => state.set_level(Some(logger), level),
-                None => Err(format!("\"{pair}\" is not logger:level")),
-            }),
+            "paths" => value
+                .split(',')
+                .try_for_each(|pair| match pair.split_once(':') {
+                    Some((logger, level)) => state.set_level(Some(logger), level),
+                    None => Err(format!("\"{pair}\" is not logger:level")),
+                }),
             logger => state.set_level(Some(logger), value),
         };
         if let Err(why) = set {
             return bad(format!("error: {why}\n"));
         }
     }
-    let rows = state.loggers().into_iter().map(|(name, level)| format!("  {name}: {level}\n"));
+    let rows = state
+        .loggers()
+        .into_iter()
+        .map(|(name, level)| format!("  {name}: {level}\n"));
     ok(format!("active loggers:\n{}", rows.collect::<String>()))
 }
 

@@ -25,7 +25,9 @@ pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
         }
         Some("prometheus") => Ok((PROMETHEUS, exposition(&metrics))),
         Some("json") => Ok(("application/json", as_json(&metrics).to_string())),
-        Some(other) => Err(format!("usage: /stats?format=(text|json|prometheus), not \"{other}\"\n")),
+        Some(other) => Err(format!(
+            "usage: /stats?format=(text|json|prometheus), not \"{other}\"\n"
+        )),
     }
 }
 
