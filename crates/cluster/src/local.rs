@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 use crate::api::server::{ApiServer, ApiServerOptions, ClusterPki, ServerHandle};
 use crate::controllers;
-use crate::network::cidr::{Ranges, nth_address};
+use crate::network::cidr::{Ranges, nth_address, parse_routes};
 use crate::network::host::{HostNetwork, NetworkOptions, free_ranges};
 use crate::node::image::ImageCatalogue;
 use crate::node::{NodeHandle, NodeOptions};
@@ -21,6 +21,8 @@ use crate::node::{NodeHandle, NodeOptions};
 const POD_API_PORT: u16 = 6443;
 /// Which address of the service range answers DNS.
 const DNS_ADDRESS: u32 = 10;
+/// The host's IPv4 routes.
+const ROUTES: &str = "/proc/net/route";
 const DOMAIN: &str = "cluster.local";
 /// The nodes, each in a zone of its own: two, so that spreading and localities mean something.
 const NODES: [&str; 2] = ["lateen-1", "lateen-2"];
@@ -63,6 +65,17 @@ pub enum LocalError {
     /// The node agent.
     #[error(transparent)]
     Node(#[from] crate::node::NodeError),
+    /// Addresses that stored objects hold belong to another network by now.
+    #[error(
+        "the range {range}, which this cluster's stored objects use, is taken by the host's route \
+         to {net} (another cluster?); stop that, or start afresh with `lateen down --purge`"
+    )]
+    RangeTaken {
+        /// The cluster's range.
+        range: ipnet::Ipv4Net,
+        /// The host's route.
+        net: ipnet::Ipv4Net,
+    },
     /// The host's network.
     #[error(transparent)]
     Network(#[from] crate::network::host::NetworkError),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use lateen_resources::check::check;
 use lateen_resources::{Diagnostic, Severity, read_yaml};
 
 use super::objects;
@@ -28,7 +29,9 @@ pub fn run(args: Validate) -> anyhow::Result<()> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for path in files(&args.filename)? {
         let text = objects::read(&path)?;
-        found.extend(read_yaml(&text, &path.display().to_string(), "default").diagnostics);
+        let read = read_yaml(&text, &path.display().to_string(), "default");
+        found.extend(read.diagnostics);
+        found.extend(read.objects.iter().flat_map(check));
     }
     let errors = found
         .iter()

@@ -80,18 +80,9 @@ fn a14(world: &World) {
 }
 
 fn a15(world: &World) {
-    let args = [
-        "run",
-        "t",
-        "--image=alpine",
-        "-i",
-        "--rm",
-        "--restart=Never",
-        "--quiet",
-        "--",
-    ];
-    let wget = ["wget", "-qO-", "ratings:9080/ratings/0"];
-    let said = world.kubectl(&[&args[..], &wget[..]].concat());
+    // As the document types it, on a terminal of its own.
+    let run = "kubectl run t --image=alpine -it --rm -- wget -qO- ratings:9080/ratings/0";
+    let said = world.shell(&format!("script -qec '{run}' /dev/null </dev/null"));
     assert!(said.out.contains("{\"id\":0,"), "{said:?}");
     let reviews = world.pod("app=reviews,version=v1", "default");
     let said = world

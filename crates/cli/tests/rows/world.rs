@@ -87,8 +87,40 @@ impl World {
         Ok(())
     }
 
+    /// The mesh that runs already in the home that `LATEEN_ROWS_HOME` names: for work on a row.
+    fn running() -> Option<Self> {
+        let home = PathBuf::from(std::env::var_os("LATEEN_ROWS_HOME")?);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut world = Self {
+            child: RefCell::new(None),
+            home,
+            log,
+            gateway: String::new(),
+        };
+        let path = "jsonpath={.spec.ports[?(@.port==80)].nodePort}";
+        let args = [
+            "get",
+            "svc",
+            "istio-ingressgateway",
+            "-n",
+            "istio-system",
+            "-o",
+            path,
+        ];
+        world.gateway = format!("127.0.0.1:{}", world.kubectl(&args).good());
+        Some(world)
+    }
+
+    /// Whether the mesh is another's to stop.
+    pub fn is_borrowed(&self) -> bool {
+        self.child.borrow().is_none()
+    }
+
     /// Starts the mesh and waits for the page.
     pub fn start() -> Self {
+        if let Some(world) = Self::running() {
+            return world;
+        }
         let home = std::env::temp_dir().join(format!("lateen-rows-{}", std::process::id()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_lateen"))
             .args(["up", "--demo", "bookinfo", "--api-port", "0"])
@@ -136,6 +168,9 @@ impl World {
 
     /// Stops the mesh; returns the last lines it said.
     pub fn stop(&self) -> String {
+        if self.is_borrowed() {
+            return String::new();
+        }
         if let Some(mut child) = self.child.borrow_mut().take() {
             let pid = i32::try_from(child.id()).expect("a pid");
             let _ = nix::sys::signal::kill(

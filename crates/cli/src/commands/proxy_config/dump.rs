@@ -161,7 +161,10 @@ pub fn normal(resource: &Value, type_url: &str) -> anyhow::Result<Value> {
         Failure::new(BAD_INPUT, format!("a {message} in the dump: {error}"))
     };
     let wire = json::to_wire(message, &resource).map_err(|error| bad(&error))?;
-    Ok(json::from_wire_with(message, &wire, &json::PrintOptions::camel()).map_err(|error| bad(&error))?)
+    Ok(
+        json::from_wire_with(message, &wire, &json::PrintOptions::camel())
+            .map_err(|error| bad(&error))?,
+    )
 }
 
 /// The bytes of an admin page, or of the file that stands for it.

@@ -45,26 +45,36 @@ impl Filter {
     }
 
     fn takes(&self, listener: &Value) -> bool {
-        // A listener that takes connections by original destination answers for the addresses
-        // its chains match, too: `--port 9080` on 15006 is how the callee's path is looked up.
-        let chain_port = |wanted: u64| {
-            chains(listener)
-                .any(|c| c.pointer("/filterChainMatch/destinationPort") == Some(&wanted.into()))
-        };
-        self.address.as_ref().is_none_or(|a| {
-            addresses(listener).contains(a) || (self.port.is_some() && self.inbound_for(listener))
-        }) && self
-            .port
-            .is_none_or(|p| port(listener) == p || chain_port(p))
+        self.at_address(listener)
             && self
                 .kind
                 .as_ref()
                 .is_none_or(|kind| kind.eq_ignore_ascii_case(kind_of(listener)))
     }
 
-    fn inbound_for(&self, listener: &Value) -> bool {
-        text(listener, "/trafficDirection") == "INBOUND"
-            && text(listener, "/name") == "virtualInbound"
+    /// Address and port as asked: the listener's own, or those of a chain of the inbound listener,
+    /// which takes the connections to every port of the pod (`--address <pod IP> --port 9080` is
+    /// how the callee's side is looked up).
+    fn at_address(&self, listener: &Value) -> bool {
+        let own_address = self
+            .address
+            .as_ref()
+            .is_none_or(|a| addresses(listener).contains(a));
+        let own_port = self.port.is_none_or(|p| port(listener) == p);
+        if own_address && own_port {
+            return true;
+        }
+        let wildcard = self
+            .address
+            .as_deref()
+            .is_some_and(|a| matches!(a, "0.0.0.0" | "::"));
+        let chain_port = |wanted: u64| {
+            let field = "/filterChainMatch/destinationPort";
+            chains(listener).any(|c| c.pointer(field) == Some(&wanted.into()))
+        };
+        text(listener, "/name") == "virtualInbound"
+            && !wildcard
+            && self.port.is_some_and(chain_port)
     }
 }
 
