@@ -17,7 +17,7 @@ pub struct Inspected {
     pub remote: SocketAddr,
     /// SNI, lower-case.
     pub server_name: String,
-    /// `tls`, `raw_buffer`, or empty when nobody looked.
+    /// `tls`, or `raw_buffer`: Envoy's default when no filter looked.
     pub transport: &'static str,
     /// From ALPN or the HTTP inspector.
     pub protocols: Vec<String>,
@@ -42,7 +42,7 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
         local,
         remote: io.peer,
         server_name: String::new(),
-        transport: "",
+        transport: "raw_buffer",
         protocols: Vec::new(),
     };
     let mut reads = config.active_filters(local.port()).filter(|kind| {
