@@ -42,8 +42,7 @@ struct Mesh {
 
 impl Mesh {
     fn start(home: &Path) -> anyhow::Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| crate::tools::root().join("target"), PathBuf::from);
+        let target = crate::tools::target();
         let begun = Instant::now();
         let mut child = Command::new(target.join("release/lateen"))
             .args(["up", "--demo", "bookinfo"])
@@ -56,23 +55,39 @@ impl Mesh {
         let out = child.stdout.take().context("its output")?;
         let mut lines = BufReader::new(out).lines();
         let url = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let word = line.split_whitespace().find(|word| word.ends_with("/productpage"))?;
-            Some(word.trim_start_matches("http://").trim_end_matches("/productpage").to_owned())
+            let word = line
+                .split_whitespace()
+                .find(|word| word.ends_with("/productpage"))?;
+            Some(
+                word.trim_start_matches("http://")
+                    .trim_end_matches("/productpage")
+                    .to_owned(),
+            )
         });
         let started = begun.elapsed();
         std::thread::spawn(move || lines.for_each(drop));
         let gateway = url.context("`up` printed no page's URL")?;
-        Ok(Self { child, home: home.to_owned(), gateway, started })
+        Ok(Self {
+            child,
+            home: home.to_owned(),
+            gateway,
+            started,
+        })
     }
 
     fn stop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         let _ = self.child.wait();
     }
 
     fn figures(&self, changes: usize) -> anyhow::Result<()> {
         println!("| figure | measured |\n|---|---|");
-        println!("| `up --demo bookinfo` to a page served | {:.1} s |", self.started.as_secs_f32());
+        println!(
+            "| `up --demo bookinfo` to a page served | {:.1} s |",
+            self.started.as_secs_f32()
+        );
         for _ in 0..200 {
             self.page()?;
         }
@@ -101,15 +116,20 @@ impl Mesh {
         let (mut control, mut sidecars, mut all) = (0, Vec::new(), 0);
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let path = entry.path();
-            let Ok(line) = std::fs::read(path.join("cmdline")) else { continue };
+            let Ok(line) = std::fs::read(path.join("cmdline")) else {
+                continue;
+            };
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if !line.contains("lateen") && !line.contains("pilot-agent") {
                 continue;
             }
-            let Ok(rollup) = std::fs::read_to_string(path.join("smaps_rollup")) else { continue };
+            let Ok(rollup) = std::fs::read_to_string(path.join("smaps_rollup")) else {
+                continue;
+            };
             let field = |name: &str| -> u64 {
                 let row = rollup.lines().find(|row| row.starts_with(name));
-                row.and_then(|row| row.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+                row.and_then(|row| row.split_whitespace().nth(1)?.parse().ok())
+                    .unwrap_or(0)
             };
             let (rss, pss) = (field("Rss:"), field("Pss:"));
             all += pss;
@@ -123,18 +143,32 @@ impl Mesh {
         let middle = sidecars.get(sidecars.len() / 2).copied().unwrap_or(0);
         let mb = |kib: u64| kib as f64 / 1024.0;
         println!("| resident, control plane | {:.1} MB |", mb(control));
-        println!("| resident, one sidecar (median of {}) | {:.1} MB |", sidecars.len(), mb(middle));
-        println!("| the whole set, shared pages counted once | {:.0} MB |", mb(all));
+        println!(
+            "| resident, one sidecar (median of {}) | {:.1} MB |",
+            sidecars.len(),
+            mb(middle)
+        );
+        println!(
+            "| the whole set, shared pages counted once | {:.0} MB |",
+            mb(all)
+        );
         Ok(())
     }
 
     /// Flips reviews between v1 and v3 and times each flip from kubectl's return to the first page
     /// that shows it.
     fn changes(&self, count: usize) -> anyhow::Result<Vec<Duration>> {
-        self.kubectl("apply -f samples/bookinfo/networking/destination-rule-all.yaml", "")?;
+        self.kubectl(
+            "apply -f samples/bookinfo/networking/destination-rule-all.yaml",
+            "",
+        )?;
         let mut times = Vec::new();
         for index in 0..=count {
-            let (version, wanted) = if index % 2 == 0 { ("v3", true) } else { ("v1", false) };
+            let (version, wanted) = if index % 2 == 0 {
+                ("v3", true)
+            } else {
+                ("v1", false)
+            };
             let yaml = format!(
                 "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: reviews\nspec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {{host: reviews, subset: {version}}}\n"
             );
@@ -161,7 +195,11 @@ impl Mesh {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
-        child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
+        child
+            .stdin
+            .take()
+            .context("its input")?
+            .write_all(input.as_bytes())?;
         if !child.wait()?.success() {
             bail!("kubectl {args} failed");
         }
@@ -170,8 +208,10 @@ impl Mesh {
 
     fn page(&self) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(&self.gateway)?;
-        let request =
-            format!("GET /productpage HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.gateway);
+        let request = format!(
+            "GET /productpage HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.gateway
+        );
         stream.write_all(request.as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;

