@@ -89,11 +89,12 @@ fn main() -> ExitCode {
         }
     }
     let borrowed = world.is_borrowed();
+    let instance = world.instance();
     let log = world.stop();
     let left = if borrowed {
         Vec::new()
     } else {
-        fault::leftovers()
+        fault::leftovers(&instance)
     };
     if left.is_empty() {
         passed += 1;

@@ -111,6 +111,13 @@ impl World {
         Some(world)
     }
 
+    /// The name that this mesh's bridge, rules and helper processes carry.
+    pub fn instance(&self) -> String {
+        let record = std::fs::read(self.home.join("run/network.json")).expect("the network's record");
+        let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+        record["instance"].as_str().expect("a name").to_owned()
+    }
+
     /// Whether the mesh is another's to stop.
     pub fn is_borrowed(&self) -> bool {
         self.child.borrow().is_none()
