@@ -100,6 +100,14 @@ impl From<lateen_xds_proto::json::JsonError> for DecodeError {
     }
 }
 
+/// Refuses the first field of the list that is set: what the engine does not do is not accepted.
+pub(crate) fn refuse_set(fields: &[(bool, &str)]) -> Result<()> {
+    match fields.iter().find(|(set, _)| *set) {
+        Some((_, field)) => refuse("is not implemented").at(field),
+        None => Ok(()),
+    }
+}
+
 /// Decodes every element of a list, naming the one that fails.
 pub(crate) fn list<A, B>(items: &[A], field: &str, f: impl Fn(&A) -> Result<B>) -> Result<Vec<B>> {
     items

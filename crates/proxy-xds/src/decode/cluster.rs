@@ -21,7 +21,7 @@ use super::common::{
 };
 use super::http_connection_manager::{http1, http2};
 use super::{Collected, Needs, endpoint, istio, tls, type_name, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const MIB: u32 = 1 << 20;
@@ -121,8 +121,14 @@ pub(super) fn cluster(
     Ok((cluster, needs))
 }
 
+/// What is accepted and has no effect here, with the reason: `dns` records' TTL (look-ups follow
+/// `dns_refresh_rate`, 5 s), `cleanup_interval` (hosts of the original destination go when their
+/// last connection goes), `track_remaining` (gauges only), `ignore_health_on_host_removal` (a host
+/// that leaves is never used again), zone-aware routing (Envoy has none either without a
+/// `local_cluster_name`), metadata exchange (needs TLS between sidecars).
 fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
-    for (set, field) in [
+    let common = m.common_lb_config.as_ref();
+    refuse_set(&[
         (
             m.transport_socket_matcher.is_some(),
             "transport_socket_matcher",
@@ -132,12 +138,19 @@ fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
         (m.lrs_server.is_some(), "lrs_server"),
         (m.upstream_config.is_some(), "upstream_config"),
         (m.preconnect_policy.is_some(), "preconnect_policy"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
-    Ok(())
+        (
+            m.close_connections_on_host_health_failure,
+            "close_connections_on_host_health_failure",
+        ),
+        (
+            m.connection_pool_per_downstream_connection,
+            "connection_pool_per_downstream_connection",
+        ),
+        (
+            common.is_some_and(|c| c.close_connections_on_host_set_change),
+            "common_lb_config.close_connections_on_host_set_change",
+        ),
+    ])
 }
 
 fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
@@ -442,6 +455,8 @@ fn circuit_breakers(m: &pb::Cluster) -> Result<[CircuitBreaker; 2]> {
         else {
             return refuse("is no known priority").item("circuit_breakers.thresholds", i);
         };
+        refuse_set(&[(t.max_connection_pools.is_some(), "max_connection_pools")])
+            .item("circuit_breakers.thresholds", i)?;
         let d = CircuitBreaker::default();
         *slot = CircuitBreaker {
             max_connections: u32_of(t.max_connections.as_ref()).unwrap_or(d.max_connections),
@@ -578,18 +593,26 @@ fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
         http.max_requests_per_connection = (max > 0).then_some(max);
     }
     if let Some(u) = &m.upstream_http_protocol_options {
-        upstream_options(u, &mut http);
+        upstream_options(u, &mut http).at("upstream_http_protocol_options")?;
     }
     Ok(http)
 }
 
-fn upstream_options(m: &core::UpstreamHttpProtocolOptions, http: &mut UpstreamHttp) {
+fn upstream_options(m: &core::UpstreamHttpProtocolOptions, http: &mut UpstreamHttp) -> Result<()> {
+    refuse_set(&[(
+        !m.override_auto_sni_header.is_empty(),
+        "override_auto_sni_header",
+    )])?;
     http.auto_sni = m.auto_sni;
     http.auto_san_validation = m.auto_san_validation;
-    http.override_auto_sni_header = m.override_auto_sni_header.to_ascii_lowercase().into();
+    Ok(())
 }
 
 fn common_http(m: &core::HttpProtocolOptions, http: &mut UpstreamHttp) -> Result<()> {
+    // The parser of answers takes at most 100 headers, Envoy's default; a higher or lower bound
+    // cannot be kept.
+    let count = u32_of(m.max_headers_count.as_ref());
+    refuse_set(&[(count.is_some_and(|n| n != 100), "max_headers_count")])?;
     http.idle_timeout = timeout(m.idle_timeout.as_ref(), "idle_timeout", http.idle_timeout)?;
     http.max_connection_duration = timeout(
         m.max_connection_duration.as_ref(),
@@ -643,7 +666,7 @@ fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> 
         common_http(common, &mut http).at("common_http_protocol_options")?;
     }
     if let Some(u) = &m.upstream_http_protocol_options {
-        upstream_options(u, &mut http);
+        upstream_options(u, &mut http).at("upstream_http_protocol_options")?;
     }
     match m.upstream_protocol_options.as_ref() {
         Some(U::ExplicitHttpConfig(e)) => match e.protocol_config.as_ref() {

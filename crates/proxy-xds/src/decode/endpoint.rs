@@ -6,7 +6,7 @@ use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
 
 use super::common::{self, fractional, metadata, need, opt_duration};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 /// Most priorities a cluster may have.
 const MAX_PRIORITY: u32 = 128;
@@ -16,6 +16,15 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
         return refuse("is required").at("cluster_name");
     }
     let policy = m.policy.clone().unwrap_or_default();
+    refuse_set(&[
+        (!policy.drop_overloads.is_empty(), "drop_overloads"),
+        (
+            policy.endpoint_stale_after.is_some(),
+            "endpoint_stale_after",
+        ),
+        (policy.weighted_priority_health, "weighted_priority_health"),
+    ])
+    .at("policy")?;
     let drop_overloads = list(&policy.drop_overloads, "drop_overloads", |d| {
         let share = fractional(need(d.drop_percentage.as_ref(), "drop_percentage")?)?;
         Ok((d.category.as_str().into(), share))
@@ -80,6 +89,7 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
     if weight == 0 {
         return refuse("must be at least 1").at("load_balancing_weight");
     }
+    refuse_set(&[(!e.additional_addresses.is_empty(), "additional_addresses")]).at("endpoint")?;
     let check = e.health_check_config.clone().unwrap_or_default();
     Ok(Endpoint {
         address: common::address(need(e.address.as_ref(), "address").at("endpoint")?)

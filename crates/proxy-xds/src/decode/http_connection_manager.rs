@@ -20,7 +20,7 @@ use super::common::{
     timeout, u32_of,
 };
 use super::{Collected, Needs, access_log, add_need, http_filter, route, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 fn seconds(n: u64) -> Option<Duration> {
     Some(Duration::from_secs(n))
@@ -161,8 +161,13 @@ pub(super) fn manager(
     })
 }
 
+/// What is accepted and has no effect here, with the reason: `tracing` without a provider (Istio
+/// always sends the block; nothing is sampled without one), `drain_timeout` (HTTP/2 streams end
+/// before their connection does, whatever time that takes), `pack_trace_reason` (no request is
+/// ever traced, so none is marked).
 fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
-    for (set, field) in [
+    let log = m.access_log_options.unwrap_or_default();
+    refuse_set(&[
         (
             !m.original_ip_detection_extensions.is_empty(),
             "original_ip_detection_extensions",
@@ -184,12 +189,29 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
             "path_normalization_options",
         ),
         (m.http3_protocol_options.is_some(), "http3_protocol_options"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
-    Ok(())
+        (
+            m.access_log_flush_interval.is_some(),
+            "access_log_flush_interval",
+        ),
+        (
+            log.access_log_flush_interval.is_some(),
+            "access_log_options.access_log_flush_interval",
+        ),
+        (
+            m.flush_access_log_on_new_request,
+            "flush_access_log_on_new_request",
+        ),
+        (
+            log.flush_access_log_on_new_request,
+            "access_log_options.flush_access_log_on_new_request",
+        ),
+        (m.append_local_overload, "append_local_overload"),
+        (m.proxy_status_config.is_some(), "proxy_status_config"),
+        (
+            bool_or(m.stream_error_on_invalid_http_message.as_ref(), false),
+            "stream_error_on_invalid_http_message",
+        ),
+    ])
 }
 
 fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSource> {
@@ -263,6 +285,26 @@ pub(super) fn http1(
 ) -> Result<Http1Options> {
     let m = m.cloned().unwrap_or_default();
     use core::http1_protocol_options::header_key_format::HeaderFormat as F;
+    refuse_set(&[
+        (
+            m.header_key_format
+                .as_ref()
+                .is_some_and(|f| f.header_format.is_some()),
+            "header_key_format",
+        ),
+        (
+            listener && !bool_or(m.allow_absolute_url.as_ref(), true),
+            "allow_absolute_url",
+        ),
+        (m.allow_custom_methods, "allow_custom_methods"),
+        (
+            bool_or(
+                m.override_stream_error_on_invalid_http_message.as_ref(),
+                false,
+            ),
+            "override_stream_error_on_invalid_http_message",
+        ),
+    ])?;
     let header_case = match m.header_key_format.and_then(|f| f.header_format) {
         None => HeaderCase::Lower,
         Some(F::ProperCaseWords(_)) => HeaderCase::ProperCase,
@@ -289,6 +331,29 @@ pub(super) fn http1(
 pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {
     let d = Http2Options::default();
     let Some(m) = m else { return Ok(d) };
+    // The codec has its own limits against floods. A malformed message resets its stream only,
+    // which is what `override_stream_error_on_invalid_http_message` asks for.
+    refuse_set(&[
+        (m.max_outbound_frames.is_some(), "max_outbound_frames"),
+        (
+            m.max_outbound_control_frames.is_some(),
+            "max_outbound_control_frames",
+        ),
+        (
+            m.max_consecutive_inbound_frames_with_empty_payload
+                .is_some(),
+            "max_consecutive_inbound_frames_with_empty_payload",
+        ),
+        (
+            m.max_inbound_priority_frames_per_stream.is_some(),
+            "max_inbound_priority_frames_per_stream",
+        ),
+        (
+            m.max_inbound_window_update_frames_per_data_frame_sent
+                .is_some(),
+            "max_inbound_window_update_frames_per_data_frame_sent",
+        ),
+    ])?;
     let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
     let window = |v: Option<&_>, default, field: &str| match or(v, default) {
         n @ 65_535..=0x7fff_ffff => Ok(n),

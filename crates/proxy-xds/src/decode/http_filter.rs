@@ -22,7 +22,7 @@ use super::common::{
     runtime_fractional, u32_of,
 };
 use super::{Collected, access_log, istio, matcher, rbac, type_name, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
@@ -87,7 +87,7 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
         ROUTER => HttpFilterConfig::Router(router(&typed(any)?, c)?),
         FAULT => HttpFilterConfig::Fault(Arc::new(fault(&typed(any)?)?)),
         CORS => HttpFilterConfig::Cors,
-        GRPC_STATS => HttpFilterConfig::GrpcStats(grpc_stats(&typed(any)?)),
+        GRPC_STATS => HttpFilterConfig::GrpcStats(grpc_stats(&typed(any)?)?),
         RBAC => HttpFilterConfig::Rbac(Arc::new(rbac::http(&typed(any)?)?)),
         MUTATION => {
             let m: mutation_pb::HeaderMutation = typed(any)?;
@@ -105,9 +105,17 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
 }
 
 fn router(m: &router_pb::Router, c: &Collected<'_>) -> Result<Router> {
-    if !m.upstream_http_filters.is_empty() {
-        return refuse("is not implemented").at("upstream_http_filters");
-    }
+    // `dynamic_stats` only takes series away.
+    refuse_set(&[
+        (!m.upstream_http_filters.is_empty(), "upstream_http_filters"),
+        (!m.upstream_log.is_empty(), "upstream_log"),
+        (m.start_child_span, "start_child_span"),
+        (!m.strict_check_headers.is_empty(), "strict_check_headers"),
+        (
+            m.suppress_grpc_request_failure_code_stats,
+            "suppress_grpc_request_failure_code_stats",
+        ),
+    ])?;
     Ok(Router {
         suppress_envoy_headers: m.suppress_envoy_headers,
         start_child_span: m.start_child_span,
@@ -119,20 +127,29 @@ fn router(m: &router_pb::Router, c: &Collected<'_>) -> Result<Router> {
     })
 }
 
-fn grpc_stats(m: &grpc_stats_pb::FilterConfig) -> GrpcStats {
-    GrpcStats {
+/// Istio always sends this filter with `emit_filter_state`, which feeds log fields that no default
+/// format has; it only counts, so a request is served the same without it.
+fn grpc_stats(m: &grpc_stats_pb::FilterConfig) -> Result<GrpcStats> {
+    refuse_set(&[(m.enable_upstream_stats, "enable_upstream_stats")])?;
+    Ok(GrpcStats {
         emit_filter_state: m.emit_filter_state,
         stats_for_all_methods: matches!(
             &m.per_method_stat_specifier,
             Some(grpc_stats_pb::filter_config::PerMethodStatSpecifier::StatsForAllMethods(v)) if v.value
         ),
         enable_upstream_stats: m.enable_upstream_stats,
-    }
+    })
 }
 
 fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
     use common_fault::fault_delay::FaultDelaySecifier as D;
     use fault_pb::fault_abort::ErrorType as E;
+    refuse_set(&[
+        (!m.upstream_cluster.is_empty(), "upstream_cluster"),
+        (!m.downstream_nodes.is_empty(), "downstream_nodes"),
+        (m.max_active_faults.is_some(), "max_active_faults"),
+        (m.response_rate_limit.is_some(), "response_rate_limit"),
+    ])?;
     let share = |p: Option<&lateen_xds_proto::envoy::r#type::v3::FractionalPercent>| {
         p.map_or(Ok(FractionalPercent::NONE), |p| {
             fractional(p).at("percentage")
@@ -228,6 +245,13 @@ fn origins(list_: &[StringMatcher]) -> Result<Vec<lateen_proxy_core::matcher::St
 }
 
 fn cors(m: &cors_pb::CorsPolicy) -> Result<Cors> {
+    refuse_set(&[
+        (m.shadow_enabled.is_some(), "shadow_enabled"),
+        (
+            bool_or(m.allow_private_network_access.as_ref(), false),
+            "allow_private_network_access",
+        ),
+    ])?;
     let enabled = |p: Option<&_>, default| p.map_or(Ok(default), runtime_fractional);
     let text = |s: &String| -> Name { s.as_str().into() };
     Ok(Cors {

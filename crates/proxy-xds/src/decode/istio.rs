@@ -10,7 +10,7 @@ use lateen_xds_proto::istio::{
 
 use super::common::opt_duration;
 use super::typed;
-use crate::error::Result;
+use crate::error::{At, Result, refuse_set};
 
 pub(super) const STATS: &str = "stats.PluginConfig";
 pub(super) const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
@@ -21,8 +21,18 @@ fn names(list: &[String]) -> Vec<Name> {
     list.iter().map(|s| s.as_str().into()).collect()
 }
 
+/// Istio's metrics. `tcp_reporting_duration` is how often TCP bytes are told while a connection is
+/// open: here at its end, so the sums are the same and only come later. Series are not rotated.
 pub(super) fn stats(any: &Any) -> Result<IstioStats> {
     let m: stats_pb::PluginConfig = typed(any)?;
+    for (i, metric) in m.metrics.iter().enumerate() {
+        refuse_set(&[
+            (!metric.dimensions.is_empty(), "dimensions"),
+            (!metric.r#match.is_empty(), "match"),
+        ])
+        .item("metrics", i)?;
+    }
+    refuse_set(&[(!m.definitions.is_empty(), "definitions")])?;
     Ok(IstioStats {
         disable_host_header_fallback: m.disable_host_header_fallback,
         tcp_reporting_duration: opt_duration(
@@ -52,6 +62,8 @@ pub(super) fn stats(any: &Any) -> Result<IstioStats> {
     })
 }
 
+/// Istio's upstream ALPN. It says which names a TLS connection between sidecars offers; istiod sends
+/// it always, and without TLS between sidecars there is nothing to offer them on.
 pub(super) fn alpn(any: &Any) -> Result<IstioAlpn> {
     let m: alpn_pb::FilterConfig = typed(any)?;
     let of = |protocol: alpn_pb::Protocol| {

@@ -11,31 +11,28 @@ use lateen_proxy_core::filter_chain::Matcher;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::listener::v3 as pb;
 use lateen_xds_proto::envoy::extensions::filters::listener::{
-    original_src::v3 as original_src, proxy_protocol::v3 as proxy_protocol,
-    tls_inspector::v3 as tls_inspector,
+    proxy_protocol::v3 as proxy_protocol, tls_inspector::v3 as tls_inspector,
 };
 
 use super::common::{
     self, bool_or, cidr, metadata, need, opt_duration, port, socket_option, timeout, u32_of,
 };
 use super::{Collected, access_log, network_filter, tls, type_name, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 const MIB: u32 = 1 << 20;
 
 pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> {
-    for (set, field) in [
+    // `enable_reuse_port: false` and `max_connections_to_accept_per_socket_event` change how accepts
+    // spread over workers, nothing that a client sees; every worker has its own socket here.
+    refuse_set(&[
         (m.fcds_config.is_some(), "fcds_config"),
         (m.filter_chain_matcher.is_some(), "filter_chain_matcher"),
         (m.udp_listener_config.is_some(), "udp_listener_config"),
         (m.api_listener.is_some(), "api_listener"),
         (m.listener_specifier.is_some(), "internal_listener"),
         (m.enable_mptcp, "enable_mptcp"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
+    ])?;
     let address = common::address(need(m.address.as_ref(), "address")?).at("address")?;
     if let Address::Host { host, .. } = &address {
         return refuse(format!("`{host}` is no IP address")).at("address.socket_address.address");
@@ -230,6 +227,17 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
         }
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
             let t: tls_inspector::TlsInspector = typed(any).at("typed_config")?;
+            refuse_set(&[
+                (
+                    bool_or(t.enable_ja3_fingerprinting.as_ref(), false),
+                    "enable_ja3_fingerprinting",
+                ),
+                (
+                    bool_or(t.enable_ja4_fingerprinting.as_ref(), false),
+                    "enable_ja4_fingerprinting",
+                ),
+            ])
+            .at("typed_config")?;
             ListenerFilterKind::TlsInspector {
                 initial_read_buffer_size: u32_of(t.initial_read_buffer_size.as_ref()),
                 ja3: bool_or(t.enable_ja3_fingerprinting.as_ref(), false),
@@ -244,10 +252,6 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
             ListenerFilterKind::ProxyProtocol {
                 allow_requests_without_proxy_protocol: p.allow_requests_without_proxy_protocol,
             }
-        }
-        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
-            let o: original_src::OriginalSrc = typed(any).at("typed_config")?;
-            ListenerFilterKind::OriginalSrc { mark: o.mark }
         }
         other => {
             return refuse(format!(

@@ -12,7 +12,7 @@ use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
 use super::common::{data_source_bytes, metadata, timeout};
 use super::{Collected, access_log, http_connection_manager, istio, rbac, type_name, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -82,15 +82,24 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
     if m.stat_prefix.is_empty() {
         return refuse("is required").at("stat_prefix");
     }
-    for (set, field) in [
+    let options = m.access_log_options.unwrap_or_default();
+    refuse_set(&[
         (m.tunneling_config.is_some(), "tunneling_config"),
         (m.on_demand.is_some(), "on_demand"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
-    let options = m.access_log_options.unwrap_or_default();
+        (m.metadata_match.is_some(), "metadata_match"),
+        (
+            m.access_log_flush_interval.is_some(),
+            "access_log_flush_interval",
+        ),
+        (
+            options.access_log_flush_interval.is_some(),
+            "access_log_options.access_log_flush_interval",
+        ),
+        (
+            options.flush_access_log_on_connected,
+            "access_log_options.flush_access_log_on_connected",
+        ),
+    ])?;
     let flush = options
         .access_log_flush_interval
         .as_ref()
@@ -132,6 +141,7 @@ fn clusters(m: &pb::TcpProxy) -> Result<TcpClusters> {
                 if c.name.is_empty() || c.weight == 0 {
                     return refuse("a name and a weight of at least 1 are required");
                 }
+                refuse_set(&[(c.metadata_match.is_some(), "metadata_match")])?;
                 Ok(TcpWeightedCluster {
                     name: c.name.as_str().into(),
                     weight: c.weight,
@@ -152,7 +162,7 @@ fn hash_policy(m: &envoy_type::HashPolicy) -> Result<HashPolicy> {
     use envoy_type::hash_policy::PolicySpecifier as P;
     let source = match m.policy_specifier.as_ref() {
         Some(P::SourceIp(_)) => HashSource::SourceIp,
-        Some(P::FilterState(f)) => HashSource::FilterState(f.key.as_str().into()),
+        Some(P::FilterState(_)) => return refuse("is not implemented").at("filter_state"),
         None => return refuse("a policy is required"),
     };
     Ok(HashPolicy {

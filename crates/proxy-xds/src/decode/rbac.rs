@@ -42,6 +42,11 @@ pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
     for (set, field) in [
         (m.matcher.is_some(), "matcher"),
         (m.shadow_matcher.is_some(), "shadow_matcher"),
+        (m.delay_deny.is_some(), "delay_deny"),
+        (
+            m.enforcement_type == network::rbac::EnforcementType::Continuous as i32,
+            "enforcement_type",
+        ),
     ] {
         if set {
             return refuse("is not implemented").at(field);

@@ -26,21 +26,22 @@ use super::common::{
 };
 use super::retry::retry_policy;
 use super::{Collected, http_filter, matcher, typed};
-use crate::error::{At, DecodeError, Result, list, refuse};
+use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 pub(super) fn configuration(
     m: &pb::RouteConfiguration,
     c: &Collected<'_>,
 ) -> Result<RouteConfiguration> {
-    if m.vhds.is_some() {
-        return refuse("is not implemented").at("vhds");
-    }
-    if !m.cluster_specifier_plugins.is_empty() {
-        return refuse("is not implemented").at("cluster_specifier_plugins");
-    }
-    if !m.vhost_header.is_empty() {
-        return refuse("is not implemented").at("vhost_header");
-    }
+    // `validate_clusters` only refuses earlier what answers 503 at request time.
+    refuse_set(&[
+        (m.vhds.is_some(), "vhds"),
+        (
+            !m.cluster_specifier_plugins.is_empty(),
+            "cluster_specifier_plugins",
+        ),
+        (!m.vhost_header.is_empty(), "vhost_header"),
+        (!m.internal_only_headers.is_empty(), "internal_only_headers"),
+    ])?;
     let most_body = m
         .max_direct_response_body_size_bytes
         .as_ref()
@@ -269,7 +270,12 @@ fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
 }
 
 fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
-    for (set, field) in [
+    refuse_set(&[
+        (m.metadata_match.is_some(), "metadata_match"),
+        (
+            m.internal_redirect_policy.is_some(),
+            "internal_redirect_policy",
+        ),
         (m.path_rewrite_policy.is_some(), "path_rewrite_policy"),
         (!m.path_rewrite.is_empty(), "path_rewrite"),
         (!m.rate_limits.is_empty(), "rate_limits"),
@@ -279,10 +285,10 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
             m.retry_policy_typed_config.is_some(),
             "retry_policy_typed_config",
         ),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
+    ])?;
+    for (i, upgrade) in m.upgrade_configs.iter().enumerate() {
+        refuse_set(&[(upgrade.connect_config.is_some(), "connect_config")])
+            .item("upgrade_configs", i)?;
     }
     let path_rewrite = match (m.prefix_rewrite.as_str(), m.regex_rewrite.as_ref()) {
         ("", None) => None,
@@ -364,6 +370,7 @@ fn weighted(m: &pb::WeightedCluster) -> Result<WeightedClusters> {
         if w.name.is_empty() == w.cluster_header.is_empty() {
             return refuse("one of name and cluster_header is required");
         }
+        refuse_set(&[(w.metadata_match.is_some(), "metadata_match")])?;
         Ok(Arc::new(WeightedCluster {
             name: w.name.as_str().into(),
             cluster_header: w.cluster_header.to_ascii_lowercase().into(),
@@ -501,7 +508,7 @@ fn hash_policy(m: &pb::route_action::HashPolicy) -> Result<HashPolicy> {
             return refuse("source_ip must be true").at("connection_properties");
         }
         Some(P::QueryParameter(q)) => HashSource::QueryParameter(q.name.as_str().into()),
-        Some(P::FilterState(f)) => HashSource::FilterState(f.key.as_str().into()),
+        Some(P::FilterState(_)) => return refuse("is not implemented").at("filter_state"),
         None => return refuse("a policy is required"),
     };
     Ok(HashPolicy {

@@ -460,9 +460,118 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
+/// Fields that are well-formed and of which the engine does nothing.
+fn not_done() -> Vec<(&'static str, Value, &'static str)> {
+    let with = |extra: Value| {
+        let mut value = json!({ "name": "c", "connect_timeout": "1s" });
+        for (k, v) in extra.as_object().unwrap() {
+            value[k] = v.clone();
+        }
+        value
+    };
+    let route = |action: Value| {
+        json!({ "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": action }] }] })
+    };
+    let options = |extra: Value| {
+        with(json!({ "typed_extension_protocol_options": { "h":
+        { "@type": typed_url("envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+          "explicit_http_config": { "http_protocol_options": {} }, "common_http_protocol_options": extra } } }))
+    };
+    let manager = |extra: Value| listener_with(hcm(extra, json!([router()])));
+    const MANAGER: &str = "filter_chains[0].filters[0].typed_config";
+    let in_manager = |field: &str| -> &'static str { format!("{MANAGER}.{field}: is not").leak() };
+    let mut original_src = manager(json!({}));
+    original_src["listener_filters"] = json!([{ "name": "s", "typed_config":
+        { "@type": typed_url("envoy.extensions.filters.listener.original_src.v3.OriginalSrc") } }]);
+    vec![
+        (
+            CLUSTER,
+            with(json!({ "connection_pool_per_downstream_connection": true })),
+            "connection_pool_per_downstream_connection: is not",
+        ),
+        (
+            CLUSTER,
+            with(json!({ "close_connections_on_host_health_failure": true })),
+            "close_connections_on_host_health_failure: is not",
+        ),
+        (
+            CLUSTER,
+            with(json!({ "common_lb_config": { "close_connections_on_host_set_change": true } })),
+            "common_lb_config.close_connections_on_host_set_change: is not",
+        ),
+        (
+            CLUSTER,
+            with(json!({ "circuit_breakers": { "thresholds": [{ "max_connection_pools": 3 }] } })),
+            "circuit_breakers.thresholds[0].max_connection_pools: is not",
+        ),
+        (
+            CLUSTER,
+            options(json!({ "max_headers_count": 50 })),
+            "typed_extension_protocol_options[\"h\"].common_http_protocol_options.max_headers_count: is not",
+        ),
+        (
+            ROUTES,
+            route(
+                json!({ "cluster": "c", "metadata_match": { "filter_metadata": { "envoy.lb": { "a": "b" } } } }),
+            ),
+            "virtual_hosts[0].routes[0].route.metadata_match: is not",
+        ),
+        (
+            ROUTES,
+            route(json!({ "cluster": "c", "internal_redirect_policy": {} })),
+            "virtual_hosts[0].routes[0].route.internal_redirect_policy: is not",
+        ),
+        (
+            ROUTES,
+            route(
+                json!({ "cluster": "c", "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }] }),
+            ),
+            "virtual_hosts[0].routes[0].route.upgrade_configs[0].connect_config: is not",
+        ),
+        (
+            LISTENER,
+            manager(json!({ "access_log_options": { "access_log_flush_interval": "5s" } })),
+            in_manager("access_log_options.access_log_flush_interval"),
+        ),
+        (
+            LISTENER,
+            manager(json!({ "proxy_status_config": {} })),
+            in_manager("proxy_status_config"),
+        ),
+        (
+            LISTENER,
+            manager(json!({ "http_protocol_options": { "allow_absolute_url": false } })),
+            in_manager("http_protocol_options.allow_absolute_url"),
+        ),
+        (
+            LISTENER,
+            manager(
+                json!({ "http_protocol_options": { "header_key_format": { "proper_case_words": {} } } }),
+            ),
+            in_manager("http_protocol_options.header_key_format"),
+        ),
+        (
+            LISTENER,
+            manager(json!({ "http2_protocol_options": { "max_outbound_frames": 5 } })),
+            in_manager("http2_protocol_options.max_outbound_frames"),
+        ),
+        (
+            LISTENER,
+            original_src,
+            "listener_filters[0].typed_config: listener filter envoy.extensions.filters.listener.original_src",
+        ),
+        (
+            "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            json!({ "cluster_name": "c", "policy": { "drop_overloads": [{ "category": "x", "drop_percentage": { "numerator": 1 } }] } }),
+            "policy.drop_overloads: is not",
+        ),
+    ]
+}
+
 #[test]
 fn refusals_name_the_field() {
-    for (message, value, want) in refusals() {
+    for (message, value, want) in refusals().into_iter().chain(not_done()) {
         let bytes = wire(message, &value);
         let c = Context::empty();
         let error = match message {

@@ -11,7 +11,7 @@ use lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
 
 use super::common::{bool_or, config_source, data_source, need, opt_duration, u32_of};
 use super::{Collected, Context, Needs, add_need, matcher};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 fn names(list: &[String]) -> Vec<Name> {
     list.iter().map(|s| s.as_str().into()).collect()
@@ -41,6 +41,7 @@ pub(super) fn upstream(m: &pb::UpstreamTlsContext, c: &Collected<'_>) -> Result<
     if m.sni.len() > 255 {
         return refuse("must be at most 255 bytes").at("sni");
     }
+    refuse_set(&[(m.allow_renegotiation, "allow_renegotiation")])?;
     Ok(UpstreamTls {
         common: common(m.common_tls_context.as_ref(), c).at("common_tls_context")?,
         sni: m.sni.as_str().into(),
@@ -82,6 +83,8 @@ fn common(m: Option<&pb::CommonTlsContext>, c: &Collected<'_>) -> Result<CommonT
             return refuse("is not implemented").at(field);
         }
     }
+    // Cipher suites and curves are hints here: the TLS library has none but the strong ones, which
+    // every list Istio sends includes. Session lifetimes and caches do not change what is let in.
     let params = m.tls_params.clone().unwrap_or_default();
     let mut certificates = list(&m.tls_certificates, "tls_certificates", |t| {
         certificate(t, c.context).map(|t| CertificateSource::Inline(Arc::new(t)))
@@ -215,6 +218,7 @@ fn validation(
     let optional = |s: Option<&core::DataSource>, field: &str| {
         s.map(|s| material(s, context)).transpose().at(field)
     };
+    refuse_set(&[(m.allow_expired_certificate, "allow_expired_certificate")])?;
     let trusted_ca = optional(m.trusted_ca.as_ref(), "trusted_ca")?;
     let spiffe_bundles = spiffe(m, context).at("custom_validator_config")?;
     let hash = |h: &String| -> Result<Name> { Ok(h.replace(':', "").to_ascii_lowercase().into()) };
