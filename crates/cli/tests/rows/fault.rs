@@ -119,9 +119,10 @@ fn refused(world: &World) {
             "weight",
         ),
         (
+            // Without hosts it is a delegate, and a delegate has no gateways of its own.
             head("VirtualService")
-                + "  hosts: []\n  http:\n  - route:\n    - destination:\n        host: reviews\n",
-            "hosts",
+                + "  gateways:\n  - bookinfo-gateway\n  http:\n  - route:\n    - destination:\n        host: reviews\n",
+            "gateways",
         ),
         (
             head("VirtualService")
