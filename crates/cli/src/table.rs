@@ -22,22 +22,6 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Puts one more column in front of the others, the same value in each row.
-    #[must_use]
-    pub fn prefixed(mut self, head: &str, value: &str) -> Self {
-        for (index, row) in self.rows.iter_mut().enumerate() {
-            row.insert(
-                0,
-                if index == 0 {
-                    head.to_owned()
-                } else {
-                    value.to_owned()
-                },
-            );
-        }
-        self
-    }
-
     /// The text, each row on its own line.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

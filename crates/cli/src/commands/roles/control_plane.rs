@@ -88,7 +88,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let stop = lateen_process::stop::on_signals()?;
-        Ok(lateen_control_plane::run(options(args), stop).await?)
+        lateen_control_plane::run(options(args), stop).await
     })
 }
 

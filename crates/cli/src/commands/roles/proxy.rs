@@ -222,7 +222,7 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
     let loaded = bootstrap::load(&sources, &overrides)
         .map_err(|error| Failure::new(FAILED, error.to_string()))?;
     if args.mode != Mode::Serve {
-        lateen_proxy_xds::ads::start(loaded, context(), ads::Options::default())
+        ads::start(loaded, context(), ads::Options::default())
             .map_err(|error| Failure::new(FAILED, error.to_string()))?;
         let name = path.as_deref().unwrap_or("--config-yaml");
         return Ok(style::print(&format!("configuration '{name}' OK\n"))?);

@@ -28,7 +28,7 @@ pub fn check(api_port: u16) -> anyhow::Result<Tools> {
     if !missing.is_empty() {
         install(&missing);
     }
-    for (program, package) in PROGRAMS.iter().filter(|(program, _)| !installed(program)) {
+    if let Some((program, package)) = PROGRAMS.iter().find(|(program, _)| !installed(program)) {
         let why = format!("the program `{program}` is missing");
         return Err(Failure::new(FAILED, why)
             .hint(format!(
