@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::HostStats;
 use crate::listener::bound_addresses;
+use crate::mesh::Own;
 use crate::upstream::table::SharedClusters;
 use crate::worker::{Command, Worker, WorkerOptions};
 
@@ -35,6 +36,8 @@ pub struct EngineOptions {
     pub max_connections: u32,
     /// Statistics.
     pub stats: Registry,
+    /// This proxy's own workload.
+    pub own: Arc<Own>,
 }
 
 impl Default for EngineOptions {
@@ -47,6 +50,7 @@ impl Default for EngineOptions {
             drain_time: Duration::from_secs(600),
             max_connections: 0,
             stats: Registry::new(),
+            own: Arc::default(),
         }
     }
 }
@@ -166,6 +170,7 @@ impl Engine {
                 max_connections: options.max_connections.div_ceil(count as u32),
                 clusters: clusters.clone(),
                 stats: options.stats.clone(),
+                own: options.own.clone(),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -11,6 +11,7 @@ pub mod http1;
 pub mod io;
 pub mod listener;
 pub mod logs;
+pub mod mesh;
 mod os;
 pub mod run;
 pub mod stats;

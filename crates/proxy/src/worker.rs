@@ -20,6 +20,7 @@ use crate::http::stream::HttpContext;
 use crate::io::timer;
 use crate::listener::Listeners;
 use crate::logs::LogSinks;
+use crate::mesh::{Mesh, Own};
 use crate::stats::Stats;
 use crate::tcp::TcpRecord;
 use crate::upstream::ClusterTable;
@@ -69,6 +70,8 @@ pub struct WorkerOptions {
     pub clusters: Arc<SharedClusters>,
     /// Statistics.
     pub stats: Registry,
+    /// This proxy's own workload.
+    pub own: Arc<Own>,
 }
 
 /// A worker's world.
@@ -88,6 +91,8 @@ pub struct Worker {
     pub logs: LogSinks,
     /// Statistics.
     pub stats: Rc<Stats>,
+    /// Who is who in the mesh, and its metrics.
+    pub mesh: Mesh,
     snapshot: RefCell<Arc<Snapshot>>,
     date: RefCell<(u64, Rc<str>)>,
     draining: Cell<bool>,
@@ -110,6 +115,7 @@ impl Worker {
                 options.index == 0,
             ),
             stats,
+            mesh: Mesh::new(options.own.clone(), options.stats.clone()),
             listeners: Listeners::default(),
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
@@ -260,6 +266,9 @@ impl Worker {
         http.stats.finished(record.code, ms, record.flags);
         if let Some(cluster) = &record.cluster {
             cluster.stats.finished(record.code, ms, record.flags);
+        }
+        if let Some(filter) = &http.telemetry {
+            self.mesh.request(record, filter);
         }
         if http.config.access_logs.is_empty() {
             return;

@@ -55,7 +55,10 @@ pub async fn serve(
                 let agent = agent.clone();
                 async move { Ok::<_, Infallible>(answer(&agent, role, &request).await) }
             });
+            // One request a connection: probes that come through the proxy's
+            // own listener (15021) must never meet a connection kept too long.
             let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {

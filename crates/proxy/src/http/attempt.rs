@@ -14,6 +14,7 @@ use super::convert;
 use super::forward::{Timeout, Tries};
 use super::head::Head;
 use super::known::Known;
+use super::peers;
 use super::reader::{BodyReader, ReadError};
 use super::record::{Protocol, now_ns};
 use super::responder::{Body, Responder};
@@ -24,7 +25,7 @@ use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{Framing, write_request_head};
 use crate::io::timer;
 use crate::upstream::host::{H1Client, H2Stream, add_one};
-use crate::upstream::{Host, HttpConnection};
+use crate::upstream::{ClusterState, Host, HttpConnection};
 
 /// How a try ended.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl Stream<'_> {
             sent: false,
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
-        if reusable && self.fits_pool(&client, tries) {
+        if reusable && fits_pool(&client, &tries.cluster) {
             tried.host.put_idle(client);
             tries.cluster.watch_idle(tried.host);
         } else {
@@ -127,20 +128,6 @@ impl Stream<'_> {
             tried.host.connection_closed();
         }
         attempt
-    }
-
-    fn fits_pool(&self, client: &H1Client, tries: &Tries<'_>) -> bool {
-        let http = &tries.cluster.config.http;
-        let age = timer::now_ms().saturating_sub(client.born);
-        client.reader.is_done()
-            && client.reader.buf.is_empty()
-            && client.writer.is_flushed()
-            && http
-                .max_requests_per_connection
-                .is_none_or(|most| client.requests < most)
-            && http
-                .max_connection_duration
-                .is_none_or(|most| u128::from(age) < most.as_millis())
     }
 
     async fn over_h2(
@@ -428,6 +415,9 @@ impl Stream<'_> {
         if to_head {
             kind = Body::None;
         }
+        if let Some(peers) = &self.http.peers {
+            peers::of_response(self.record, peers);
+        }
         self.finish_response_head(out);
         kind
     }
@@ -578,6 +568,21 @@ enum Broken {
     Downstream,
     Upstream(ReadError),
     TimedOut(Timeout),
+}
+
+/// Whether a connection may serve another request.
+pub(super) fn fits_pool(client: &H1Client, cluster: &ClusterState) -> bool {
+    let http = &cluster.config.http;
+    let age = timer::now_ms().saturating_sub(client.born);
+    client.reader.is_done()
+        && client.reader.buf.is_empty()
+        && client.writer.is_flushed()
+        && http
+            .max_requests_per_connection
+            .is_none_or(|most| client.requests < most)
+        && http
+            .max_connection_duration
+            .is_none_or(|most| u128::from(age) < most.as_millis())
 }
 
 /// RFC 9110 section 9.2.2.

@@ -24,10 +24,10 @@ use super::mutate::{self, Side};
 use super::record::{Protocol, now_ns};
 use super::responder::Responder;
 use super::retry::Retries;
-use super::rewrite;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
 use super::upstream::UpstreamReset;
+use super::{peers, rewrite, shadow};
 use crate::io::timer::{self, NEVER};
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
@@ -154,6 +154,16 @@ impl Stream<'_> {
         let deadlines = self.deadlines(forward, body.complete, &timeouts);
         let hash = self.hash(forward);
         self.prepare_request(forward, chosen, &deadlines);
+        let shadows = match upgrade {
+            true => Vec::new(),
+            false => shadow::wanted(self.record, forward, chosen),
+        };
+        if !shadows.is_empty() && !body.is_empty() {
+            body.keep(self.buffer_limit(chosen));
+        }
+        if let Some(peers) = &self.http.peers {
+            peers::tell_upstream(self.record, peers, &cluster);
+        }
         let mut tries = Tries {
             forward,
             chosen,
@@ -169,7 +179,13 @@ impl Stream<'_> {
         if body.complete {
             tries.deadlines.request_complete();
         }
+        if body.is_empty() {
+            shadow::send(&worker, &shadows, &[], forward.timeout);
+        }
         self.try_until_done(body, out, &mut tries).await;
+        if let Some(bytes) = body.whole().filter(|b| !b.is_empty()) {
+            shadow::send(&worker, &shadows, bytes, forward.timeout);
+        }
         self.timer.set(NEVER);
     }
 
@@ -559,10 +575,10 @@ impl Stream<'_> {
 }
 
 /// Counts a request in flight to a cluster.
-struct ActiveRequest(Rc<ClusterState>);
+pub(super) struct ActiveRequest(Rc<ClusterState>);
 
 impl ActiveRequest {
-    fn new(cluster: &Rc<ClusterState>) -> Self {
+    pub(super) fn new(cluster: &Rc<ClusterState>) -> Self {
         cluster.stats.cells.upstream_rq_total.inc();
         cluster.stats.cells.upstream_rq_active.add(1);
         Self(cluster.clone())

@@ -119,6 +119,9 @@ pub struct StreamRecord {
     pub local_body: Vec<u8>,
     /// A random number for shares, one per request.
     pub random: u64,
+    /// The peer that named itself in a header, as the worker's
+    /// [`crate::mesh::Mesh`] numbers it; 0 = none did.
+    pub peer: u32,
 }
 
 impl StreamRecord {
@@ -149,6 +152,7 @@ impl StreamRecord {
             stream_id: 0,
             local_body: Vec::new(),
             random: 0,
+            peer: 0,
         }
     }
 
@@ -179,6 +183,7 @@ impl StreamRecord {
         self.internal = false;
         self.local_body.clear();
         self.random = fastrand::u64(..);
+        self.peer = 0;
         self.stream_id = self.random;
         self.conn.requests.set(self.conn.requests.get() + 1);
     }

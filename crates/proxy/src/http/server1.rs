@@ -37,6 +37,8 @@ struct Server {
     record: StreamRecord,
     timer: Timer,
     served: u32,
+    /// When the connection is as old as it may get (ms).
+    until: u64,
 }
 
 /// Serves an HTTP/1 connection until it ends. `first` is what was read of it.
@@ -48,6 +50,8 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
         accept_http_10: config.http1.accept_http_10,
         allow_chunked_length: config.http1.allow_chunked_length,
     };
+    let oldest = config.max_connection_duration.filter(|d| !d.is_zero());
+    let until = timer::deadline(timer::now_ms(), oldest);
     let mut reader = H1Reader::default();
     reader.buf = first;
     let mut server = Server {
@@ -59,6 +63,7 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
         writer: H1Writer::default(),
         timer: Timer::new(),
         served: 0,
+        until,
     };
     while server.serve_next().await {}
     server.close().await;
@@ -104,12 +109,13 @@ impl Server {
             reader,
             record,
             timer,
+            until,
             ..
         } = self;
         let config = &http.config;
         let positive = |d: &Duration| !d.is_zero();
         let idle = timer::deadline(timer::now_ms(), config.idle_timeout.filter(positive));
-        timer.set(idle);
+        timer.set(idle.min(*until));
         record.request.clear();
         let (mut seen, mut start_ns) = (0, 0);
         let next = poll_fn(|cx| {
@@ -162,7 +168,7 @@ impl Server {
         self.record.begin(protocol, start_ns);
         self.http.stats.cells.downstream_rq_active.add(1);
         let most = self.http.config.max_requests_per_connection;
-        let last = most.is_some_and(|most| self.served >= most);
+        let last = most.is_some_and(|most| self.served >= most) || timer::now_ms() >= self.until;
         if head.http_10 && !self.record.request.has_authority() {
             let host = self.http.config.http1.default_host_for_http_10.clone();
             if !host.is_empty() {

@@ -48,7 +48,10 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
     let timer = Timer::new();
     let active = Rc::new(Cell::new(0_u32));
     let idle = http.config.idle_timeout.filter(|d: &Duration| !d.is_zero());
-    timer.set(timer::deadline(timer::now_ms(), idle));
+    let oldest = http.config.max_connection_duration;
+    let until = timer::deadline(timer::now_ms(), oldest.filter(|d| !d.is_zero()));
+    let watch = || timer.set(timer::deadline(timer::now_ms(), idle).min(until));
+    watch();
     let mut served = 0_u32;
     let mut leaving = false;
     loop {
@@ -60,9 +63,13 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
                 return Poll::Ready(Event::Leave);
             }
             match timer.poll(cx) {
-                Poll::Ready(()) if active.get() == 0 => Poll::Ready(Event::Leave),
+                Poll::Ready(()) if active.get() == 0 || timer::now_ms() >= until => {
+                    Poll::Ready(Event::Leave)
+                }
                 Poll::Ready(()) => {
-                    timer.set(timer::deadline(timer::now_ms(), idle));
+                    watch();
+                    // Registers for the new deadline.
+                    let _ = timer.poll(cx);
                     Poll::Pending
                 }
                 Poll::Pending => Poll::Pending,
@@ -70,9 +77,15 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
         })
         .await;
         match accepted {
-            Event::Stream(Some(Ok((request, respond)))) => {
+            Event::Stream(Some(Ok((request, mut respond)))) => {
+                if request.headers().len() > http.config.max_headers_count as usize {
+                    respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                    continue;
+                }
                 served += 1;
-                timer.set(timer::deadline(timer::now_ms(), idle));
+                if !leaving {
+                    watch();
+                }
                 let most = http.config.max_requests_per_connection;
                 if most.is_some_and(|most| served >= most) {
                     h2.graceful_shutdown();

@@ -46,6 +46,11 @@ impl<'a> RequestBody<'a> {
         !self.lost
     }
 
+    /// The whole body, where it has arrived and was kept.
+    pub fn whole(&self) -> Option<&[u8]> {
+        (self.complete && !self.lost).then_some(&self.kept)
+    }
+
     /// Sends from the beginning again.
     pub fn restart(&mut self) {
         self.at = 0;

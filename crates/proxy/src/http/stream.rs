@@ -5,12 +5,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lateen_proxy_core::config::http_connection_manager::ServerHeader;
-use lateen_proxy_core::config::http_filter::Router;
+use lateen_proxy_core::config::http_connection_manager::{ServerHeader, Underscores};
+use lateen_proxy_core::config::http_filter::{HttpFilterConfig, Router};
+use lateen_proxy_core::config::istio::{IstioStats, PeerMetadata};
 use lateen_proxy_core::config::route::{ClusterSpecifier, Forward, RouteAction, WeightedCluster};
 use lateen_proxy_core::config::{
     HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource, VirtualHost,
 };
+use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::rewrite;
@@ -23,7 +25,7 @@ use super::reader::BodyReader;
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::source::RequestBody;
-use super::{filters, sanitize};
+use super::{filters, peers, sanitize};
 use crate::http1::Reject;
 use crate::io::Timer;
 use crate::stats::{HttpStats, Stats};
@@ -37,12 +39,30 @@ pub struct HttpContext {
     pub router: Router,
     /// Statistics.
     pub stats: Rc<HttpStats>,
+    /// Istio's metrics, where they are configured.
+    pub telemetry: Option<Arc<IstioStats>>,
+    /// Istio's exchange of who the peers are, where it is configured.
+    pub peers: Option<Arc<PeerMetadata>>,
 }
 
 impl HttpContext {
     /// The context of a connection manager.
     pub fn new(config: Arc<HttpConnectionManager>, stats: &Stats) -> Self {
+        let find = |wanted: fn(&HttpFilterConfig) -> bool| {
+            let filters = config.http_filters.iter().filter(|f| !f.disabled);
+            filters.map(|f| &f.config).find(|c| wanted(c)).cloned()
+        };
+        let telemetry = match find(|c| matches!(c, HttpFilterConfig::IstioStats(_))) {
+            Some(HttpFilterConfig::IstioStats(stats)) => Some(stats),
+            _ => None,
+        };
+        let peers = match find(|c| matches!(c, HttpFilterConfig::PeerMetadata(_))) {
+            Some(HttpFilterConfig::PeerMetadata(peers)) => Some(peers),
+            _ => None,
+        };
         Self {
+            telemetry,
+            peers,
             router: config.router(),
             stats: stats.http(&config.stat_prefix),
             config,
@@ -134,7 +154,16 @@ impl Stream<'_> {
                 .await;
         }
         let http = self.http;
+        if !self.underscores_pass() {
+            out.set_close();
+            let reply = LocalReply::new(400, "Bad Request", "http1.unexpected_underscore");
+            let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+            return self.reply(out, reply.flag(flag)).await;
+        }
         sanitize::request(self.record, &http.config);
+        if let Some(peers) = &http.peers {
+            peers::of_request(self.record, peers);
+        }
         if let Err(reply) = self.normalize_path() {
             return self.reply(out, reply).await;
         }
@@ -186,6 +215,20 @@ impl Stream<'_> {
                 }
                 self.forward(body, out, &forward, &chosen, asks.upgrade)
                     .await;
+            }
+        }
+    }
+
+    /// `headers_with_underscores_action`: false refuses the request.
+    fn underscores_pass(&mut self) -> bool {
+        let named = |name: &[u8]| memchr::memchr(b'_', name).is_some();
+        let request = &mut self.record.request;
+        match self.http.config.underscores {
+            Underscores::Allow => true,
+            Underscores::Reject => !request.lines().any(|(name, _)| named(name)),
+            Underscores::Drop => {
+                request.remove_where(|name, _| named(name));
+                true
             }
         }
     }
@@ -331,6 +374,9 @@ impl Stream<'_> {
             record.response.add(b"set-cookie", cookie.as_bytes());
         }
         let config = &self.http.config;
+        if let Some(peers) = &self.http.peers {
+            peers::tell_client(record, peers);
+        }
         let response = &mut record.response;
         if !response.has(Known::Date) {
             response.add(b"date", Rc::clone(&record.conn.worker.date()).as_bytes());

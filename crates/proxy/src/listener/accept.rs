@@ -326,6 +326,7 @@ fn peer_certificate(der: Vec<u8>) -> PeerCertificate {
 
 /// Runs the chain's network filters; the terminal one serves the connection.
 async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
+    let mut telemetry = None;
     for filter in &conn.chain.filters {
         match filter {
             NetworkFilter::HttpConnectionManager(config) => {
@@ -348,7 +349,7 @@ async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
                 };
             }
             NetworkFilter::TcpProxy(config) => {
-                return tcp::serve(conn.clone(), config.clone()).await;
+                return tcp::serve(conn.clone(), config.clone(), telemetry).await;
             }
             NetworkFilter::DirectResponse(bytes) => {
                 let sent = conn.io.write_all(bytes).await;
@@ -358,8 +359,10 @@ async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
                 return;
             }
             NetworkFilter::Echo => return echo(conn).await,
-            // Metadata exchange and metrics change nothing of the bytes here.
-            NetworkFilter::IstioStats(_) | NetworkFilter::MetadataExchange(_) => {}
+            NetworkFilter::IstioStats(filter) => telemetry = Some(filter),
+            // Peers exchange metadata over TLS with a protocol name of its own
+            // only, which no client of this proxy offers.
+            NetworkFilter::MetadataExchange(_) => {}
             NetworkFilter::Rbac(rules) => {
                 if !crate::http::access::admits(conn, rules) {
                     return refused(conn);

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, ServerState};
 use crate::agent::{self, Agent, AgentOptions, BadProbe};
 use crate::engine::{Engine, EngineHandle, EngineOptions};
+use crate::mesh::Own;
 pub use state::{Live, LogLevels};
 
 /// What a proxy is run with.
@@ -110,6 +111,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         drain_time: options.drain_time,
         max_connections: options.max_connections,
         stats: registry.clone(),
+        own: Arc::new(Own::of_node(&options.loaded.bootstrap.node)),
     })
     .map_err(system("worker threads"))?;
     let admin_address = options

@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::{ClusterDiscovery, TcpProxy};
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::hash_policy;
 
 use super::copy::{Ended, Limits, Side, copy};
 use super::record::TcpRecord;
@@ -15,12 +17,20 @@ use crate::upstream::host::Connected;
 use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited, connect};
 
 /// Serves a connection whose chain ends in a TCP proxy.
-pub async fn serve(conn: Rc<Connection>, config: Arc<TcpProxy>) {
+pub async fn serve(
+    conn: Rc<Connection>,
+    config: Arc<TcpProxy>,
+    telemetry: Option<&Arc<IstioStats>>,
+) {
     let cells = conn.worker.stats.tcp(&config.stat_prefix);
     cells.downstream_cx_total.inc();
     let mut record = TcpRecord::new(conn.clone());
-    proxy(&conn, &config, &mut record).await;
+    proxy(&conn, &config, &mut record, telemetry).await;
     record.end_ns = now_ns();
+    if let Some(filter) = telemetry {
+        let opened = record.upstream_local.is_some();
+        conn.worker.mesh.closed(&record, filter, opened);
+    }
     cells.downstream_cx_rx_bytes_total.add(record.received);
     cells.downstream_cx_tx_bytes_total.add(record.sent);
     if record.cluster.is_none() {
@@ -29,7 +39,12 @@ pub async fn serve(conn: Rc<Connection>, config: Arc<TcpProxy>) {
     conn.worker.close_tcp(&record, &config.access_logs);
 }
 
-async fn proxy(conn: &Rc<Connection>, config: &TcpProxy, record: &mut TcpRecord) {
+async fn proxy(
+    conn: &Rc<Connection>,
+    config: &TcpProxy,
+    record: &mut TcpRecord,
+    telemetry: Option<&Arc<IstioStats>>,
+) {
     let name = config.clusters.pick(fastrand::u64(..)).clone();
     record.cluster_name = Some(name.clone());
     let Some(cluster) = conn.worker.clusters.get(&name) else {
@@ -45,6 +60,9 @@ async fn proxy(conn: &Rc<Connection>, config: &TcpProxy, record: &mut TcpRecord)
         return;
     };
     record.upstream_local = Some(upstream.local);
+    if let Some(filter) = telemetry {
+        conn.worker.mesh.opened(record, filter);
+    }
     host.active.set(host.active.get() + 1);
     let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
     let limits = Limits {
@@ -78,6 +96,9 @@ async fn open(
 ) -> Option<(Rc<Host>, Io, Connected)> {
     let options = ConnectOptions::default();
     let mut tried: Vec<Rc<Host>> = Vec::new();
+    let none: &[(&str, &str)] = &[];
+    let client = Some(conn.remote.ip());
+    let hash = hash_policy::compute(&config.hash_policy, none, client, &mut || fastrand::u64(..));
     let (Some(permit), Some(_pending)) = (
         cluster.permit(0, Limited::Connections),
         cluster.permit(0, Limited::Pending),
@@ -88,7 +109,7 @@ async fn open(
     };
     for attempt in 1..=config.max_connect_attempts.max(1) {
         record.attempts = attempt;
-        let Some(host) = choose(conn, cluster, &tried) else {
+        let Some(host) = choose(conn, cluster, &tried, hash.hash) else {
             record.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
             record.details = "no_healthy_upstream";
             return None;
@@ -116,7 +137,12 @@ async fn open(
     None
 }
 
-fn choose(conn: &Connection, cluster: &Rc<ClusterState>, tried: &[Rc<Host>]) -> Option<Rc<Host>> {
+fn choose(
+    conn: &Connection,
+    cluster: &Rc<ClusterState>,
+    tried: &[Rc<Host>],
+    hash: Option<u64>,
+) -> Option<Rc<Host>> {
     if let ClusterDiscovery::OriginalDst(options) = &cluster.config.discovery {
         let mut addr = conn.local;
         if let Some(port) = options.upstream_port_override {
@@ -124,5 +150,5 @@ fn choose(conn: &Connection, cluster: &Rc<ClusterState>, tried: &[Rc<Host>]) -> 
         }
         return Some(cluster.passing_host(addr));
     }
-    cluster.choose(None, tried, 2)
+    cluster.choose(hash, tried, 2)
 }

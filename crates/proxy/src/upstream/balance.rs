@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::cluster::{Cluster, OutlierDetection};
+use lateen_proxy_core::config::cluster::{Cluster, LbPolicy, OutlierDetection, SlowStart};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, HealthStatus};
 use lateen_proxy_core::lb::{self, Health, HostSpec, Pick};
 use lateen_proxy_core::outlier::{self, HostResult};
@@ -83,12 +83,56 @@ fn spec(config: &Cluster, host: &Host, assignment: Option<&ClusterLoadAssignment
         priority: host.priority,
         locality: group.unwrap_or(0) as u32,
         locality_weight: group.and_then(|i| assignment?.localities[i].weight),
-        weight: host.endpoint.weight,
+        weight: warmed(
+            config,
+            host.endpoint.weight,
+            now_ms().saturating_sub(host.since),
+        ),
         hash_key: match by_name {
             true => host.endpoint.hostname.to_string(),
             false => host.text.to_string(),
         },
     }
+}
+
+/// The sweep comes once a second: a host counts as warming a little longer
+/// than its window, so that it is looked at once after its end.
+const SWEEP_MS: u64 = 2000;
+
+fn slow_start(config: &Cluster) -> Option<&SlowStart> {
+    match &config.lb_policy {
+        LbPolicy::RoundRobin(slow_start) | LbPolicy::LeastRequest { slow_start, .. } => {
+            Some(slow_start).filter(|s| !s.window.is_zero())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a host is in its slow start, or was a moment ago.
+pub fn warming(config: &Cluster, hosts: &[Rc<Host>]) -> bool {
+    let Some(slow_start) = slow_start(config) else {
+        return false;
+    };
+    let until = slow_start.window.as_millis() as u64 + SWEEP_MS;
+    let now = now_ms();
+    hosts.iter().any(|h| now.saturating_sub(h.since) < until)
+}
+
+/// The weight of a host under slow start, `age` milliseconds after it was first
+/// seen: `weight * max(least share, (age / window) ^ (1 / aggression))`, in
+/// hundredths so that small weights can grow.
+fn warmed(config: &Cluster, weight: u32, age: u64) -> u32 {
+    match slow_start(config) {
+        Some(slow_start) => grown(slow_start, weight, age),
+        None => weight,
+    }
+}
+
+fn grown(slow_start: &SlowStart, weight: u32, age: u64) -> u32 {
+    let time = (age.max(1000) as f64 / slow_start.window.as_millis() as f64).min(1.0);
+    let share = time.powf(1.0 / slow_start.aggression.max(0.001));
+    let share = share.max(slow_start.min_weight_percent / 100.0).min(1.0);
+    ((f64::from(weight) * 100.0 * share).round() as u32).max(1)
 }
 
 fn health(host: &Host) -> Health {
@@ -175,4 +219,26 @@ pub fn sweep(config: &OutlierDetection, hosts: &[Rc<Host>]) -> bool {
         }
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_host_grows_into_its_weight() {
+        let slow_start = SlowStart {
+            window: Duration::from_secs(100),
+            aggression: 1.0,
+            min_weight_percent: 10.0,
+        };
+        let shares =
+            |s: &SlowStart| [0, 5_000, 50_000, 100_000, 200_000].map(|age| grown(s, 2, age));
+        assert_eq!(shares(&slow_start), [20, 20, 100, 200, 200]);
+        let eager = SlowStart {
+            aggression: 2.0,
+            ..slow_start
+        };
+        assert_eq!(shares(&eager)[2], 141, "2 * sqrt(1/2)");
+    }
 }

@@ -60,6 +60,9 @@ pub struct ClusterState {
     pub stats: Rc<ClusterStats>,
     /// Counts of both priorities, shared by the workers.
     pub in_flight: [Arc<InFlight>; 2],
+    /// The number of the service it stands for in the worker's
+    /// [`crate::mesh::Mesh`]; 0 = not looked at yet.
+    pub service: Cell<u32>,
     hosts: RefCell<Rc<HostSet>>,
     balancer: Balancer,
     next_sweep: Cell<u64>,
@@ -84,6 +87,7 @@ impl ClusterState {
         counts_members: bool,
     ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
+            service: Cell::new(0),
             balancer: Balancer::default(),
             next_sweep: Cell::new(0),
             counts_members,
@@ -181,6 +185,15 @@ impl ClusterState {
             tracing::debug!(cluster = %self.config.name, host = %host.text, "ejected");
             self.balancer.refresh(&hosts.hosts);
             self.count_members(&hosts.hosts);
+        }
+    }
+
+    /// Weights of hosts that are being warmed up grow.
+    pub fn sweep_slow_start(&self) {
+        let hosts = self.hosts();
+        if balance::warming(&self.config, &hosts.hosts) {
+            let assignment = hosts.assignment.as_deref();
+            self.balancer.update(&self.config, &hosts.hosts, assignment);
         }
     }
 

@@ -64,6 +64,11 @@ pub struct Host {
     pub monitor: RefCell<Monitor>,
     /// What happened so far.
     pub counts: HostCounts,
+    /// Its workload's number in the worker's [`crate::mesh::Mesh`]; 0 = not
+    /// looked at yet.
+    pub peer: Cell<u32>,
+    /// When it was first seen (ms).
+    pub since: u64,
     #[expect(
         clippy::vec_box,
         reason = "a client moves between pool and request by pointer"
@@ -94,6 +99,8 @@ impl Host {
             removed: Cell::new(false),
             monitor: RefCell::default(),
             counts: HostCounts::default(),
+            peer: Cell::new(0),
+            since: now_ms(),
             idle: RefCell::default(),
             streams: RefCell::default(),
             opening: Cell::new(false),
@@ -107,6 +114,7 @@ impl Host {
     pub(super) fn renewed(&self, endpoint: Endpoint, locality: Locality, priority: u32) -> Self {
         let mut new = Self::new(endpoint, locality, priority);
         new.counts = self.counts.clone();
+        new.since = self.since;
         new.idle.swap(&self.idle);
         new.streams.swap(&self.streams);
         new.monitor.swap(&self.monitor);

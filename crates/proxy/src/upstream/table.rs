@@ -125,6 +125,7 @@ impl ClusterTable {
         self.idle.sweep();
         self.each(|cluster| {
             cluster.sweep_outliers();
+            cluster.sweep_slow_start();
             if matches!(cluster.config.discovery, ClusterDiscovery::OriginalDst(_)) {
                 cluster.clean_passing();
             }
