@@ -383,3 +383,53 @@ fn unsafe_has_named_addresses() {
         "on the list without need: {unsigned:?}"
     );
 }
+
+/// The pages for people.
+fn pages() -> Vec<PathBuf> {
+    let names = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+    let mut pages: Vec<PathBuf> = names.iter().map(|name| top().join(name)).collect();
+    for entry in std::fs::read_dir(top().join("docs"))
+        .expect("a folder")
+        .flatten()
+    {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|ending| ending == "md")
+        {
+            pages.push(entry.path());
+        }
+    }
+    pages
+}
+
+#[test]
+fn pages_name_only_files_that_exist() {
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        let folder = page.parent().expect("its folder");
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| !link.is_empty() && !link.contains(':')) {
+            assert!(
+                folder.join(link).exists(),
+                "{} links {link}",
+                page.display()
+            );
+        }
+        let ticked = text.split('`').skip(1).step_by(2);
+        let ours = ["crates/", "docs/", "samples/", ".ci/"];
+        for path in ticked.filter(|path| ours.iter().any(|start| path.starts_with(start))) {
+            let plain = path
+                .chars()
+                .all(|c| c.is_alphanumeric() || "/._-".contains(c));
+            assert!(
+                !plain || top().join(path).exists(),
+                "{} names {path}",
+                page.display()
+            );
+        }
+    }
+}
