@@ -54,11 +54,5 @@ mod tests {
         table.row(vec!["reviews".into(), "9080".into()]);
         table.row(vec!["a".into(), String::new()]);
         assert_eq!(table.render(), "NAME        PORT\nreviews     9080\na\n");
-        assert!(
-            table
-                .prefixed("POD", "p")
-                .render()
-                .starts_with("POD     NAME        PORT\np")
-        );
     }
 }
