@@ -13,6 +13,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lateen_proxy_core::config::http_filter::{HttpFilter, HttpFilterConfig};
 use lateen_proxy_core::config::route::*;
 use support::*;
 
@@ -67,6 +68,16 @@ fn the_steady_state_allocates_next_to_nothing() {
         &dir.path().join("log"),
         lateen_proxy_core::access_log::DEFAULT_TEXT,
     )];
+    // Istio's metrics add to slots that are found without a new one.
+    let stats = HttpFilterConfig::IstioStats(Arc::default());
+    manager.http_filters.insert(
+        0,
+        HttpFilter {
+            name: "istio.stats".into(),
+            disabled: false,
+            config: stats,
+        },
+    );
     let (_running, address) = http_proxy(manager, vec![cluster("c", &[upstream])]);
     let request = b"GET /some/path?with=query HTTP/1.1\r\nHost: service.example\r\n\
         User-Agent: test\r\nAccept: */*\r\nX-Request-Id: 6f1c1c1e-0000-4000-8000-000000000000\r\n\r\n";

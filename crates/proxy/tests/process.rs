@@ -1,0 +1,826 @@
+//! A whole proxy over a static bootstrap: filters, rewrites and mirrors as a
+//! configuration writes them, Istio's metrics, the agent's ports, the end.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lateen_process::{Stopper, stop};
+use lateen_proxy::agent::AgentOptions;
+use lateen_proxy::run::{ProxyOptions, serve};
+use lateen_proxy_xds::ads;
+use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
+use lateen_proxy_xds::decode::Context;
+use serde_json::{Value, json};
+use support::*;
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A running proxy; its drop stops it and waits.
+struct Proxy {
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    fn start(listeners: Value, clusters: Value, agent: Option<AgentOptions>) -> Self {
+        let bootstrap = json!({
+            "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
+                "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",
+                "LABELS": { "app": "a", "version": "v1" } } },
+            "static_resources": { "listeners": listeners, "clusters": clusters },
+        });
+        let text = bootstrap.to_string();
+        let source = Source {
+            name: "test.json",
+            text: &text,
+        };
+        let loaded = load(&[source], &Overrides::default()).unwrap_or_else(|e| panic!("{e}"));
+        let options = ProxyOptions {
+            loaded,
+            context: Context::files(),
+            ads: ads::Options::default(),
+            concurrency: 2,
+            hostname: "test".into(),
+            node_ip: None,
+            flush_interval: Duration::from_millis(50),
+            drain_time: Duration::from_secs(5),
+            termination_drain: Duration::from_millis(200),
+            termination_grace: Duration::from_secs(5),
+            max_connections: 0,
+            command_line: Value::Null,
+            agent,
+            log_levels: None,
+        };
+        let (stopper, stop) = stop::pair();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime
+                .block_on(serve(options, stop))
+                .unwrap_or_else(|e| panic!("{e}"));
+        });
+        Self {
+            stopper,
+            thread: Some(thread),
+        }
+    }
+
+    fn end(&mut self) {
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.end();
+        }
+    }
+}
+
+fn wait_for(address: SocketAddr) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < until, "{address} never opened");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn url(name: &str) -> String {
+    format!("type.googleapis.com/{name}")
+}
+
+fn socket(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+fn static_cluster(name: &str, address: SocketAddr) -> Value {
+    json!({ "name": name, "connect_timeout": "2s", "load_assignment": { "cluster_name": name,
+        "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(address) } }] }] } })
+}
+
+fn filter(name: &str, message: &str, mut config: Value) -> Value {
+    config["@type"] = json!(url(message));
+    json!({ "name": name, "typed_config": config })
+}
+
+fn router() -> Value {
+    let message = "envoy.extensions.filters.http.router.v3.Router";
+    filter("envoy.filters.http.router", message, json!({}))
+}
+
+fn http(address: SocketAddr, filters: Vec<Value>, routes: Value, extra: Value) -> Value {
+    let mut all = filters;
+    all.push(router());
+    let mut manager = json!({
+        "@type": url("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "t", "http_filters": all,
+        "route_config": { "name": "r", "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] },
+    });
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        manager[key] = value.clone();
+    }
+    json!({ "name": address.to_string(), "address": socket(address),
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
+}
+
+fn everything() -> Value {
+    json!([{ "match": { "prefix": "/" }, "route": { "cluster": "c" } }])
+}
+
+/// One proxy with these routes and filters in front of `upstream`.
+fn proxied(upstream: SocketAddr, filters: Vec<Value>, routes: Value) -> (Proxy, SocketAddr) {
+    let address = free_address();
+    let listener = http(address, filters, routes, Value::Null);
+    let proxy = Proxy::start(
+        json!([listener]),
+        json!([static_cluster("c", upstream)]),
+        None,
+    );
+    wait_for(address);
+    (proxy, address)
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn access_control_allows_denies_and_only_counts() {
+    let upstream = Upstream::new(&[OK]);
+    let policy = |prefix: &str| {
+        json!({ "policies": { "p": { "principals": [{ "any": true }],
+        "permissions": [{ "url_path": { "path": { "prefix": prefix } } }] } } })
+    };
+    let mut deny = policy("/secret");
+    deny["action"] = json!("DENY");
+    let mut shadow = policy("/watched");
+    shadow["action"] = json!("DENY");
+    let message = "envoy.extensions.filters.http.rbac.v3.RBAC";
+    let filters = vec![
+        filter(
+            "deny",
+            message,
+            json!({ "rules": deny, "shadow_rules": shadow, "shadow_rules_stat_prefix": "w_" }),
+        ),
+        filter(
+            "allow",
+            message,
+            json!({ "rules": { "action": "ALLOW", "policies": { "ok": {
+            "principals": [{ "header": { "name": "x-who", "string_match": { "exact": "me" } } }],
+            "permissions": [{ "any": true }] } } } }),
+        ),
+    ];
+    let (_proxy, address) = proxied(upstream.address, filters, everything());
+    let asked = |path: &str, who: &str| {
+        ask(
+            address,
+            &format!("GET {path} HTTP/1.1\r\nhost: h\r\nx-who: {who}\r\n\r\n"),
+        )
+    };
+    assert_eq!(status(&asked("/", "me")), "200");
+    assert_eq!(
+        status(&asked("/watched", "me")),
+        "200",
+        "a shadow rule refuses nothing"
+    );
+    let denied = asked("/secret/x", "me");
+    assert_eq!(
+        (status(&denied), body(&denied)),
+        ("403", "RBAC: access denied")
+    );
+    assert_eq!(status(&asked("/", "you")), "403", "no policy allows it");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn faults_delay_and_abort() {
+    let upstream = Upstream::new(&[OK]);
+    let message = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+    let all = json!({ "numerator": 100 });
+    let per_route = |mut fault: Value| {
+        fault["@type"] = json!(url(message));
+        json!({ "envoy.filters.http.fault": fault })
+    };
+    let routes = json!([
+        { "match": { "prefix": "/abort" }, "route": { "cluster": "c" },
+          "typed_per_filter_config": per_route(json!({ "abort": { "http_status": 418, "percentage": all } })) },
+        { "match": { "prefix": "/delay" }, "route": { "cluster": "c" },
+          "typed_per_filter_config": per_route(json!({ "delay": { "fixed_delay": "0.3s", "percentage": all } })) },
+        { "match": { "prefix": "/only-jason" }, "route": { "cluster": "c" },
+          "typed_per_filter_config": per_route(json!({ "abort": { "http_status": 500, "percentage": all },
+            "headers": [{ "name": "end-user", "string_match": { "exact": "jason" } }] })) },
+        { "match": { "prefix": "/" }, "route": { "cluster": "c" } },
+    ]);
+    let filters = vec![filter("envoy.filters.http.fault", message, json!({}))];
+    let (_proxy, address) = proxied(upstream.address, filters, routes);
+    let aborted = ask(address, &get("/abort"));
+    assert_eq!(
+        (status(&aborted), body(&aborted)),
+        ("418", "fault filter abort")
+    );
+    let begun = Instant::now();
+    assert_eq!(status(&ask(address, &get("/delay"))), "200");
+    assert!(begun.elapsed() >= Duration::from_millis(290));
+    let begun = Instant::now();
+    assert_eq!(status(&ask(address, &get("/only-jason"))), "200");
+    assert!(begun.elapsed() < Duration::from_millis(290));
+    let jason = "GET /only-jason HTTP/1.1\r\nhost: h\r\nend-user: jason\r\n\r\n";
+    assert_eq!(status(&ask(address, jason)), "500");
+    assert_eq!(
+        upstream.requests().len(),
+        2,
+        "an abort never reaches the upstream"
+    );
+}
+
+#[test]
+fn cross_origin_rules() {
+    let upstream = Upstream::new(&[OK]);
+    let policy = json!({ "@type": url("envoy.extensions.filters.http.cors.v3.CorsPolicy"),
+        "allow_origin_string_match": [{ "exact": "https://good.example" }],
+        "allow_methods": "GET,POST", "allow_headers": "x-a", "expose_headers": "x-b", "max_age": "600",
+        "allow_credentials": true });
+    let routes = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "c" },
+        "typed_per_filter_config": { "envoy.filters.http.cors": policy } }]);
+    let message = "envoy.extensions.filters.http.cors.v3.Cors";
+    let filters = vec![filter("envoy.filters.http.cors", message, json!({}))];
+    let (_proxy, address) = proxied(upstream.address, filters, routes);
+    let asked = |method: &str, origin: &str, more: &str| {
+        ask(
+            address,
+            &format!("{method} / HTTP/1.1\r\nhost: h\r\norigin: {origin}\r\n{more}\r\n"),
+        )
+    };
+    let preflight = asked(
+        "OPTIONS",
+        "https://good.example",
+        "access-control-request-method: POST\r\n",
+    );
+    assert_eq!(status(&preflight), "200");
+    for (name, value) in [
+        ("access-control-allow-origin", "https://good.example"),
+        ("access-control-allow-methods", "GET,POST"),
+        ("access-control-allow-headers", "x-a"),
+        ("access-control-max-age", "600"),
+        ("access-control-allow-credentials", "true"),
+    ] {
+        assert_eq!(header(&preflight, name), Some(value), "{preflight}");
+    }
+    assert!(
+        upstream.requests().is_empty(),
+        "a preflight is answered here"
+    );
+    let simple = asked("GET", "https://good.example", "");
+    assert_eq!(
+        header(&simple, "access-control-allow-origin"),
+        Some("https://good.example")
+    );
+    assert_eq!(
+        header(&simple, "access-control-expose-headers"),
+        Some("x-b")
+    );
+    let foreign = asked("GET", "https://bad.example", "");
+    assert_eq!(status(&foreign), "200");
+    assert_eq!(header(&foreign, "access-control-allow-origin"), None);
+}
+
+#[test]
+fn redirects_rewrites_and_header_edits() {
+    let upstream = Upstream::new(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-drop: 1\r\n\r\nok"]);
+    let routes = json!([
+        { "match": { "prefix": "/old" }, "redirect": { "host_redirect": "other.example", "prefix_rewrite": "/new", "response_code": "FOUND" } },
+        { "match": { "prefix": "/strip" }, "redirect": { "https_redirect": true, "strip_query": true } },
+        { "match": { "prefix": "/pre" }, "route": { "cluster": "c", "prefix_rewrite": "/", "host_rewrite_literal": "inner.example" } },
+        { "match": { "safe_regex": { "regex": "/n/[0-9]+/.*" } }, "route": { "cluster": "c",
+            "regex_rewrite": { "pattern": { "regex": "^/n/([0-9]+)/(.*)$" }, "substitution": "/\\2/\\1" } } },
+        { "match": { "prefix": "/edit" }, "route": { "cluster": "c" },
+            "request_headers_to_add": [
+                { "header": { "key": "x-new", "value": "%REQ(x-old)%!" } },
+                { "header": { "key": "x-old", "value": "2" }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" } ],
+            "request_headers_to_remove": ["x-gone"],
+            "response_headers_to_add": [{ "header": { "key": "x-route", "value": "edit" } }],
+            "response_headers_to_remove": ["x-drop"] },
+        { "match": { "path": "/said" }, "direct_response": { "status": 202, "body": { "inline_string": "said" } } },
+    ]);
+    let (_proxy, address) = proxied(upstream.address, vec![], routes);
+    let moved = ask(address, &get("/old/thing?q=1"));
+    assert_eq!(status(&moved), "302");
+    assert_eq!(
+        header(&moved, "location"),
+        Some("http://other.example/new/thing?q=1")
+    );
+    let secured = ask(address, &get("/strip?q=1"));
+    assert_eq!(
+        (status(&secured), header(&secured, "location")),
+        ("301", Some("https://example/strip"))
+    );
+    let said = ask(address, &get("/said"));
+    assert_eq!((status(&said), body(&said)), ("202", "said"));
+    assert_eq!(status(&ask(address, &get("/nowhere"))), "404");
+    assert!(upstream.requests().is_empty());
+
+    ask(address, &get("/pre/x?q=1"));
+    ask(address, &get("/n/42/books"));
+    let edited = ask(
+        address,
+        "GET /edit HTTP/1.1\r\nhost: h\r\nx-old: 1\r\nx-gone: 1\r\n\r\n",
+    );
+    let seen = upstream.requests();
+    assert!(
+        seen[0].starts_with("GET //x?q=1 HTTP/1.1\r\n"),
+        "{}",
+        seen[0]
+    );
+    assert_eq!(header(&seen[0], "host"), Some("inner.example"));
+    assert_eq!(
+        header(&seen[0], "x-envoy-original-path"),
+        Some("/pre/x?q=1")
+    );
+    assert!(
+        seen[1].starts_with("GET /books/42 HTTP/1.1\r\n"),
+        "{}",
+        seen[1]
+    );
+    assert_eq!(header(&seen[2], "x-new"), Some("1!"));
+    assert_eq!(header(&seen[2], "x-old"), Some("2"));
+    assert_eq!(header(&seen[2], "x-gone"), None);
+    assert_eq!(header(&edited, "x-route"), Some("edit"));
+    assert_eq!(header(&edited, "x-drop"), None);
+}
+
+#[test]
+fn mirrors_get_copies_and_the_client_waits_for_none() {
+    let upstream = Upstream::new(&[OK]);
+    let copies = Upstream::new(&["HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nno!"]);
+    let plain = Upstream::new(&["!silent"]);
+    let address = free_address();
+    let routes = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "c", "request_mirror_policies": [
+        { "cluster": "copies" },
+        { "cluster": "plain", "disable_shadow_host_suffix_append": true },
+        { "cluster": "plain", "runtime_fraction": { "default_value": { "numerator": 0 } } },
+        { "cluster": "unknown" } ] } }]);
+    let clusters = json!([
+        static_cluster("c", upstream.address),
+        static_cluster("copies", copies.address),
+        static_cluster("plain", plain.address),
+    ]);
+    let listener = http(address, vec![], routes, Value::Null);
+    let _proxy = Proxy::start(json!([listener]), clusters, None);
+    wait_for(address);
+    let begun = Instant::now();
+    // One connection, so one worker and its pools.
+    let mut client = connect(address);
+    let mut asked = |request: &str| {
+        client.write_all(request.as_bytes()).unwrap();
+        read_message(&mut client).unwrap()
+    };
+    let first = asked("GET /a HTTP/1.1\r\nhost: shop:80\r\n\r\n");
+    assert_eq!((status(&first), body(&first)), ("200", "ok"));
+    let post = "POST /b HTTP/1.1\r\nhost: shop\r\ncontent-length: 5\r\n\r\nhello";
+    eventually("the first copy", || copies.requests().len() == 1);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(status(&asked(post)), "200");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "the silent mirror is not waited for"
+    );
+    eventually("both copies", || {
+        copies.requests().len() == 2 && plain.requests().len() == 2
+    });
+    let seen = copies.requests();
+    assert_eq!(header(&seen[0], "host"), Some("shop-shadow:80"));
+    assert!(seen[0].starts_with("GET /a "), "{}", seen[0]);
+    assert_eq!(header(&seen[1], "host"), Some("shop-shadow"));
+    assert_eq!(body(&seen[1]), "hello");
+    assert_eq!(header(&plain.requests()[0], "host"), Some("shop:80"));
+    assert_eq!(
+        *copies.connections.lock().unwrap(),
+        1,
+        "its connection is kept"
+    );
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn underscores_and_the_age_of_connections() {
+    let upstream = Upstream::new(&[OK]);
+    let (rejecting, dropping, aging) = (free_address(), free_address(), free_address());
+    let common = |key: &str, value: &str| json!({ "common_http_protocol_options": { key: value } });
+    let action = "headers_with_underscores_action";
+    let listeners = json!([
+        http(
+            rejecting,
+            vec![],
+            everything(),
+            common(action, "REJECT_REQUEST")
+        ),
+        http(
+            dropping,
+            vec![],
+            everything(),
+            common(action, "DROP_HEADER")
+        ),
+        http(
+            aging,
+            vec![],
+            everything(),
+            common("max_connection_duration", "0.3s")
+        ),
+    ]);
+    let _proxy = Proxy::start(
+        listeners,
+        json!([static_cluster("c", upstream.address)]),
+        None,
+    );
+    wait_for(aging);
+    let request = "GET / HTTP/1.1\r\nhost: h\r\nx_a: 1\r\nx-b: 2\r\n\r\n";
+    assert_eq!(status(&ask(rejecting, request)), "400");
+    assert_eq!(status(&ask(rejecting, &get("/"))), "200");
+    assert_eq!(status(&ask(dropping, request)), "200");
+    let seen = upstream.requests();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(
+        (header(&seen[1], "x_a"), header(&seen[1], "x-b")),
+        (None, Some("2"))
+    );
+    let mut client = connect(aging);
+    client.write_all(get("/").as_bytes()).unwrap();
+    let young = read_message(&mut client).unwrap();
+    assert_eq!(header(&young, "connection"), None);
+    let begun = Instant::now();
+    assert_eq!(
+        client.read(&mut [0; 10]).unwrap(),
+        0,
+        "an old idle connection ends"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn the_proxy_protocol_names_the_client() {
+    let upstream = Upstream::new(&[OK]);
+    let address = free_address();
+    let mut listener = http(
+        address,
+        vec![],
+        everything(),
+        json!({ "use_remote_address": true }),
+    );
+    let message = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
+    listener["listener_filters"] = json!([filter("pp", message, json!({}))]);
+    let clusters = json!([static_cluster("c", upstream.address)]);
+    let _proxy = Proxy::start(json!([listener]), clusters, None);
+    wait_for(address);
+    let text = format!("PROXY TCP4 192.0.2.7 198.51.100.1 4000 80\r\n{}", get("/"));
+    assert_eq!(status(&ask(address, &text)), "200");
+    let mut binary =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\xc6\x33\x64\x01\x0f\xa0\0\x50".to_vec();
+    binary.extend_from_slice(get("/").as_bytes());
+    let mut client = connect(address);
+    client.write_all(&binary).unwrap();
+    assert_eq!(status(&read_message(&mut client).unwrap()), "200");
+    let seen = upstream.requests();
+    assert_eq!(header(&seen[0], "x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(header(&seen[1], "x-forwarded-for"), Some("203.0.113.9"));
+    assert_eq!(
+        ask(address, &get("/")),
+        "",
+        "without the header nothing is served"
+    );
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+fn agent(upstream: u16) -> (AgentOptions, [SocketAddr; 3]) {
+    let addresses = [free_address(), free_address(), free_address()];
+    let options = AgentOptions {
+        status: Some(addresses[0]),
+        health: Some(addresses[1]),
+        metrics: Some(addresses[2]),
+        app_probers: json!({ "/app-health/a/readyz": { "httpGet": { "path": "/ready", "port": upstream } } }),
+        app_metrics: json!({ "scrape": "true", "path": "/app-metrics", "port": upstream.to_string() }),
+        pod_ip: "127.0.0.1".into(),
+    };
+    (options, addresses)
+}
+
+#[test]
+fn the_agents_ports() {
+    let upstream = Upstream::new(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\napp_up 1\n"]);
+    let (options, [agent, health, metrics]) = agent(upstream.address.port());
+    let through = free_address();
+    let routes =
+        json!([{ "match": { "path": "/healthz/ready" }, "route": { "cluster": "agent" } }]);
+    let listener = http(through, vec![], routes, Value::Null);
+    let clusters = json!([static_cluster("agent", agent)]);
+    let mut proxy = Proxy::start(json!([listener]), clusters, Some(options));
+    wait_for(through);
+    eventually("ready", || {
+        status(&ask(health, &get("/healthz/ready"))) == "200"
+    });
+    assert_eq!(status(&ask(health, &get("/stats/prometheus"))), "404");
+    assert_eq!(status(&ask(metrics, &get("/healthz/ready"))), "404");
+    assert_eq!(status(&ask(agent, &get("/app-health/a/readyz"))), "200");
+    assert_eq!(status(&ask(agent, &get("/app-health/b/readyz"))), "404");
+    assert_eq!(status(&ask(agent, &get("/quitquitquit"))), "405");
+    let page = ask_all(
+        metrics,
+        b"GET /stats/prometheus HTTP/1.1\r\nhost: h\r\n\r\n",
+    );
+    assert!(page.contains("envoy_server_live"), "{page}");
+    assert!(!page.contains("app_up"), "{page}");
+    let merged = ask_all(agent, b"GET /stats/prometheus HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert!(
+        merged.contains("envoy_server_live") && merged.contains("app_up 1"),
+        "{merged}"
+    );
+    for _ in 0..5 {
+        let answer = ask(through, &get("/healthz/ready"));
+        assert_eq!(status(&answer), "200", "{answer}");
+    }
+    let stats = ask_all(
+        metrics,
+        b"GET /stats/prometheus HTTP/1.1\r\nhost: h\r\n\r\n",
+    );
+    let opened = "envoy_cluster_upstream_cx_total{envoy_cluster_name=\"agent\"} 5\n";
+    assert!(
+        stats.contains(opened),
+        "a probe never meets a kept connection: {stats}"
+    );
+    assert_eq!(
+        status(&ask(
+            agent,
+            "POST /quitquitquit HTTP/1.1\r\nhost: h\r\n\r\n"
+        )),
+        "200"
+    );
+    let thread = proxy.thread.take().unwrap();
+    thread.join().unwrap();
+}
+
+/// The value of the series of `name` that has all these labels.
+fn series(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+    page.lines().find_map(|line| {
+        let (head, value) = line.rsplit_once(' ')?;
+        let rest = head.strip_prefix(name)?.strip_prefix('{')?;
+        let has = |(k, v): &(&str, &str)| rest.contains(&format!("{k}=\"{v}\""));
+        labels.iter().all(has).then(|| value.parse().ok())?
+    })
+}
+
+#[test]
+fn istios_metrics_name_both_ends() {
+    let upstream = Upstream::new(&[OK]);
+    let (outbound, inbound, raw) = (free_address(), free_address(), free_address());
+    let (options, [_, _, metrics]) = agent(upstream.address.port());
+    let stats = |fallback: bool| {
+        filter(
+            "istio.stats",
+            "stats.PluginConfig",
+            json!({ "disable_host_header_fallback": !fallback }),
+        )
+    };
+    let exchange = |value: Value| {
+        json!({ "name": "istio.metadata_exchange", "typed_config": {
+        "@type": url("udpa.type.v1.TypedStruct"), "type_url": url("io.istio.http.peer_metadata.Config"), "value": value } })
+    };
+    let headers = json!([{ "istio_headers": {} }]);
+    let send = exchange(json!({ "upstream_discovery": headers, "upstream_propagation": headers }));
+    let receive =
+        exchange(json!({ "downstream_discovery": headers, "downstream_propagation": headers }));
+    let routes = json!([
+        { "match": { "prefix": "/far" }, "route": { "cluster": "far" } },
+        { "match": { "prefix": "/" }, "route": { "cluster": "near" } } ]);
+    let mut from = http(outbound, vec![send, stats(true)], routes, Value::Null);
+    from["traffic_direction"] = json!("OUTBOUND");
+    let mut to = http(
+        inbound,
+        vec![receive, stats(false)],
+        everything(),
+        Value::Null,
+    );
+    to["traffic_direction"] = json!("INBOUND");
+    let tcp = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    let raw_listener = json!({ "name": "raw", "address": socket(raw), "traffic_direction": "OUTBOUND",
+        "filter_chains": [{ "filters": [stats(true), filter("tcp", tcp, json!({ "stat_prefix": "x", "cluster": "far" }))] }] });
+    let named = |mut cluster: Value, host: &str| {
+        let (name, namespace) = (
+            host.split('.').next().unwrap(),
+            host.split('.').nth(1).unwrap(),
+        );
+        cluster["metadata"] = json!({ "filter_metadata": { "istio": { "services": [{ "host": host, "name": name, "namespace": namespace }] } } });
+        cluster
+    };
+    let mut far = named(
+        static_cluster("far", upstream.address),
+        "far.else.svc.cluster.local",
+    );
+    far["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["metadata"] =
+        json!({ "filter_metadata": { "istio": { "workload": "far-v7;else;far;v7;Other" } } });
+    let clusters = json!([
+        named(static_cluster("near", inbound), "a.shop.svc.cluster.local"),
+        far,
+        named(
+            static_cluster("c", upstream.address),
+            "a.shop.svc.cluster.local"
+        ),
+    ]);
+    let _proxy = Proxy::start(json!([from, to, raw_listener]), clusters, Some(options));
+    wait_for(raw);
+    for _ in 0..3 {
+        assert_eq!(status(&ask(outbound, &get("/"))), "200");
+    }
+    let far = ask(outbound, "GET /far HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(status(&far), "200");
+    assert_eq!(header(&far, "x-envoy-peer-metadata"), None);
+    let seen = upstream.requests();
+    assert_eq!(
+        header(&seen[0], "x-envoy-peer-metadata"),
+        None,
+        "not for the application"
+    );
+    assert!(
+        header(&seen[3], "x-envoy-peer-metadata").is_some(),
+        "for a peer's proxy"
+    );
+    let through = ask(raw, &get("/raw"));
+    assert_eq!(status(&through), "200");
+
+    let page = || {
+        ask_all(
+            metrics,
+            b"GET /stats/prometheus HTTP/1.1\r\nhost: h\r\n\r\n",
+        )
+    };
+    eventually("both connections are counted", || {
+        series(&page(), "istio_tcp_connections_closed_total", &[]) == Some(2)
+    });
+    let page = page();
+    let own_source = [
+        ("source_workload", "a-v1"),
+        ("source_workload_namespace", "shop"),
+        ("source_app", "a"),
+        ("source_version", "v1"),
+        ("source_canonical_service", "a"),
+        ("source_canonical_revision", "v1"),
+        ("source_cluster", "Kubernetes"),
+        ("source_principal", "unknown"),
+    ];
+    let http = [
+        ("request_protocol", "http"),
+        ("response_code", "200"),
+        ("response_flags", "-"),
+    ];
+    let told = [
+        &own_source[..],
+        &http,
+        &[
+            ("reporter", "source"),
+            ("destination_workload", "a-v1"),
+            ("destination_app", "a"),
+            ("destination_service", "a.shop.svc.cluster.local"),
+            ("destination_service_name", "a"),
+            ("destination_service_namespace", "shop"),
+            ("connection_security_policy", "unknown"),
+        ],
+    ]
+    .concat();
+    assert_eq!(
+        series(&page, "istio_requests_total", &told),
+        Some(3),
+        "{page}"
+    );
+    let received = [
+        &own_source[..],
+        &http,
+        &[
+            ("reporter", "destination"),
+            ("destination_workload", "a-v1"),
+            ("connection_security_policy", "none"),
+            ("destination_service_name", "a"),
+        ],
+    ]
+    .concat();
+    assert_eq!(
+        series(&page, "istio_requests_total", &received),
+        Some(3),
+        "{page}"
+    );
+    assert_eq!(
+        series(&page, "istio_response_bytes_sum", &received),
+        Some(6)
+    );
+    assert_eq!(
+        series(
+            &page,
+            "istio_request_duration_milliseconds_count",
+            &received
+        ),
+        Some(3)
+    );
+    let other = [
+        ("destination_workload", "far-v7"),
+        ("destination_workload_namespace", "else"),
+        ("destination_canonical_service", "far"),
+        ("destination_canonical_revision", "v7"),
+        ("destination_cluster", "Other"),
+        ("destination_app", "unknown"),
+        ("destination_service", "far.else.svc.cluster.local"),
+    ];
+    assert_eq!(
+        series(&page, "istio_requests_total", &[&http[..], &other].concat()),
+        Some(1)
+    );
+    // The look whether the port is open was a connection, too.
+    let tcp = [
+        &own_source[..],
+        &other,
+        &[("request_protocol", "tcp"), ("reporter", "source")],
+    ]
+    .concat();
+    assert_eq!(
+        series(&page, "istio_tcp_connections_opened_total", &tcp),
+        Some(2)
+    );
+    assert_eq!(
+        series(&page, "istio_tcp_connections_closed_total", &tcp),
+        Some(2)
+    );
+    assert_eq!(
+        series(&page, "istio_tcp_sent_bytes_total", &tcp),
+        Some(through.len() as u64)
+    );
+    assert_eq!(
+        series(&page, "istio_tcp_received_bytes_total", &tcp),
+        Some(get("/raw").len() as u64)
+    );
+    assert!(!page.contains("envoy_istio_"), "under its own name");
+}
+
+/// Answers every request after a while.
+fn slow(wait: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                while read_message(&mut stream).is_some() {
+                    std::thread::sleep(wait);
+                    if stream.write_all(OK.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_stop_loses_no_request_in_flight() {
+    let (mut proxy, address) = proxied(slow(Duration::from_millis(600)), vec![], everything());
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = connect(address);
+            client.write_all(get("/").as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let mut idle = connect(address);
+    std::thread::sleep(Duration::from_millis(150));
+    let begun = Instant::now();
+    let answers = std::thread::spawn(move || {
+        let read = |mut client| read_message(&mut client).unwrap_or_default();
+        clients.into_iter().map(read).collect::<Vec<_>>()
+    });
+    proxy.end();
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "the end does not wait for its limit"
+    );
+    let answers = answers.join().unwrap();
+    assert_eq!(answers.len(), 20);
+    for answer in answers {
+        assert_eq!((status(&answer), body(&answer)), ("200", "ok"));
+        assert_eq!(header(&answer, "connection"), Some("close"), "{answer}");
+    }
+    assert_eq!(idle.read(&mut [0; 10]).unwrap(), 0, "ended, not reset");
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
