@@ -222,11 +222,25 @@ fn inject_twice(world: &World) {
 /// right. A pod's processes end with its first one, which carries the mesh's name.
 pub fn leftovers(instance: &str) -> Vec<String> {
     let mut left = Vec::new();
-    let links = std::fs::read_dir("/sys/class/net").expect("/sys/class/net").flatten();
-    left.extend(links.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n == instance));
-    let tables = Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
+    let links = std::fs::read_dir("/sys/class/net")
+        .expect("/sys/class/net")
+        .flatten();
+    left.extend(
+        links
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|n| n == instance),
+    );
+    let tables = Command::new("nft")
+        .args(["list", "tables"])
+        .output()
+        .expect("nft runs");
     let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
-    left.extend(tables.lines().filter(|line| line.contains(instance)).map(str::to_owned));
+    left.extend(
+        tables
+            .lines()
+            .filter(|line| line.contains(instance))
+            .map(str::to_owned),
+    );
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
     for pid in entries.filter_map(|e| e.file_name().into_string().ok()) {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -113,7 +113,8 @@ impl World {
 
     /// The name that this mesh's bridge, rules and helper processes carry.
     pub fn instance(&self) -> String {
-        let record = std::fs::read(self.home.join("run/network.json")).expect("the network's record");
+        let record =
+            std::fs::read(self.home.join("run/network.json")).expect("the network's record");
         let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
         record["instance"].as_str().expect("a name").to_owned()
     }
