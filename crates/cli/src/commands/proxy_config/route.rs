@@ -174,13 +174,13 @@ mod tests {
         assert!(
             text.lines()
                 .nth(2)
-                .is_some_and(|l| l.ends_with("/x      reviews.shop")),
+                .is_some_and(|l| l.ends_with("/x        reviews.shop")),
             "{text}"
         );
         assert!(
             text.lines()
                 .nth(3)
-                .is_some_and(|l| l.ends_with("/*      404")),
+                .is_some_and(|l| l.ends_with("/*        404")),
             "{text}"
         );
     }
