@@ -2,6 +2,8 @@
 //! is told what to answer, and raw clients.
 #![allow(dead_code, reason = "every test file uses a part")]
 
+pub mod whole;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
