@@ -216,6 +216,14 @@ fn ranges(home: &Path, instance: &str) -> Result<Ranges, LocalError> {
         .ok()
         .and_then(|text| serde_json::from_slice::<Kept>(&text).ok())
     {
+        let routes = std::fs::read_to_string(ROUTES).map_err(io_at(Path::new(ROUTES)))?;
+        let taken = parse_routes(&routes, instance);
+        for range in [kept.pods, kept.services] {
+            let meets = |net: &&ipnet::Ipv4Net| net.contains(&range) || range.contains(*net);
+            if let Some(net) = taken.iter().find(meets) {
+                return Err(LocalError::RangeTaken { range, net: *net });
+            }
+        }
         return Ok(Ranges {
             pods: kept.pods,
             services: kept.services,
