@@ -332,7 +332,7 @@ fn parse_label_term(part: &str) -> Result<LabelTerm, ApiError> {
         let head = part[..open].trim();
         let Some(list) = part[open + 1..].trim_end().strip_suffix(')') else {
             return Err(ApiError::bad_request(format!(
-                "unable to parse requirement: found '{part}', expected: ')'"
+                "unable to parse requirement: found '', expected: ',' or ')' (in '{part}')"
             )));
         };
         let values = list.split(',').map(|v| v.trim().to_owned()).collect();

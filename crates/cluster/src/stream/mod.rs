@@ -80,7 +80,21 @@ pub async fn serve<B>(
         }
         Subresource::PortForward => port_forward(&mut request, &query, pod, runtime),
     };
-    answer.unwrap_or_else(|error| refusal(&error))
+    answer.unwrap_or_else(|error| match (subresource, error.code) {
+        // What the node refuses arrives as the node's own text, not as a Status: kubectl then
+        // prints `unable to upgrade connection: container not found ("c")`.
+        (Subresource::Exec | Subresource::Attach, 404) => plain(&error),
+        _ => refusal(&error),
+    })
+}
+
+fn plain(error: &ApiError) -> Response<Body> {
+    let text = Full::new(Bytes::from(error.message.clone()));
+    let mut response = Response::new(text.map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 fn refusal(error: &ApiError) -> Response<Body> {

@@ -199,9 +199,14 @@ pub(crate) fn authorize(
     Err(ApiError::forbidden(&res, action.name, &why))
 }
 
-fn verb(method: &Method, path: &ResourcePath, params: &Params) -> &'static str {
+/// The verb that authorization knows a request by; a method that no resource has is refused.
+fn verb(
+    method: &Method,
+    path: &ResourcePath,
+    params: &Params,
+) -> Result<&'static str, ApiError> {
     let one = path.name.is_some();
-    match *method {
+    Ok(match *method {
         Method::GET | Method::HEAD if path.watch || params.flag("watch") => "watch",
         Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
@@ -210,8 +215,8 @@ fn verb(method: &Method, path: &ResourcePath, params: &Params) -> &'static str {
         Method::PATCH => "patch",
         Method::DELETE if one => "delete",
         Method::DELETE => "deletecollection",
-        _ => "get",
-    }
+        _ => return Err(ApiError::method_not_allowed()),
+    })
 }
 
 async fn route(
@@ -247,7 +252,7 @@ async fn route(
     };
     let method = request.method().clone();
     if let Named::Resource(path) = &named {
-        let verb = verb(&method, path, &call.params);
+        let verb = verb(&method, path, &call.params)?;
         let action = Action {
             verb,
             group: &path.group,
