@@ -200,11 +200,7 @@ pub(crate) fn authorize(
 }
 
 /// The verb that authorization knows a request by; a method that no resource has is refused.
-fn verb(
-    method: &Method,
-    path: &ResourcePath,
-    params: &Params,
-) -> Result<&'static str, ApiError> {
+fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
     let one = path.name.is_some();
     Ok(match *method {
         Method::GET | Method::HEAD if path.watch || params.flag("watch") => "watch",
