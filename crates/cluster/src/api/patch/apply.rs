@@ -203,7 +203,13 @@ fn take_conflicts(
             } else {
                 format!(" with subresource {:?}", e.subresource)
             };
-            let who = format!("conflict with {:?}{sub} using {}", e.manager, e.api_version);
+            // Appliers are one manager whatever version they applied in; updaters are one per version.
+            let using = if e.operation == "Apply" {
+                String::new()
+            } else {
+                format!(" using {}", e.api_version)
+            };
+            let who = format!("conflict with {:?}{sub}{using}", e.manager);
             causes.push(json!({"reason": "FieldManagerConflict", "message": who, "field": path}));
             match by_manager.iter_mut().find(|(w, _)| *w == who) {
                 Some((_, paths)) => paths.push(path),
