@@ -181,6 +181,14 @@ async fn refusals_come_before_the_upgrade() {
             errors.contains("pending does not have a host assigned"),
             "{errors}"
         );
+        // The node's own words, not a Status: kubectl would print that one as `(NotFound)`.
+        let output = kubectl.run(&["exec", "ended", "--", "true"]).await;
+        let errors = text(&output.stderr);
+        assert!(
+            errors.contains("unable to upgrade connection: container not found (\"main\")"),
+            "{}: {errors}",
+            kubectl.name()
+        );
     }
 }
 

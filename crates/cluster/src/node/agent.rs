@@ -90,7 +90,8 @@ pub struct ContainerEntry {
     pub live: Option<Arc<Live>>,
     /// The present or last instance, for its log.
     pub log: Option<Arc<super::log::Log>>,
-    /// How an interactive instance ended, for the client that comes a moment too late to attach.
+    /// How an interactive instance ended that nobody had attached to, for the client that comes a
+    /// moment too late.
     pub ended: Option<super::runtime::ExitStatus>,
     /// Why it is waiting.
     pub waiting: String,

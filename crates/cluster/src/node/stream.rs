@@ -75,15 +75,17 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// A session with what an interactive container said before it ended, unless somebody has read
-    /// it: `kubectl run -i` of a short program attaches after its end.
+    /// A session with what an interactive container said before it ended (nothing, where somebody
+    /// has read its log), for the first client only: `kubectl run -i` of a short program attaches
+    /// after its end.
     fn attach_late(&self, pod: &PodRef, name: &str, request: AttachRequest) -> Option<Session> {
-        let (_, container) = self.container(pod, name).ok()?;
-        let (status, log) = (container.ended?, container.log?);
+        let entry = self.pod(pod).ok()?;
+        let (status, log) = {
+            let mut containers = locked(&entry.containers);
+            let container = containers.get_mut(name)?;
+            (container.ended.take()?, container.log.clone()?)
+        };
         let (past, _) = log.attach(true);
-        if past.is_empty() {
-            return None;
-        }
         log.mark_shown();
         let of = |source: Source| {
             let pieces = past.iter().filter(|(from, _)| *from == source);

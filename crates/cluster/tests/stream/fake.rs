@@ -21,10 +21,14 @@ pub struct Host;
 impl NodeRuntime for Host {
     async fn exec(
         &self,
-        _: &PodRef,
-        _: &str,
+        pod: &PodRef,
+        container: &str,
         request: ExecRequest,
     ) -> Result<Session, RuntimeError> {
+        if pod.name == "ended" {
+            let text = format!("container not found ({container:?})");
+            return Err(RuntimeError::NotFound(text));
+        }
         if request.tty {
             return Ok(terminal());
         }

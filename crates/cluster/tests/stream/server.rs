@@ -1,4 +1,4 @@
-//! A plain-HTTP server with just enough of the API for kubectl to stream: discovery of pods, two
+//! A plain-HTTP server with just enough of the API for kubectl to stream: discovery of pods, three
 //! pods, and the streaming subresources; and an echo server to forward to.
 
 use std::net::SocketAddr;
@@ -117,6 +117,7 @@ async fn answer(request: Request<Incoming>, transports: &Mutex<Vec<String>>) -> 
                 .collect();
             let pod = match parts[0] {
                 "one" => pod("one", "node-1", "Running"),
+                "ended" => pod("ended", "node-1", "Running"),
                 "pending" => pod("pending", "", "Pending"),
                 _ => return not_found(),
             };

@@ -507,7 +507,8 @@ impl Worker {
         let log = start::log_path(&self.entry, unit.name(), instance);
         let interactive = unit.spec.stdin_once == Some(true);
         if let Some(entry) = locked(&self.entry.containers).get_mut(unit.name()) {
-            entry.ended = Some(status.clone()).filter(|_| interactive);
+            let missed = interactive && entry.live.as_ref().is_some_and(|live| live.first_attach());
+            entry.ended = Some(status.clone()).filter(|_| missed);
         }
         unit.ended(status, now, &message_file, &log);
         self.after_end(n);
