@@ -42,8 +42,19 @@ pub struct RequestInfo {
     pub dry_run: bool,
     /// Treatment of unknown fields.
     pub validation: FieldValidation,
+    /// The object is the result of a patch, which is then what is refused.
+    pub(crate) patched: Option<Arc<Patched>>,
     /// Warnings for the client, in order.
     pub warnings: Arc<Mutex<Vec<String>>>,
+}
+
+/// How a patch that led to a wrong object is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Patched {
+    /// Strategic merge: this text of the patch.
+    Fields(String),
+    /// JSON patch, merge patch: the object it led to.
+    Whole,
 }
 
 impl RequestInfo {

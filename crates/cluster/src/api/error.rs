@@ -226,6 +226,38 @@ impl ApiError {
         .with_empty_details()
     }
 
+    /// 406 that names the media types there are.
+    pub fn not_acceptable(offered: &[&str]) -> Self {
+        Self::new(
+            406,
+            "NotAcceptable",
+            format!(
+                "only the following media types are accepted: {}",
+                offered.join(", ")
+            ),
+        )
+    }
+
+    /// 504 for a read at a version that is yet to come.
+    pub fn version_too_large(wanted: u64, current: u64) -> Self {
+        let mut e = Self::new(
+            504,
+            "Timeout",
+            format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+        );
+        e.details = Some(Box::new(json!({"causes": [
+            {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1})));
+        e
+    }
+
+    /// Seconds after which the client may ask again, when the error says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        let told = self.details.as_ref()?.get("retryAfterSeconds")?;
+        told.as_u64().filter(|seconds| *seconds > 0)
+    }
+
     /// 410 with reason `Expired`.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
@@ -274,11 +306,11 @@ impl ApiError {
             format!("{kind}.{group}")
         };
         let mut details = Map::new();
-        details.insert("name".into(), name.into());
-        if !group.is_empty() {
-            details.insert("group".into(), group.into());
+        for (field, text) in [("name", name), ("group", group), ("kind", kind)] {
+            if !text.is_empty() {
+                details.insert(field.into(), text.into());
+            }
         }
-        details.insert("kind".into(), kind.into());
         let list: Vec<Value> = causes
             .iter()
             .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 use super::admit::{self, Attributes, Operation, Webhooks};
-use super::core::{Core, FieldValidation, RequestInfo};
-use super::error::ApiError;
+use super::core::{Core, FieldValidation, Patched, RequestInfo};
+use super::error::{ApiError, Cause};
 use super::kinds::{Kind, Target};
 use super::resource::{CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, SERVICES};
 use super::{crd, defaults, meta, schema, services, validate};
@@ -86,6 +86,35 @@ pub(crate) fn strip_nulls(value: &mut Value) {
     }
 }
 
+/// 400 about a body that is not of its kind, or 422 about the patch that led to such an object.
+fn undecodable(info: &RequestInfo, target: &Target, object: &Value, why: &str) -> ApiError {
+    let kind = &target.kind.kind;
+    let shown = match info.patched.as_deref() {
+        None => {
+            return ApiError::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {kind}: {why}",
+                target.version
+            ));
+        }
+        Some(Patched::Fields(text)) => text.clone(),
+        Some(Patched::Whole) => object.to_string(),
+    };
+    ApiError::invalid("", "", "", &[Cause::invalid("patch", &shown.into(), why)])
+}
+
+fn mistyped(
+    info: &RequestInfo,
+    target: &Target,
+    object: &Value,
+    why: &schema::TypeError,
+) -> ApiError {
+    let why = match info.patched.as_deref() {
+        Some(Patched::Fields(_)) => &why.converted,
+        _ => &why.decoded,
+    };
+    undecodable(info, target, object, why)
+}
+
 impl Core {
     /// Removes or refuses what the schema does not allow; `object` is in its stored form.
     pub(crate) fn clean(
@@ -95,22 +124,16 @@ impl Core {
         object: &mut Value,
     ) -> Result<(), ApiError> {
         let kind = &target.kind;
-        let cannot = |why: &str| {
-            ApiError::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {why}",
-                kind.kind, target.version, kind.kind
-            ))
-        };
         let unknown = if let Some(definition) = &kind.definition {
             let found = schema::check_builtin(definition, object);
-            if let Some(why) = found.type_error {
-                return Err(cannot(&why));
+            if let Some(why) = &found.type_error {
+                return Err(mistyped(info, target, object, why));
             }
             found.unknown
         } else if let Some(version) = kind.storage_schema() {
             let found = schema::check_metadata(&mut object["metadata"]);
-            if let Some(why) = found.type_error {
-                return Err(cannot(&why));
+            if let Some(why) = &found.type_error {
+                return Err(mistyped(info, target, object, why));
             }
             let mut unknown = found.unknown;
             unknown.extend(crd::prune(&version.schema, object));
@@ -123,10 +146,10 @@ impl Core {
             .map(|p| format!("unknown field {p:?}"))
             .collect();
         match info.validation {
-            FieldValidation::Strict if !texts.is_empty() => Err(cannot(&format!(
-                "strict decoding error: {}",
-                texts.join(", ")
-            ))),
+            FieldValidation::Strict if !texts.is_empty() => {
+                let why = format!("strict decoding error: {}", texts.join(", "));
+                Err(undecodable(info, target, object, &why))
+            }
             FieldValidation::Warn => {
                 if !info.tracked && !texts.is_empty() {
                     // Nobody reads the warnings of our own components but this log.

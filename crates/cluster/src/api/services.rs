@@ -112,6 +112,11 @@ fn cluster_ip(
             // Validation names the field.
             return Ok(());
         };
+        let before = old.and_then(|o| o["spec"]["clusterIP"].as_str());
+        if before.is_some_and(|b| !b.is_empty() && b != wanted) {
+            // Validation says that it may not change.
+            return Ok(());
+        }
         if !range.contains(&ip) {
             let why = format!(
                 "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"

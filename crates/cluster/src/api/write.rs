@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::admit::{Attributes, Operation};
 use super::carry::{carry_over, check_identity, is_gone, number_generation, prepare_create};
-use super::core::{Core, RequestInfo, store_error};
+use super::core::{Core, Patched, RequestInfo, store_error};
 use super::error::ApiError;
 use super::intake::{check_place, check_type};
 use super::kinds::{Kind, Target};
@@ -223,6 +223,14 @@ impl Core {
                 })
                 .await;
         }
+        let shown = match how {
+            PatchType::Strategic => Patched::Fields(patch::go_text(patch)),
+            _ => Patched::Whole,
+        };
+        let info = &RequestInfo {
+            patched: Some(Arc::new(shown)),
+            ..info.clone()
+        };
         self.modify(info, target, ns, name, sub, |current| {
             let mut next = (**current).clone();
             patch::apply_to(&target.kind, how, patch, &mut next)?;

@@ -5,5 +5,6 @@ mod crds;
 mod durability;
 mod kubectl;
 mod operations;
+mod refusals;
 mod support;
 mod webhooks;

@@ -44,9 +44,9 @@ pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
 pub(crate) fn error(e: &ApiError) -> Answer {
     let code = StatusCode::from_u16(e.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut r = json(code, &e.status());
-    if e.code == 429 {
-        r.headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let seconds = e.retry_after().or((e.code == 429).then_some(1));
+    if let Some(seconds) = seconds {
+        r.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     r
 }

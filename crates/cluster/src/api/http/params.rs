@@ -126,6 +126,26 @@ pub(crate) enum Form {
     },
 }
 
+/// What this server answers in. JSON text is YAML text too.
+const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// Refuses a client that takes none of the media types there are.
+///
+/// # Errors
+/// 406.
+pub(crate) fn check_accept(accept: &str) -> Result<(), ApiError> {
+    let taken = |part: &str| {
+        let mut pieces = part.split(';').map(str::trim);
+        let media = pieces.next().unwrap_or_default();
+        let refused = pieces.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
+        !refused && (OFFERED.contains(&media) || matches!(media, "*/*" | "application/*"))
+    };
+    if accept.trim().is_empty() || accept.split(',').any(taken) {
+        return Ok(());
+    }
+    Err(ApiError::not_acceptable(&OFFERED))
+}
+
 /// The first of the accepted forms that is one of those offered.
 pub(crate) fn form(accept: &str, offered: impl Fn(Form) -> bool) -> Form {
     for part in accept.split(',') {
@@ -173,6 +193,34 @@ mod tests {
         assert!(p.flag("watch") && p.flag("flag") && !p.flag("nope"));
         assert_eq!(Params::parse(Some("a=%zz%4")).get("a"), "%zz%4");
         assert!(Params::parse(Some("limit=x")).number("limit").is_err());
+    }
+
+    #[test]
+    fn a_client_must_take_something_there_is() {
+        let browser = "text/html,application/xhtml+xml,*/*;q=0.8";
+        let typed = "application/vnd.kubernetes.protobuf,application/json";
+        for good in [
+            "",
+            "*/*",
+            browser,
+            typed,
+            "application/yaml",
+            "application/json;as=Table",
+        ] {
+            assert!(check_accept(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "text/html",
+            "application/vnd.kubernetes.protobuf",
+            "text/html, */*;q=0",
+        ] {
+            let e = check_accept(bad).expect_err(bad);
+            assert_eq!((e.code, e.reason.as_ref()), (406, "NotAcceptable"));
+            assert_eq!(
+                e.message,
+                "only the following media types are accepted: application/json, application/yaml"
+            );
+        }
     }
 
     #[test]

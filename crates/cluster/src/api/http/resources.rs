@@ -111,10 +111,13 @@ impl Ask<'_> {
     }
 
     fn get(&self) -> Result<Answer, ApiError> {
-        let object = self
-            .call
-            .core()
-            .get_in(self.target, self.ns, self.name()?)?;
+        let core = self.call.core();
+        let current = core.store.revision();
+        let wanted = watch::version(self.call.params.get("resourceVersion"))?;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted > current) {
+            return Err(ApiError::version_too_large(wanted, current));
+        }
+        let object = core.get_in(self.target, self.ns, self.name()?)?;
         Ok(self.object(StatusCode::OK, &object))
     }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::body::{self, Answer};
-use super::params::Params;
+use super::params::{self, Params};
 use super::path::{self, Named, ResourcePath};
 use super::{discovery, openapi, resources, reviews, root};
 use crate::api::auth::{self, Action};
@@ -156,7 +156,7 @@ fn impersonate(
             key.as_str().strip_prefix("impersonate-extra-"),
             value.to_str(),
         ) {
-            let k = super::params::decode_segment(k);
+            let k = params::decode_segment(k);
             to.extra.entry(k).or_default().push(v.to_owned());
         }
     }
@@ -240,6 +240,7 @@ async fn route(
             tracked: true,
             dry_run: params.dry_run()?,
             validation: params.validation()?,
+            patched: None,
             warnings: Arc::clone(warnings),
         },
         accept: header_text(&request, header::ACCEPT),
@@ -259,6 +260,11 @@ async fn route(
             path: None,
         };
         authorize(shared, &user, &action)?;
+        // Streams choose their own form: text, frames, a protocol.
+        let streams = ["log", "exec", "attach", "portforward"];
+        if !streams.contains(&action.sub) {
+            params::check_accept(&call.accept)?;
+        }
         if let Some(answer) = reviews::handle(&call, &method, path, request.uri().path()) {
             let bytes = body::read(request.into_body()).await?;
             return answer.run(&call, &bytes);

@@ -82,7 +82,7 @@ pub(super) fn option_forbidden(field: &'static str, why: &str) -> ApiError {
     )
 }
 
-fn version(text: &str) -> Result<Option<u64>, ApiError> {
+pub(super) fn version(text: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -132,6 +132,10 @@ pub(super) fn page(call: &Call<'_>, target: &Target, ns: Option<&str>) -> Result
             "",
             &[cause],
         ));
+    }
+    let current = core.store.revision();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > current) {
+        return Err(ApiError::version_too_large(wanted, current));
     }
     let token = params.get("continue");
     let (at, start) = if !token.is_empty() {

@@ -107,10 +107,41 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
+/// A value as the usual server prints the strategic patch it refuses: `map[spec:map[replicas:two]]`.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let texts: Vec<String> = items.iter().map(go_text).collect();
+            format!("[{}]", texts.join(" "))
+        }
+        Value::Object(map) => {
+            let mut texts: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k}:{}", go_text(v)))
+                .collect();
+            texts.sort_unstable();
+            format!("map[{}]", texts.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn patches_are_shown_as_maps() {
+        let patch =
+            json!({"spec": {"replicas": "two", "paused": true}, "l": [1, null, {"a": 1.5}]});
+        assert_eq!(
+            go_text(&patch),
+            "map[l:[1 <nil> map[a:1.5]] spec:map[paused:true replicas:two]]"
+        );
+    }
 
     #[test]
     fn merge_patch_follows_rfc_7386() {

@@ -3,15 +3,33 @@
 
 use serde_json::{Map, Value};
 
-use super::builtin;
+use super::{base64, builtin, quantity};
 
 /// What the check found.
 #[derive(Debug, Default)]
 pub struct Checked {
     /// Paths of fields the schema does not know; they were removed.
     pub unknown: Vec<String>,
-    /// The first value of a wrong type, in the words of the usual decoder.
-    pub type_error: Option<String>,
+    /// The first value that the field cannot hold.
+    pub type_error: Option<TypeError>,
+}
+
+/// A value that a field cannot hold, in the words of the two usual decoders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeError {
+    /// Of whole objects, merge and JSON patches.
+    pub decoded: String,
+    /// Of strategic merge patches, whose result is converted field by field.
+    pub converted: String,
+}
+
+impl TypeError {
+    fn same(text: String) -> Self {
+        Self {
+            converted: text.clone(),
+            decoded: text,
+        }
+    }
 }
 
 /// Checks and cleans `object` in place.
@@ -81,6 +99,7 @@ impl Walk {
                 other => self.wrong(other, plain, "slice"),
             },
             "string" if !value.is_string() => self.wrong(value, plain, "string"),
+            "string" if schema.get("format").is_some_and(|f| f == "byte") => self.bytes(value),
             "boolean" if !value.is_boolean() => self.wrong(value, plain, "bool"),
             "integer" if !(value.is_i64() || value.is_u64()) => {
                 // 1.0 is an integer in JSON.
@@ -106,8 +125,10 @@ impl Walk {
             "Quantity" => {
                 if value.is_number() {
                     *value = Value::String(value.to_string());
-                } else if !value.is_string() {
-                    self.wrong(value, plain, "resource.Quantity");
+                }
+                match value.as_str() {
+                    Some(text) => self.note(quantity::problem(text)),
+                    None => self.note(Some(quantity::WRONG_FORMAT)),
                 }
             }
             "IntOrString" => {
@@ -137,7 +158,11 @@ impl Walk {
 
     fn object(&mut self, schema: &Value, value: &mut Value, path: &str, plain: &str) {
         let Value::Object(map) = value else {
-            let what = self.owner.clone();
+            let what = if schema.get("properties").is_some() {
+                self.owner.clone()
+            } else {
+                "map".to_owned()
+            };
             self.wrong(value, plain, &what);
             return;
         };
@@ -173,6 +198,26 @@ impl Walk {
         }
     }
 
+    /// Bytes in base64, kept in the canonical form.
+    fn bytes(&mut self, value: &mut Value) {
+        match base64::canonical(value.as_str().unwrap_or_default()) {
+            Ok(text) => *value = text.into(),
+            Err(at) if self.found.type_error.is_none() => {
+                let text = format!("illegal base64 data at input byte {at}");
+                self.found.type_error = Some(TypeError::same(text));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn note(&mut self, problem: Option<&str>) {
+        if let Some(text) = problem
+            && self.found.type_error.is_none()
+        {
+            self.found.type_error = Some(TypeError::same(text.to_owned()));
+        }
+    }
+
     fn wrong(&mut self, value: &Value, plain: &str, go_type: &str) {
         if self.found.type_error.is_some() {
             return;
@@ -185,10 +230,27 @@ impl Walk {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        self.found.type_error = Some(format!(
-            "json: cannot unmarshal {what} into Go struct field {}.{plain} of type {go_type}",
-            self.owner
-        ));
+        let kind = match value {
+            Value::Number(n) if n.is_f64() => "float64",
+            Value::Number(_) => "int64",
+            Value::Array(_) => "slice",
+            Value::Object(_) => "map",
+            _ => what,
+        };
+        let converted = match go_type {
+            "slice" | "map" => format!("cannot restore {go_type} from {kind}"),
+            "string" | "bool" | "int" | "int32" | "int64" | "float64" => {
+                format!("unrecognized type: {go_type}")
+            }
+            _ => format!("cannot restore struct from: {kind}"),
+        };
+        self.found.type_error = Some(TypeError {
+            decoded: format!(
+                "json: cannot unmarshal {what} into Go struct field {}.{plain} of type {go_type}",
+                self.owner
+            ),
+            converted,
+        });
     }
 }
 
@@ -225,13 +287,56 @@ mod tests {
         let mut o = json!({"spec": {"replicas": "two"}});
         let c = check_builtin(DEPLOYMENT, &mut o);
         assert_eq!(
-            c.type_error.as_deref(),
-            Some(
-                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
-            )
+            c.type_error.map(|e| (e.decoded, e.converted)),
+            Some((
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32".to_owned(),
+                "unrecognized type: int32".to_owned()
+            ))
         );
-        let mut o = json!({"metadata": {"labels": {"a": 1}}});
-        assert!(check_builtin(DEPLOYMENT, &mut o).type_error.is_some());
+        for (object, converted) in [
+            (
+                json!({"metadata": {"labels": {"a": 1}}}),
+                "unrecognized type: string",
+            ),
+            (
+                json!({"metadata": {"labels": "a"}}),
+                "cannot restore map from string",
+            ),
+            (
+                json!({"metadata": {"finalizers": 1}}),
+                "cannot restore slice from int64",
+            ),
+            (json!({"spec": []}), "cannot restore struct from: slice"),
+        ] {
+            let mut o = object.clone();
+            let found = check_builtin(DEPLOYMENT, &mut o).type_error;
+            assert_eq!(
+                found.map(|e| e.converted).as_deref(),
+                Some(converted),
+                "{object}"
+            );
+        }
+    }
+
+    #[test]
+    fn quantities_and_bytes_are_read() {
+        let mut o = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}});
+        let found = check_builtin("io.k8s.api.core.v1.Pod", &mut o).type_error;
+        let text = found.map(|e| e.decoded).unwrap_or_default();
+        assert!(
+            text.starts_with("quantities must match the regular expression '^("),
+            "{text}"
+        );
+        let mut o = json!({"data": {"a": "YWJj\nZA==", "b": "YR=="}});
+        let found = check_builtin("io.k8s.api.core.v1.Secret", &mut o);
+        assert_eq!(found.type_error, None);
+        assert_eq!(o["data"], json!({"a": "YWJjZA==", "b": "YQ=="}));
+        let mut o = json!({"data": {"a": "YWJj!"}});
+        let found = check_builtin("io.k8s.api.core.v1.Secret", &mut o).type_error;
+        assert_eq!(
+            found.map(|e| e.decoded).as_deref(),
+            Some("illegal base64 data at input byte 4")
+        );
     }
 
     #[test]

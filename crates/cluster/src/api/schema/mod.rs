@@ -1,6 +1,8 @@
 //! Schemas: the OpenAPI definitions of built-in kinds and the check of objects against them.
 
+mod base64;
 pub mod builtin;
 mod check;
+mod quantity;
 
-pub use check::{check_builtin, check_metadata};
+pub use check::{TypeError, check_builtin, check_metadata};

@@ -17,32 +17,33 @@ pub(super) fn selected(object: &Value, old: Option<&Value>, out: &mut Vec<Cause>
         ));
     }
     let sel = &spec["selector"];
+    let terms = selector::from_label_selector(sel);
     if sel.is_null() {
         out.push(Cause::required("spec.selector", ""));
-    } else if selector::from_label_selector(sel).is_empty() {
+    } else if terms.is_empty() {
         out.push(Cause::invalid(
             "spec.selector",
             sel,
             "empty selector is invalid for deployment",
         ));
     }
+    let labels = &spec["template"]["metadata"]["labels"];
+    // No selector selects nothing, so that no template matches it.
+    if sel.is_null() || !selector::matches_labels(&terms, labels) {
+        let shown = if labels.is_null() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            labels.clone()
+        };
+        out.push(Cause::invalid(
+            "spec.template.metadata.labels",
+            &shown,
+            "`selector` does not match template `labels`",
+        ));
+    }
     template(spec, out);
     if let Some(old) = old {
         immutable(sel, &old["spec"]["selector"], "spec.selector", out);
-    } else if !sel.is_null() {
-        let labels = &spec["template"]["metadata"]["labels"];
-        if !selector::matches_labels(&selector::from_label_selector(sel), labels) {
-            let shown = if labels.is_null() {
-                Value::Object(serde_json::Map::new())
-            } else {
-                labels.clone()
-            };
-            out.push(Cause::invalid(
-                "spec.template.metadata.labels",
-                &shown,
-                "`selector` does not match template `labels`",
-            ));
-        }
     }
     if let Some(policy) = spec["template"]["spec"]["restartPolicy"].as_str()
         && policy != "Always"
