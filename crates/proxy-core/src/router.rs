@@ -117,12 +117,8 @@ impl RouteMatch {
             }
         };
         if connect {
-            // A CONNECT request has no path; besides connect_matcher only prefix `/` takes it.
-            return match &self.path {
-                PathMatch::Connect => true,
-                PathMatch::Prefix(p) => &**p == "/",
-                _ => false,
-            };
+            // A CONNECT request has no path: no ordinary route may take it.
+            return matches!(self.path, PathMatch::Connect);
         }
         match &self.path {
             PathMatch::Prefix(want) => path

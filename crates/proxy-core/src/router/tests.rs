@@ -242,3 +242,42 @@ fn index_agrees_with_a_walk() {
         }
     }
 }
+
+#[test]
+fn only_a_connect_matcher_takes_connect() {
+    let tunnel = route("tunnel", matching(PathMatch::Connect));
+    let ordinary = || {
+        let paths = [
+            PathMatch::Prefix("/".into()),
+            PathMatch::Prefix("".into()),
+            PathMatch::Exact("".into()),
+            PathMatch::SeparatedPrefix("".into()),
+        ];
+        let routes = paths
+            .into_iter()
+            .map(|path| route("ordinary", matching(path)));
+        routes.collect::<Vec<_>>()
+    };
+    let mut many = ordinary();
+    many.extend(ordinary());
+    many.extend(ordinary());
+    let headers: &[(&str, &str)] = &[];
+    for (routes, want) in [
+        (ordinary(), None),
+        (many.clone(), None),
+        ([many, vec![tunnel]].concat(), Some("tunnel")),
+    ] {
+        let request = Request {
+            path: b"",
+            authority: b"x:80",
+            headers,
+            connect: true,
+            random: 0,
+            client_certificate: (false, false),
+            metadata: &|_| None,
+        };
+        let host = host("h", &["*"], routes);
+        let chosen = host.select(&request, false).map(|r| r.name.to_string());
+        assert_eq!(chosen.as_deref(), want);
+    }
+}

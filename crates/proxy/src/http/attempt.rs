@@ -97,7 +97,8 @@ impl Stream<'_> {
             () if record.request.has(Known::ContentLength) => Framing::Length(1),
             () => Framing::Chunked,
         };
-        if tries.upgrade {
+        let connect = record.request.method() == b"CONNECT";
+        if tries.upgrade && !connect {
             record.request.set_known(Known::Connection, b"upgrade");
         }
         let parts = &mut *client;
@@ -105,13 +106,15 @@ impl Stream<'_> {
         parts.writer.begin(framing == Framing::Chunked, |bytes| {
             write_request_head(head, framing, bytes);
         });
-        let to_head = head.method() == b"HEAD";
+        // What follows an answer to CONNECT is never a body to us: a 2xx begins
+        // the tunnel (RFC 9110 section 9.3.6), of others only the status passes.
+        let to_head = connect || head.method() == b"HEAD";
         let exchange = Exchange {
             receiver: Receiver::H1(H1Receiver {
                 io: &parts.io,
                 reader: &mut parts.reader,
                 to_head,
-                upgrade: tries.upgrade,
+                upgrade: tries.upgrade && !connect,
                 seen: 0,
             }),
             sender: BodyWriter::H1(&parts.io, &mut parts.writer),
@@ -120,7 +123,7 @@ impl Stream<'_> {
             sent: false,
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
-        if reusable && fits_pool(&client, &tries.cluster) {
+        if reusable && !tries.upgrade && fits_pool(&client, &tries.cluster) {
             tried.host.put_idle(client);
             tries.cluster.watch_idle(tried.host);
         } else {
@@ -200,7 +203,12 @@ impl Stream<'_> {
             exchange.sender.abort(h2::Reason::CANCEL);
             return (Attempt::Again, false);
         }
-        if tries.upgrade && status == 101 {
+        let connect = self.record.request.method() == b"CONNECT";
+        let left = match connect {
+            true => (200..300).contains(&status),
+            false => status == 101,
+        };
+        if tries.upgrade && left {
             self.tunnel(exchange, out).await;
             return (Attempt::Done, false);
         }
@@ -524,9 +532,13 @@ impl Stream<'_> {
     /// Both sides left HTTP: bytes go both ways until one side ends.
     async fn tunnel(&mut self, exchange: Exchange<'_, '_>, out: &mut Responder<'_>) {
         let record = &mut *self.record;
-        record.code = 101;
+        record.code = record.response.status;
         record.details = Cow::Borrowed("via_upstream");
-        record.response.set_known(Known::Connection, b"upgrade");
+        if record.code == 101 {
+            record.response.set_known(Known::Connection, b"upgrade");
+        } else {
+            record.response.remove_known(Known::ContentLength);
+        }
         self.finish_response_head(out);
         out.set_close();
         let (Receiver::H1(up), BodyReader::H1(io, reader)) =
@@ -534,8 +546,9 @@ impl Stream<'_> {
         else {
             return out.abort(h2::Reason::INTERNAL_ERROR);
         };
-        if let Responder::H1 { close, .. } = out {
+        if let Responder::H1 { close, to_head, .. } = out {
             *close = false; // the head must not say `connection: close`
+            *to_head = true; // nor that nothing follows
         }
         let begun = match out.begin(&mut self.record.response, Body::None) {
             Ok(mut writer) => poll_fn(|cx| writer.poll_flush(cx)).await,

@@ -179,7 +179,8 @@ impl Stream<'_> {
             let reply = LocalReply::new(301, "", "direct_response");
             return self.reply(out, reply.header("location", location)).await;
         }
-        if asks.upgrade && !self.may_upgrade(&chosen.route) {
+        let leaves = asks.upgrade || self.record.request.method() == b"CONNECT";
+        if leaves && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
             if let RouteAction::Forward(forward) = &chosen.route.action {
                 self.record.cluster_name = self.cluster_name(forward, &chosen);
             }
@@ -213,8 +214,7 @@ impl Stream<'_> {
                 if waits && out.send_continue().await.is_err() {
                     return out.set_close();
                 }
-                self.forward(body, out, &forward, &chosen, asks.upgrade)
-                    .await;
+                self.forward(body, out, &forward, &chosen, leaves).await;
             }
         }
     }
@@ -345,7 +345,12 @@ impl Stream<'_> {
     }
 
     fn may_upgrade(&self, route: &Route) -> bool {
-        let Some(asked) = self.record.request.known(Known::Upgrade) else {
+        let request = &self.record.request;
+        let asked = match request.method() {
+            b"CONNECT" => Some(&b"CONNECT"[..]),
+            _ => request.known(Known::Upgrade),
+        };
+        let Some(asked) = asked else {
             return false;
         };
         let find = |list: &[lateen_proxy_core::config::http_connection_manager::Upgrade]| {

@@ -84,6 +84,7 @@ const TOO_MANY: Reject = Reject::codec(431, "http1.too_many_headers");
 const LOW_VERSION: Reject = Reject::codec(426, "low_version");
 const BOTH_LENGTHS: Reject = Reject::codec(400, "http1.content_length_and_chunked_not_allowed");
 const BAD_CODING: Reject = Reject::codec(501, "http1.invalid_transfer_encoding");
+const BODY_DISALLOWED: Reject = Reject::codec(400, "http1.body_disallowed");
 const BAD_AUTHORITY: Reject = Reject::codec(400, "http.invalid_authority");
 
 /// What the codec learned of a request beside its [`Head`].
@@ -402,6 +403,9 @@ impl Fields {
         head.remove_known(Known::Http2Settings);
         if head.known(Known::Te).is_some() {
             keep_te_trailers(head);
+        }
+        if head.method() == b"CONNECT" && request.framing != Framing::None {
+            return Err(BODY_DISALLOWED);
         }
         if request.refused.is_none() && !head.has_authority() {
             request.refused = Some(Reject::request(400, "missing_host_header"));

@@ -1,0 +1,164 @@
+//! HTTP/1 where it goes wrong: requests that no route may take, answers that
+//! end early, connections that must be given up; and what the log says of it.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy_core::config::Cluster;
+use lateen_proxy_core::config::http_connection_manager::{HttpConnectionManager, Upgrade};
+use lateen_proxy_core::config::route::*;
+use support::*;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
+     %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER_RAW%\n";
+
+fn to(cluster: &str) -> Arc<Route> {
+    route("/", RouteAction::Forward(Arc::new(forward(cluster))))
+}
+
+fn direct(path: &str) -> Arc<Route> {
+    let response = DirectResponse {
+        status: 418,
+        body: b"tea".as_slice().into(),
+        content_type: "text/plain".into(),
+    };
+    route(path, RouteAction::DirectResponse(Arc::new(response)))
+}
+
+/// A proxy whose log can be read.
+struct Logged {
+    running: Running,
+    address: SocketAddr,
+    path: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Logged {
+    fn new(mut manager: HttpConnectionManager, clusters: Vec<Cluster>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        manager.access_logs = vec![text_log(&path, FORMAT)];
+        let (running, address) = http_proxy(manager, clusters);
+        Self {
+            running,
+            address,
+            path,
+            _dir: dir,
+        }
+    }
+
+    /// The log as soon as it has so many lines.
+    fn lines(&self, count: usize) -> Vec<String> {
+        for _ in 0..100 {
+            let flush = self.running.engine.handle().flush_logs(false);
+            self.running.runtime.block_on(flush);
+            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+            if text.lines().count() >= count {
+                return text.lines().map(str::to_owned).collect();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{count} lines never came");
+    }
+}
+
+/// Reads until so much was read that `done` says yes.
+fn read_until(stream: &mut TcpStream, done: impl Fn(&str) -> bool) -> String {
+    let (mut text, mut chunk) = (String::new(), [0; 4096]);
+    while !done(&text) {
+        let count = stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "ended after {text:?}");
+        text.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    text
+}
+
+const CONNECT: &[u8] = b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n";
+
+#[test]
+fn connect_is_no_business_of_an_ordinary_route() {
+    let upstream = Upstream::new(&[OK]);
+    let proxy = Logged::new(
+        manager(vec![to("c")]),
+        vec![cluster("c", &[upstream.address])],
+    );
+    let early = [CONNECT, get("/smuggled").as_bytes()].concat();
+    for request in [CONNECT, &early] {
+        let answer = ask_all(proxy.address, request);
+        assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+        assert_eq!(header(&answer, "connection"), Some("close"));
+        assert_eq!(body(&answer), "", "{answer}");
+    }
+    assert_eq!(upstream.requests().len(), 0, "{:?}", upstream.requests());
+    assert_eq!(
+        proxy.lines(2),
+        ["CONNECT - 404 NR route_not_found 0 0 -"; 2]
+    );
+}
+
+fn connect_route(enabled: bool) -> HttpConnectionManager {
+    let mut route = Arc::unwrap_or_clone(to("c"));
+    route.matching.path = PathMatch::Connect;
+    let mut manager = manager(vec![Arc::new(route)]);
+    if enabled {
+        manager.upgrades = vec![Upgrade {
+            protocol: "connect".into(),
+            enabled: true,
+            connect_config: false,
+        }];
+    }
+    manager
+}
+
+#[test]
+fn connect_needs_its_upgrade_type() {
+    let upstream = Upstream::new(&[OK]);
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let proxy = Logged::new(connect_route(false), clusters);
+    let answer = ask_all(proxy.address, CONNECT);
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    assert_eq!(header(&answer, "connection"), Some("close"));
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(proxy.lines(1), ["CONNECT - 403 - upgrade_failed 0 0 c"]);
+}
+
+#[test]
+fn an_accepted_connect_is_a_tunnel_of_its_own_connection() {
+    let upstream = Upstream::new(&["HTTP/1.1 200 Fine\r\n\r\n", "pong"]);
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let proxy = Logged::new(connect_route(true), clusters);
+    let mut client = connect(proxy.address);
+    // What comes with the head waits for the upstream's consent.
+    client
+        .write_all(&[CONNECT, b"ping\r\n\r\n"].concat())
+        .unwrap();
+    let text = read_until(&mut client, |t| t.ends_with("pong"));
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert_eq!(header(&text, "content-length"), None, "{text}");
+    assert_eq!(header(&text, "transfer-encoding"), None, "{text}");
+    assert_eq!(body(&text), "pong");
+    drop(client);
+    let seen = upstream.requests();
+    assert!(seen[0].starts_with("CONNECT x:80 HTTP/1.1\r\nhost: x:80\r\n"));
+    assert_eq!(seen[1], "ping\r\n\r\n");
+    let mut second = connect(proxy.address);
+    second.write_all(CONNECT).unwrap();
+    read_until(&mut second, |t| !t.is_empty());
+    assert_eq!(*upstream.connections.lock().unwrap(), 2, "never pooled");
+}
+
+#[test]
+fn connect_has_no_body() {
+    let (_running, address) = http_proxy(connect_route(true), vec![cluster("c", &[])]);
+    let request = b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\nContent-Length: 5\r\n\r\nhello";
+    let answer = ask_all(address, request);
+    assert!(
+        answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{answer}"
+    );
+}
