@@ -162,3 +162,49 @@ fn connect_has_no_body() {
         "{answer}"
     );
 }
+
+/// What is left of an answer whose upstream stopped in the middle.
+fn truncated(answer: &str) -> (Vec<String>, Logged) {
+    let upstream = Upstream::new(&[&format!("!close{answer}")]);
+    let proxy = Logged::new(
+        manager(vec![to("c")]),
+        vec![cluster("c", &[upstream.address])],
+    );
+    let answers = (0..50).map(|_| ask_all(proxy.address, get("/").as_bytes()));
+    (answers.collect(), proxy)
+}
+
+#[test]
+fn what_came_of_a_chunked_answer_reaches_the_client() {
+    let (answers, proxy) =
+        truncated("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+        assert_eq!(body(&answer), "4\r\nhalf\r\n", "whole chunks, no end");
+    }
+    let details = "upstream_reset_after_response_started{protocol_error}";
+    assert_eq!(proxy.lines(50)[0], format!("GET / 200 UPE {details} 0 4 c"));
+}
+
+#[test]
+fn what_came_of_an_answer_with_a_length_reaches_the_client() {
+    let (answers, proxy) = truncated("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    for answer in answers {
+        assert_eq!(header(&answer, "content-length"), Some("10"), "{answer:?}");
+        assert_eq!(body(&answer), "half");
+    }
+    let details = "upstream_reset_after_response_started{protocol_error}";
+    assert_eq!(proxy.lines(50)[0], format!("GET / 200 UPE {details} 0 4 c"));
+}
+
+#[test]
+fn half_a_head_is_a_malformed_answer() {
+    let (answers, proxy) = truncated("HTTP/1.1 200 OK\r\nConte");
+    assert!(answers[0].starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+    assert!(body(&answers[0]).ends_with("reset reason: protocol error"));
+    let details = "upstream_reset_before_response_started{protocol_error}";
+    assert_eq!(
+        proxy.lines(50)[0],
+        format!("GET / 502 UPE {details} 0 87 c")
+    );
+}

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::ResetReason;
@@ -22,10 +23,14 @@ use super::source::RequestBody;
 use super::stream::Stream;
 use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
-use crate::http1::{Framing, write_request_head};
+use crate::http1::{BodyError, Framing, write_request_head};
 use crate::io::timer;
 use crate::upstream::host::{H1Client, H2Stream, add_one};
 use crate::upstream::{ClusterState, Host, HttpConnection};
+
+/// How long a client may take for what was received of a broken answer, where
+/// the configuration does not bound it.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// How a try ended.
 #[derive(Debug)]
@@ -295,7 +300,7 @@ impl Stream<'_> {
     /// The client's request ended in the middle, or is malformed.
     fn request_broke(error: &ReadError) -> Attempt {
         match error {
-            ReadError::Malformed(_) => Attempt::Malformed,
+            ReadError::Malformed(error) if *error != BodyError::Truncated => Attempt::Malformed,
             _ => Attempt::Gone,
         }
     }
@@ -367,8 +372,13 @@ impl Stream<'_> {
                     .map_err(|_| Broken::Downstream)
             }
             Ok(mut writer) => {
-                self.pump(&mut relay, &mut upstream, &mut writer, tries)
-                    .await
+                let ended = self
+                    .pump(&mut relay, &mut upstream, &mut writer, tries)
+                    .await;
+                if matches!(ended, Err(Broken::Upstream(_) | Broken::TimedOut(_))) {
+                    self.hand_over(&mut writer).await;
+                }
+                ended
             }
             Err(_) => Err(Broken::Downstream),
         };
@@ -383,6 +393,22 @@ impl Stream<'_> {
         }
         self.record.times.upstream_end = now_ns();
         (Attempt::Done, complete && answer.keep_alive)
+    }
+
+    /// Lets what was received of a broken answer reach the client before the
+    /// break does, as long as a closing connection is waited for.
+    async fn hand_over(&mut self, writer: &mut BodyWriter<'_>) {
+        let wait = self.http.config.delayed_close_timeout;
+        self.timer
+            .set(timer::deadline(timer::now_ms(), wait.or(Some(HAND_OVER))));
+        let flush = poll_fn(|cx| writer.poll_flush(cx));
+        if !matches!(self.timer.race(flush).await, Some(Ok(()))) {
+            return;
+        }
+        if matches!(writer, BodyWriter::H2(_)) {
+            // The connection's task sends what was queued before the reset.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The response head as the client gets it.
@@ -504,6 +530,7 @@ impl Stream<'_> {
                     .flags
                     .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                 record.details = Cow::Borrowed("downstream_remote_disconnect");
+                return out.abort(h2::Reason::INTERNAL_ERROR);
             }
             Broken::Upstream(error) => {
                 let reason = match error {
@@ -526,7 +553,7 @@ impl Stream<'_> {
                 record.details = Cow::Borrowed(details);
             }
         }
-        out.abort(h2::Reason::INTERNAL_ERROR);
+        out.cut(h2::Reason::INTERNAL_ERROR);
     }
 
     /// Both sides left HTTP: bytes go both ways until one side ends.

@@ -13,9 +13,9 @@ use crate::io::{Buf, Io};
 /// Why a message stopped.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The connection failed or ended inside the message.
+    /// The connection failed.
     Closed(io::Error),
-    /// The bytes are not what they should be.
+    /// The bytes are not what they should be, or end too early.
     Malformed(BodyError),
     /// The HTTP/2 stream was reset.
     Reset(h2::Reason),
@@ -86,10 +86,14 @@ impl H1Reader {
                 Ok(0) => {
                     return Poll::Ready(match self.decoder.finish() {
                         Ok(()) => Ok(false),
-                        Err(_) => Err(ReadError::Closed(io::ErrorKind::UnexpectedEof.into())),
+                        Err(error) => Err(ReadError::Malformed(error)),
                     });
                 }
                 Ok(_) => {}
+                // A reset inside a framed body leaves it as short as an end does.
+                Err(_) if !self.decoder.ends_with_connection() => {
+                    return Poll::Ready(Err(ReadError::Malformed(BodyError::Truncated)));
+                }
                 Err(error) => return Poll::Ready(Err(ReadError::Closed(error))),
             }
         }

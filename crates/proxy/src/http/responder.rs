@@ -129,6 +129,15 @@ impl Responder<'_> {
         }
     }
 
+    /// Ends an answer before its end: over HTTP/1 the connection ends in order,
+    /// so that what was sent arrives, and the framing shows that some is missing.
+    pub fn cut(&mut self, reason: h2::Reason) {
+        match self {
+            Self::H1 { close, .. } => *close = true,
+            Self::H2(respond) => respond.send_reset(reason),
+        }
+    }
+
     /// Breaks the exchange off without an answer.
     pub fn abort(&mut self, reason: h2::Reason) {
         match self {

@@ -154,6 +154,10 @@ impl H1Receiver<'_> {
             }
             match ready!(self.reader.buf.poll_fill(self.io, cx)) {
                 Ok(count) if count > 0 => {}
+                // Half a head is a malformed answer, nothing is none.
+                Ok(_) | Err(_) if !self.reader.buf.is_empty() => {
+                    return Poll::Ready(Err(malformed("head ended early")));
+                }
                 Ok(_) | Err(_) => {
                     let reason = ResetReason::ConnectionTermination;
                     return Poll::Ready(Err(UpstreamReset::new(reason)));
