@@ -208,3 +208,115 @@ fn half_a_head_is_a_malformed_answer() {
         format!("GET / 502 UPE {details} 0 87 c")
     );
 }
+
+/// An upstream that answers as soon as a head is there.
+fn answers_to_heads(answer: &'static str) -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().flatten() {
+            read_until(&mut stream, |text| text.contains("\r\n\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+            // Open until the other side is done.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    address
+}
+
+#[test]
+fn an_answer_before_the_requests_end_says_that_the_connection_ends() {
+    let early = answers_to_heads("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno");
+    let redirect = route(
+        "/redirect",
+        RouteAction::Redirect(Arc::new(Redirect {
+            code: 301,
+            scheme: None,
+            host: "".into(),
+            port: None,
+            path: RedirectPath::Path("/x".into()),
+            strip_query: false,
+        })),
+    );
+    let empty = route("/empty", RouteAction::Forward(Arc::new(forward("empty"))));
+    let (_running, address) = http_proxy(
+        manager(vec![direct("/direct"), redirect, empty, to("c")]),
+        vec![cluster("empty", &[]), cluster("c", &[early])],
+    );
+    let length = "Content-Length: 5\r\n\r\nhello";
+    let half = "Content-Length: 5\r\n\r\nhe";
+    let expect = "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    for (path, rest, status) in [
+        ("/direct", length, "418"),
+        ("/direct", half, "418"),
+        ("/direct", expect, "418"),
+        ("/direct", chunked, "418"),
+        ("/redirect", length, "301"),
+        ("/empty", length, "503"),
+        ("/nowhere", half, "413"),
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{rest}");
+        let answer = ask_all(address, request.as_bytes());
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&line), "{request:?}: {answer:?}");
+        let close = header(&answer, "connection");
+        assert_eq!(close, Some("close"), "{request:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn an_answer_after_the_requests_end_keeps_the_connection() {
+    let upstream = Upstream::new(&[OK]);
+    let (_running, address) = http_proxy(
+        manager(vec![direct("/direct"), to("c")]),
+        vec![cluster("c", &[upstream.address])],
+    );
+    let mut client = connect(address);
+    for (path, rest) in [
+        ("/direct", "Content-Length: 0\r\n\r\n"),
+        ("/", "Content-Length: 5\r\n\r\nhello"),
+        (
+            "/",
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{rest}");
+        client.write_all(request.as_bytes()).unwrap();
+        let answer = read_message(&mut client).unwrap();
+        assert_eq!(header(&answer, "connection"), None, "{answer}");
+    }
+}
+
+fn retried(cluster: &str, on: RetryOn, per_try: Option<Duration>) -> Arc<Route> {
+    let mut forward = forward(cluster);
+    forward.retry_policy = Some(Arc::new(RetryPolicy {
+        on,
+        num_retries: 1,
+        per_try_timeout: per_try,
+        per_try_idle_timeout: None,
+        retriable_status_codes: vec![],
+        retriable_headers: vec![],
+        retriable_request_headers: vec![],
+        base_interval: Duration::from_millis(1),
+        max_interval: Duration::from_millis(2),
+        rate_limited_back_off: None,
+        previous_hosts: false,
+        host_selection_max_attempts: 1,
+        previous_priorities: None,
+    }));
+    let path = format!("/{cluster}");
+    route(&path, RouteAction::Forward(Arc::new(forward)))
+}
+
+#[test]
+fn the_service_time_is_that_of_all_tries() {
+    let slow = Upstream::new(&["!silent", OK]);
+    let per_try = Some(Duration::from_millis(120));
+    let routes = vec![retried("c", RetryOn::SERVER_ERROR, per_try)];
+    let (_running, address) = http_proxy(manager(routes), vec![cluster("c", &[slow.address])]);
+    let answer = ask(address, &get("/c"));
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let time = header(&answer, "x-envoy-upstream-service-time").unwrap();
+    assert!(time.parse::<u32>().unwrap() >= 100, "{time}");
+}

@@ -199,6 +199,7 @@ impl Stream<'_> {
             Err(attempt) => return (self.failed(exchange, attempt, tries, tried), false),
         };
         self.record.times.upstream_first = now_ns();
+        self.complete = exchange.body.complete;
         let status = self.record.response.status;
         tried.host.note_answer(&tries.cluster, status);
         if exchange.body.can_restart()
@@ -431,11 +432,10 @@ impl Stream<'_> {
             record.response.remove_known(Known::ContentLength);
             kind = Body::None;
             out.set_close();
-        } else if !suppressed {
-            let begin = match record.times.upstream_sent_end {
-                0 => record.times.upstream_sent,
-                end => end,
-            };
+        } else if !suppressed && record.times.request_end != 0 {
+            // All tries since the request was whole; of one that is not there is
+            // nothing to measure from.
+            let begin = record.times.request_end;
             let ms = record.times.upstream_first.saturating_sub(begin) / 1_000_000;
             record
                 .response

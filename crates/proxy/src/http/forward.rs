@@ -202,6 +202,7 @@ impl Stream<'_> {
             }
             self.number_attempt(tries);
             let attempt = self.attempt(body, out, tries).await;
+            self.complete = body.complete;
             match attempt {
                 Attempt::Done => return,
                 Attempt::Again => {}

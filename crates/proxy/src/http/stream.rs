@@ -94,6 +94,9 @@ pub struct Stream<'c> {
     pub(super) chosen: Option<Chosen>,
     /// Cookies that the response sets (made by hash policies).
     pub(super) cookies: Vec<String>,
+    /// Whether the whole request has arrived. An answer that comes earlier ends
+    /// an HTTP/1 connection: what is left would be taken for the next request.
+    pub(super) complete: bool,
 }
 
 /// Where a request goes.
@@ -114,6 +117,7 @@ impl<'c> Stream<'c> {
             timer,
             chosen: None,
             cookies: Vec::new(),
+            complete: false,
         }
     }
 }
@@ -129,7 +133,8 @@ impl Stream<'_> {
             _ => cells.downstream_rq_http1_total.inc(),
         }
         let mut body = RequestBody::new(body);
-        if body.complete {
+        self.complete = body.complete;
+        if self.complete {
             self.record.times.request_end = now_ns();
         }
         if self.record.conn.must_close() {
@@ -400,7 +405,7 @@ impl Stream<'_> {
         {
             response.set_known(Known::XRequestId, id);
         }
-        if record.conn.must_close() {
+        if record.conn.must_close() || !self.complete {
             out.set_close();
         }
     }
