@@ -165,7 +165,7 @@ impl HttpStats {
         cells.downstream_rq_completed.inc();
         cells.downstream_rq_time.record(ms);
         self.codes.count(&self.registry, status);
-        let has = |flag: ResponseFlags| flags.0 & flag.0 != 0;
+        let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_ROUTE_FOUND) {
             cells.no_route.inc();
         }
@@ -197,7 +197,7 @@ impl ClusterStats {
         cells.upstream_rq_completed.inc();
         cells.upstream_rq_time.record(ms);
         self.codes.count(&self.registry, status);
-        let has = |flag: ResponseFlags| flags.0 & flag.0 != 0;
+        let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_HEALTHY_UPSTREAM) {
             cells.upstream_cx_none_healthy.inc();
         }

@@ -320,3 +320,34 @@ fn the_service_time_is_that_of_all_tries() {
     let time = header(&answer, "x-envoy-upstream-service-time").unwrap();
     assert!(time.parse::<u32>().unwrap() >= 100, "{time}");
 }
+
+#[test]
+fn flags_are_printed_as_they_were_set() {
+    let (drops, silent) = (Upstream::new(&["!drop"]), Upstream::new(&["!silent"]));
+    let per_try = Some(Duration::from_millis(50));
+    let on = RetryOn::SERVER_ERROR;
+    let proxy = Logged::new(
+        manager(vec![
+            retried("refused", on, None),
+            retried("drops", on, None),
+            retried("silent", on, per_try),
+        ]),
+        vec![
+            cluster("refused", &[free_address()]),
+            cluster("drops", &[drops.address]),
+            cluster("silent", &[silent.address]),
+        ],
+    );
+    for (at, (path, want)) in [
+        ("/refused", "503 URX,UF "),
+        ("/drops", "503 URX,UC "),
+        ("/silent", "504 URX,UT "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        ask(proxy.address, &get(path));
+        let lines = proxy.lines(at + 1);
+        assert!(lines[at].contains(want), "{}", lines[at]);
+    }
+}
