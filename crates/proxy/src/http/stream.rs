@@ -170,6 +170,9 @@ impl Stream<'_> {
             peers::of_request(self.record, peers);
         }
         if let Err(reply) = self.normalize_path() {
+            if reply.status == 400 {
+                out.set_close();
+            }
             return self.reply(out, reply).await;
         }
         let Some(chosen) = self.choose_route() else {

@@ -126,7 +126,10 @@ pub fn parse_request(
     let consumed = match status {
         Ok(httparse::Status::Complete(n)) => n,
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
-        Err(error) => return Err(refusal(error, input)),
+        Err(error) => match tabs_as_spaces(input) {
+            Some(spaced) => return parse_request(&spaced, 0, limits, head),
+            None => return Err(refusal(error, input)),
+        },
     };
     if consumed > limits.head_bytes {
         return Err(TOO_LARGE);
@@ -173,25 +176,66 @@ fn refusal(error: httparse::Error, input: &[u8]) -> Reject {
     match error {
         httparse::Error::HeaderValue => BAD_CHARACTERS,
         httparse::Error::TooManyHeaders => TOO_MANY,
-        httparse::Error::Version | httparse::Error::Token if is_old(input) => LOW_VERSION,
+        httparse::Error::Version | httparse::Error::Token => bad_request_line(input),
         _ => BAD,
     }
 }
 
-/// Whether the request line is of another version of HTTP: `GET /` and nothing
-/// else is HTTP/0.9.
-fn is_old(input: &[u8]) -> bool {
-    let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
-    let mut words = line
-        .split(|b| b.is_ascii_whitespace())
-        .filter(|w| !w.is_empty());
-    let (method, path) = (words.next(), words.next());
-    let (Some(method), Some(path)) = (method, path) else {
-        return false;
+/// Where the request line stands: after empty lines, up to its line feed.
+fn request_line(input: &[u8]) -> std::ops::Range<usize> {
+    let is_text = |b: &u8| !matches!(b, b'\r' | b'\n');
+    let start = input.iter().position(is_text).unwrap_or(input.len());
+    let len = memchr::memchr(b'\n', &input[start..]).unwrap_or(input.len() - start);
+    start..start + len
+}
+
+/// The input with tabs between the words of the request line as spaces, where
+/// there are any (RFC 9112 section 3 lets a recipient take both).
+fn tabs_as_spaces(input: &[u8]) -> Option<Vec<u8>> {
+    let line = request_line(input);
+    memchr::memchr(b'\t', &input[line.clone()])?;
+    let mut spaced = input.to_vec();
+    for byte in spaced[line].iter_mut().filter(|b| **b == b'\t') {
+        *byte = b' ';
+    }
+    Some(spaced)
+}
+
+/// Why a request line was refused: another version of HTTP (`GET /` and nothing
+/// else is HTTP/0.9), a byte that no target may have, or anything else.
+fn bad_request_line(input: &[u8]) -> Reject {
+    let at = request_line(input);
+    let whole = at.end < input.len();
+    let line = input[at].trim_ascii_end();
+    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
+    let (Some(method), Some(path)) = (words.next(), words.next()) else {
+        return BAD;
     };
-    let version = words.next();
-    let known = version.is_none_or(|v| v.starts_with(b"HTTP/"));
-    is_method(method) && path.starts_with(b"/") && known && words.next().is_none()
+    if !is_method(method) {
+        return BAD;
+    }
+    if path.iter().any(u8::is_ascii_control) {
+        return BAD_CHARACTERS;
+    }
+    let (version, more) = (words.next(), words.next());
+    let fine = path.starts_with(b"/") && path.is_ascii() && more.is_none();
+    match version {
+        None if fine => LOW_VERSION,
+        Some(version) if fine && is_version(version, whole) => LOW_VERSION,
+        _ => BAD,
+    }
+}
+
+/// Whether this is `HTTP/` and two digits with a dot, or its beginning where
+/// the line is not whole.
+fn is_version(version: &[u8], whole: bool) -> bool {
+    const FORM: &[u8] = b"HTTP/0.0";
+    let fits = |(byte, form): (&u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == form,
+    };
+    let long = version.len() == FORM.len() || !whole && version.len() < FORM.len();
+    long && version.iter().zip(FORM).all(fits)
 }
 
 /// Envoy's fixed list (`allow_custom_methods` off).
@@ -224,6 +268,7 @@ fn is_method(method: &[u8]) -> bool {
             | b"PROPPATCH"
             | b"PURGE"
             | b"REBIND"
+            | b"QUERY"
             | b"REPORT"
             | b"SEARCH"
             | b"SOURCE"
@@ -258,14 +303,10 @@ fn set_target(
         }
         Target::Absolute { authority, path } => {
             head.set_authority(authority);
-            if path.starts_with(b"?") || path.is_empty() {
-                let mut full = Vec::with_capacity(path.len() + 1);
-                full.push(b'/');
-                full.extend_from_slice(path);
-                head.set_path(&full);
-            } else {
-                head.set_path(path);
+            if path.starts_with(b"?") {
+                request.refused = Some(Reject::request(404, "absolute_path_rejected"));
             }
+            head.set_path(if path.is_empty() { b"/" } else { path });
             Ok(true)
         }
         Target::Authority(authority) => {
@@ -406,6 +447,12 @@ impl Fields {
         }
         if head.method() == b"CONNECT" && request.framing != Framing::None {
             return Err(BODY_DISALLOWED);
+        }
+        let typed = head
+            .known(Known::ContentType)
+            .is_some_and(|v| !v.is_empty());
+        if head.method() == b"QUERY" && !typed && request.refused.is_none() {
+            request.refused = Some(Reject::request(400, "query_missing_content_type"));
         }
         if request.refused.is_none() && !head.has_authority() {
             request.refused = Some(Reject::request(400, "missing_host_header"));

@@ -55,13 +55,48 @@ fn codec_refusals() {
     let line = |text: &str| format!("{text}\r\nHost: x\r\n\r\n").into_bytes();
     let header = |text: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{text}\r\n\r\n").into_bytes();
     let codec = (400, "http1.codec_error");
+    let characters = (400, "http1.invalid_characters");
     let both = (400, "http1.content_length_and_chunked_not_allowed");
     let coding = (501, "http1.invalid_transfer_encoding");
     let cases = [
         (line("GET / HTTP/1.0"), (426, "low_version")),
         (line("GET / HTTP/1.2"), (426, "low_version")),
         (line("GET / HTTP/2.0"), (426, "low_version")),
+        (line("GET / HTTP/0.9"), (426, "low_version")),
+        (line("GET / HTTP/3.0"), (426, "low_version")),
         (line("GET /"), (426, "low_version")),
+        (b"GET / HTTP/2".to_vec(), (426, "low_version")),
+        (line("GET / HTTP/2"), codec),
+        (line("GET / HTTP/1"), codec),
+        (line("GET / HTTP/1.x"), codec),
+        (line("GET / HTTP/1.10"), codec),
+        (line("GET / http/1.1"), codec),
+        (line("GET / ICE/1.0"), codec),
+        (line("GET /\u{1} HTTP/1.1"), characters),
+        (line("GET /\u{7f} HTTP/1.1"), characters),
+        (line("GET /\u{e9} HTTP/1.1"), codec),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), codec),
+        (line("GET\t/a\tb HTTP/1.1"), codec),
+        (line("GET * HTTP/1.1"), (400, "http1.invalid_url")),
+        (line("CONNECT x HTTP/1.1"), (400, "http1.invalid_url")),
+        (line("CONNECT / HTTP/1.1"), (400, "http1.invalid_url")),
+        (line("GET http://zz#x HTTP/1.1"), codec),
+        (
+            line("GET http://zz?x=1 HTTP/1.1"),
+            (404, "absolute_path_rejected"),
+        ),
+        (
+            line("QUERY / HTTP/1.1"),
+            (400, "query_missing_content_type"),
+        ),
+        (
+            line("QUERY / HTTP/1.1\r\nContent-Type:"),
+            (400, "query_missing_content_type"),
+        ),
+        (
+            line("CONNECT x:1 HTTP/1.1\r\nContent-Length: 1"),
+            (400, "http1.body_disallowed"),
+        ),
         (line("get / HTTP/1.1"), codec),
         (line("FOO / HTTP/1.1"), codec),
         (line("GET x HTTP/1.1"), codec),
@@ -105,8 +140,8 @@ fn codec_refusals() {
         (header("a(b: x"), codec),
         (header(": x"), codec),
         (header("nocolon"), codec),
-        (header("a: b\0c"), (400, "http1.invalid_characters")),
-        (header("a: b\rc"), (400, "http1.invalid_characters")),
+        (header("a: b\0c"), characters),
+        (header("a: b\rc"), characters),
     ];
     for (text, want) in cases {
         assert_eq!(refused(&text), want, "{}", text.escape_ascii());
@@ -130,6 +165,15 @@ fn leniencies_kept() {
     good(b"GET / HTTP/1.1\nHost: x\n\n");
     good(b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
     good(b"GET  /  HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (request, head) = good(b"GET\t/x \tHTTP/1.1\r\nHost: x\r\nA: b\tc\r\n\r\nrest");
+    assert_eq!((head.method(), head.path()), (&b"GET"[..], &b"/x"[..]));
+    assert_eq!(head.first(b"a"), Some(&b"b\tc"[..]));
+    assert_eq!(request.consumed, 41);
+    let (request, head) = good(b"QUERY / HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\n\r\n");
+    assert_eq!(head.method(), b"QUERY");
+    assert!(request.refused.is_none());
+    let (_, head) = good(b"GET http://zz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((head.authority(), head.path()), (&b"zz"[..], &b"/"[..]));
     let (request, head) = good(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 05 \r\n\r\n");
     assert_eq!(request.framing, Framing::Length(5));
     assert_eq!(head.first(b"content-length"), Some(&b"05"[..]));

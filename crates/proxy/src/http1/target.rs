@@ -5,6 +5,7 @@ use super::request::Reject;
 
 const BAD: Reject = Reject::codec(400, "http1.codec_error");
 const BAD_CHARACTERS: Reject = Reject::codec(400, "http1.invalid_characters");
+const BAD_URL: Reject = Reject::codec(400, "http1.invalid_url");
 const BAD_SCHEME: Reject = Reject::codec(400, "http1.invalid_scheme");
 const BAD_AUTHORITY: Reject = Reject::codec(400, "http.invalid_authority");
 
@@ -23,19 +24,22 @@ pub(super) enum Target<'a> {
 
 /// Takes a request target apart.
 pub(super) fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reject> {
-    if target.iter().any(|b| *b <= b' ' || *b >= 0x7f) {
+    if target.iter().any(|b| *b <= b' ' || *b == 0x7f) {
         return Err(BAD_CHARACTERS);
+    }
+    if !target.is_ascii() {
+        return Err(BAD);
     }
     if method == b"CONNECT" {
         let fine = is_authority(target) && memchr::memchr(b':', target).is_some();
-        return fine.then_some(Target::Authority(target)).ok_or(BAD);
+        return fine.then_some(Target::Authority(target)).ok_or(BAD_URL);
     }
     if target.first() == Some(&b'/') {
         return Ok(Target::Origin(target));
     }
     if target == b"*" {
         let options = method == b"OPTIONS";
-        return options.then_some(Target::Asterisk).ok_or(BAD);
+        return options.then_some(Target::Asterisk).ok_or(BAD_URL);
     }
     let Some(colon) = memchr::memmem::find(target, b"://") else {
         return Err(BAD);
@@ -56,6 +60,9 @@ fn absolute(rest: &[u8]) -> Result<Target<'_>, Reject> {
     };
     if authority.is_empty() || !is_authority(authority) {
         return Err(BAD_AUTHORITY);
+    }
+    if path.starts_with(b"#") {
+        return Err(BAD);
     }
     Ok(Target::Absolute { authority, path })
 }
@@ -97,7 +104,7 @@ mod tests {
     fn forms() {
         assert_eq!(parse(b"GET", b"/a?b"), Ok(Target::Origin(b"/a?b")));
         assert_eq!(parse(b"OPTIONS", b"*"), Ok(Target::Asterisk));
-        assert_eq!(parse(b"GET", b"*"), Err(BAD));
+        assert_eq!(parse(b"GET", b"*"), Err(BAD_URL));
         assert_eq!(
             parse(b"GET", b"http://u:p@zz:80/abc?d"),
             Ok(Target::Absolute {
@@ -110,9 +117,12 @@ mod tests {
             parse(b"CONNECT", b"zz:443"),
             Ok(Target::Authority(b"zz:443"))
         );
-        assert_eq!(parse(b"CONNECT", b"zz"), Err(BAD));
+        assert_eq!(parse(b"CONNECT", b"zz"), Err(BAD_URL));
+        assert_eq!(parse(b"CONNECT", b"/"), Err(BAD_URL));
         assert_eq!(parse(b"GET", b"nope"), Err(BAD));
-        assert_eq!(parse(b"GET", "/é".as_bytes()), Err(BAD_CHARACTERS));
+        assert_eq!(parse(b"GET", "/é".as_bytes()), Err(BAD));
+        assert_eq!(parse(b"GET", b"/\x7f"), Err(BAD_CHARACTERS));
+        assert_eq!(parse(b"GET", b"http://zz#x"), Err(BAD));
         assert_eq!(parse(b"GET", b"http:///x"), Err(BAD_AUTHORITY));
     }
 }
