@@ -52,7 +52,7 @@ pub struct Origin {
 }
 
 /// Headers only an inside caller may send.
-const INTERNAL_ONLY: [&str; 12] = [
+const INTERNAL_ONLY: [&str; 14] = [
     "x-envoy-retriable-status-codes",
     "x-envoy-retriable-header-names",
     "x-envoy-retry-on",
@@ -65,6 +65,8 @@ const INTERNAL_ONLY: [&str; 12] = [
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-force-trace",
     "x-envoy-ip-tags",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-upstream-stream-duration-ms",
 ];
 
 /// Headers an edge takes from outside callers on top.
@@ -311,6 +313,8 @@ mod tests {
         let mut h = HeaderList::of(&[
             ("x-forwarded-for", "1.1.1.1, 2.2.2.2"),
             ("x-envoy-max-retries", "3"),
+            ("x-envoy-hedge-on-per-try-timeout", "true"),
+            ("x-envoy-upstream-stream-duration-ms", "5"),
             ("x-envoy-internal", "true"),
             ("x-envoy-foo", "kept"),
             ("x-request-id", "kept"),
@@ -326,6 +330,8 @@ mod tests {
         );
         assert_eq!(h.show("x-forwarded-for"), "1.1.1.1, 2.2.2.2");
         assert_eq!(h.show("x-envoy-max-retries"), "");
+        assert_eq!(h.show("x-envoy-hedge-on-per-try-timeout"), "");
+        assert_eq!(h.show("x-envoy-upstream-stream-duration-ms"), "");
         assert_eq!(h.show("x-envoy-internal"), "");
         assert_eq!(h.show("x-envoy-foo"), "kept");
         assert_eq!(h.show("x-request-id"), "kept");
