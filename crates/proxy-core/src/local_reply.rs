@@ -170,6 +170,13 @@ impl ResetReason {
             inner.replace(' ', "_")
         )
     }
+
+    /// `%RESPONSE_CODE_DETAILS%` where the answer had begun.
+    #[must_use]
+    pub fn details_after(self) -> String {
+        let text = self.text().replace(' ', "_");
+        format!("upstream_reset_after_response_started{{{text}}}")
+    }
 }
 
 macro_rules! situations {

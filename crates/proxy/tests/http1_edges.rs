@@ -351,3 +351,57 @@ fn flags_are_printed_as_they_were_set() {
         assert!(lines[at].contains(want), "{}", lines[at]);
     }
 }
+
+#[test]
+fn a_tunnels_record_counts_its_bytes_and_says_who_left() {
+    let switch =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let upgrade =
+        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let proxied = |answers: &[&str]| {
+        let upstream = Upstream::new(answers);
+        let mut manager = manager(vec![to("c")]);
+        manager.upgrades = vec![Upgrade {
+            protocol: "websocket".into(),
+            enabled: true,
+            connect_config: false,
+        }];
+        Logged::new(manager, vec![cluster("c", &[upstream.address])])
+    };
+    let proxy = proxied(&[switch, "pong"]);
+    let mut client = connect(proxy.address);
+    client.write_all(upgrade.as_bytes()).unwrap();
+    read_until(&mut client, |t| t.ends_with("\r\n\r\n"));
+    client.write_all(b"ping\r\n\r\n").unwrap();
+    read_until(&mut client, |t| t.ends_with("pong"));
+    drop(client);
+    let want = "GET /ws 101 DC downstream_remote_disconnect 8 4 c";
+    assert_eq!(proxy.lines(1), [want]);
+
+    let proxy = proxied(&[&format!("!close{switch}bye")]);
+    let answer = ask_all(proxy.address, upgrade.as_bytes());
+    assert_eq!(body(&answer), "bye");
+    let details = "upstream_reset_after_response_started{connection_termination}";
+    assert_eq!(proxy.lines(1), [format!("GET /ws 101 UC {details} 0 3 c")]);
+}
+
+#[test]
+fn a_request_that_never_became_whole_is_logged() {
+    let proxy = Logged::new(manager(vec![to("c")]), vec![cluster("c", &[])]);
+    for half in ["GE", "GET /x HTTP/1.1\r\nHo"] {
+        let mut client = connect(proxy.address);
+        client.write_all(half.as_bytes()).unwrap();
+    }
+    let want = "- - 0 DC downstream_remote_disconnect 0 0 -";
+    assert_eq!(proxy.lines(2), [want; 2]);
+    drop(connect(proxy.address));
+    ask(proxy.address, &get("/"));
+    assert_eq!(proxy.lines(3)[2], "GET / 503 UH no_healthy_upstream 0 19 c");
+}
+
+#[test]
+fn a_cluster_that_is_not_there_has_no_name_in_the_log() {
+    let proxy = Logged::new(manager(vec![to("nope")]), vec![]);
+    ask(proxy.address, &get("/"));
+    assert_eq!(proxy.lines(1), ["GET / 503 NC cluster_not_found 0 0 -"]);
+}

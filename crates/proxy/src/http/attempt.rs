@@ -25,6 +25,7 @@ use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
 use crate::io::timer;
+use crate::tcp::{Ended, Moved, Peer};
 use crate::upstream::host::{H1Client, H2Stream, add_one};
 use crate::upstream::{ClusterState, Host, HttpConnection};
 
@@ -526,10 +527,7 @@ impl Stream<'_> {
         let record = &mut *self.record;
         match broken {
             Broken::Downstream => {
-                record
-                    .flags
-                    .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                record.details = Cow::Borrowed("downstream_remote_disconnect");
+                record.client_gone();
                 return out.abort(h2::Reason::INTERNAL_ERROR);
             }
             Broken::Upstream(error) => {
@@ -539,9 +537,7 @@ impl Stream<'_> {
                     ReadError::Reset(_) => ResetReason::RemoteReset,
                 };
                 record.flags.set(reason.flag());
-                let text = reason.text().replace(' ', "_");
-                let details = format!("upstream_reset_after_response_started{{{text}}}");
-                record.details = Cow::Owned(details);
+                record.details = Cow::Owned(reason.details_after());
             }
             Broken::TimedOut(timeout) => {
                 let (flag, details) = match timeout {
@@ -590,6 +586,26 @@ impl Stream<'_> {
         let moved = crate::tcp::copy(down, up, self.timer, None).await;
         self.record.received += moved.upward;
         self.record.sent += moved.downward;
+        self.tunnel_ended(&moved);
+    }
+
+    /// Says in the record who left the tunnel.
+    fn tunnel_ended(&mut self, moved: &Moved) {
+        let left = match moved.ended {
+            Ended::Downstream => Some(Peer::Downstream),
+            Ended::Upstream => Some(Peer::Upstream),
+            Ended::Finished | Ended::Idle | Ended::TooOld => moved.first,
+        };
+        let record = &mut *self.record;
+        match left {
+            Some(Peer::Downstream) => record.client_gone(),
+            Some(Peer::Upstream) => {
+                let reason = ResetReason::ConnectionTermination;
+                record.flags.set(reason.flag());
+                record.details = Cow::Owned(reason.details_after());
+            }
+            None => {}
+        }
     }
 }
 

@@ -124,15 +124,14 @@ impl Stream<'_> {
         chosen: &Chosen,
         upgrade: bool,
     ) {
-        let name = self.cluster_name(forward, chosen);
-        self.record.cluster_name.clone_from(&name);
         let worker = self.record.conn.worker.clone();
-        let Some(cluster) = name.and_then(|n| worker.clusters.get(&n)) else {
+        let Some(cluster) = self.cluster_of(forward, chosen) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
             return self
                 .reply(out, reply.status(forward.cluster_not_found_code))
                 .await;
         };
+        self.record.cluster_name = Some(cluster.config.name.clone());
         self.record.cluster = Some(cluster.clone());
         let priority = usize::from(forward.high_priority);
         let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
@@ -323,11 +322,7 @@ impl Stream<'_> {
     }
 
     fn client_gone(&mut self, out: &mut Responder<'_>) {
-        let record = &mut *self.record;
-        record
-            .flags
-            .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-        record.details = Cow::Borrowed("downstream_remote_disconnect");
+        self.record.client_gone();
         out.set_close();
     }
 

@@ -188,6 +188,13 @@ impl StreamRecord {
         self.conn.requests.set(self.conn.requests.get() + 1);
     }
 
+    /// The client went away before the end.
+    pub fn client_gone(&mut self) {
+        self.flags
+            .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        self.details = Cow::Borrowed("downstream_remote_disconnect");
+    }
+
     /// Milliseconds from start to now or end.
     pub fn duration_ms(&self) -> u64 {
         let end = if self.times.end == 0 {

@@ -24,6 +24,8 @@ enum Next {
     Request(RequestHead),
     Refused(Reject),
     HeadTimeout,
+    /// The client left in the middle of a head.
+    Gone,
     End,
 }
 
@@ -75,6 +77,15 @@ impl Server {
         let (next, start_ns) = self.next_head().await;
         match next {
             Next::End => false,
+            Next::Gone => {
+                self.record.request.clear();
+                self.record.begin(Protocol::Http11, start_ns);
+                self.http.stats.cells.downstream_rq_active.add(1);
+                self.record.client_gone();
+                self.record.times.end = now_ns();
+                self.conn.worker.close_stream(&self.record, &self.http);
+                false
+            }
             Next::Request(head) => {
                 self.served += 1;
                 self.serve_request(&head, start_ns).await
@@ -137,6 +148,7 @@ impl Server {
                 }
                 match reader.buf.poll_fill(&conn.io, cx) {
                     Poll::Ready(Ok(count)) if count > 0 => {}
+                    Poll::Ready(_) if seen > 0 => return Poll::Ready(Next::Gone),
                     Poll::Ready(_) => return Poll::Ready(Next::End),
                     Poll::Pending => break,
                 }

@@ -29,6 +29,7 @@ use super::{filters, peers, sanitize};
 use crate::http1::Reject;
 use crate::io::Timer;
 use crate::stats::{HttpStats, Stats};
+use crate::upstream::ClusterState;
 
 /// A connection manager at work in one connection.
 #[derive(Debug)]
@@ -141,7 +142,7 @@ impl Stream<'_> {
             out.set_close();
         }
         self.answer(&mut body, out, asks).await;
-        self.record.received = body.received;
+        self.record.received += body.received;
         self.record.times.end = now_ns();
         // A body nobody read would be taken for the next request.
         if !body.reader.is_done() {
@@ -190,7 +191,8 @@ impl Stream<'_> {
         let leaves = asks.upgrade || self.record.request.method() == b"CONNECT";
         if leaves && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
             if let RouteAction::Forward(forward) = &chosen.route.action {
-                self.record.cluster_name = self.cluster_name(forward, &chosen);
+                let cluster = self.cluster_of(forward, &chosen);
+                self.record.cluster_name = cluster.map(|c| c.config.name.clone());
             }
             out.set_close();
             return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
@@ -322,8 +324,18 @@ impl Stream<'_> {
         None
     }
 
+    /// The cluster the route says, if it is there.
+    pub(super) fn cluster_of(
+        &self,
+        forward: &Forward,
+        chosen: &Chosen,
+    ) -> Option<Rc<ClusterState>> {
+        let name = self.cluster_name(forward, chosen)?;
+        self.record.conn.worker.clusters.get(&name)
+    }
+
     /// The name of the cluster the route says.
-    pub(super) fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
+    fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
         let by_header = |header: &Name| {
             let value = self.record.request.first(header.as_bytes())?;
             std::str::from_utf8(value).ok().map(Name::from)

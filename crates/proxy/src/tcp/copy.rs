@@ -53,6 +53,17 @@ pub struct Moved {
     pub downward: u64,
     /// How it ended.
     pub ended: Ended,
+    /// Whose end of sending came first; none = nobody's did.
+    pub first: Option<Peer>,
+}
+
+/// One of the two that a copy stands between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The client.
+    Downstream,
+    /// The upstream.
+    Upstream,
 }
 
 /// How long a copy may last.
@@ -157,12 +168,19 @@ pub async fn copy(
     let (mut upward, mut downward) = (Direction::default(), Direction::default());
     let mut last = u64::MAX;
     let mut idle_at = NEVER;
+    let mut first = None;
     let ended = poll_fn(|cx| {
         let one = upward.poll(down.io, down.buf, up.io, cx);
+        if upward.eof {
+            first.get_or_insert(Peer::Downstream);
+        }
         if let Poll::Ready(Err(fault)) = one {
             return Poll::Ready(broken(fault, true));
         }
         let two = downward.poll(up.io, up.buf, down.io, cx);
+        if downward.eof {
+            first.get_or_insert(Peer::Upstream);
+        }
         if let Poll::Ready(Err(fault)) = two {
             return Poll::Ready(broken(fault, false));
         }
@@ -194,6 +212,7 @@ pub async fn copy(
         upward: upward.moved,
         downward: downward.moved,
         ended,
+        first,
     }
 }
 
