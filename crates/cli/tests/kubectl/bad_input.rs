@@ -96,12 +96,15 @@ fn bad_workloads(k: &Kubectl) {
     };
     let template =
         "template: {metadata: {labels: {app: x}}, spec: {containers: [{name: c, image: b}]}}";
-    k.refused(&deploy(&format!("{{selector: {{matchLabels: {{app: y}}}}, {template}}}")), &[
+    k.refused(&deploy(&format!("{{selector: {{matchLabels: {{app: z}}}}, {template}}}")), &[
         "spec.template.metadata.labels: Invalid value: {\"app\":\"x\"}: `selector` does not match template `labels`",
     ]);
     k.refused(
         &deploy(&format!("{{{template}}}")),
-        &["spec.selector: Required value"],
+        &[
+            "* spec.selector: Required value",
+            "* spec.template.metadata.labels: Invalid value: {\"app\":\"x\"}: `selector` does not match template `labels`",
+        ],
     );
     k.refused(&deploy(&format!("{{replicas: two, selector: {{matchLabels: {{app: x}}}}, {template}}}")), &[
         "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
@@ -117,6 +120,10 @@ fn immutable_fields(k: &Kubectl) {
     k.refuses(
         &format!("kubectl patch deploy d --type=json -p {path}"),
         &["spec.selector", "field is immutable"],
+    );
+    k.refuses(
+        "kubectl patch deploy d -p '{\"spec\":{\"replicas\":\"two\"}}'",
+        &["The request is invalid: patch: Invalid value: \"map[spec:map[replicas:two]]\": unrecognized type: int32"],
     );
     k.sh("kubectl create service clusterip s --tcp=80").good();
     k.refuses(
@@ -140,12 +147,19 @@ fn immutable_fields(k: &Kubectl) {
 }
 
 fn malformed_requests(k: &Kubectl) {
+    k.sh(&format!(
+        "kubectl create rolebinding a --clusterrole=cluster-admin --serviceaccount={}:default",
+        k.namespace
+    ))
+    .good();
+    let token = k.sh("kubectl create token default").good();
+    let server = "kubectl config view --raw -o jsonpath='{.clusters[0].cluster.server}'";
+    let server = k.sh(server).good();
+    let path = format!("{server}/api/v1/namespaces/{}/configmaps", k.namespace);
     let curl = |rest: &str| {
-        let url = "$(kubectl config view --raw -o jsonpath='{.clusters[0].cluster.server}')";
-        let user = "TOKEN=$(kubectl create token default); kubectl create rolebinding a --clusterrole=cluster-admin --serviceaccount=$(kubectl get sa default -o jsonpath='{.metadata.namespace}'):default >/dev/null 2>&1;";
-        let path = format!("{url}/api/v1/namespaces/{}/configmaps", k.namespace);
+        let token = token.trim();
         k.sh(&format!(
-            "{user} P={path}; curl -sk -H \"Authorization: Bearer $TOKEN\" {rest}"
+            "P={path}; curl -sk -H 'Authorization: Bearer {token}' {rest}"
         ))
         .good()
     };
@@ -182,6 +196,10 @@ fn malformed_requests(k: &Kubectl) {
             "\"$P?continue=zzz\"",
             ["continue key is not valid", "\"code\":400"],
         ),
+        (
+            "-H accept:text/html $P",
+            ["\"reason\":\"NotAcceptable\"", "\"code\":406"],
+        ),
     ] {
         let said = curl(rest);
         assert!(
@@ -190,7 +208,18 @@ fn malformed_requests(k: &Kubectl) {
         );
     }
     let big = "head -c 1200000 /dev/zero | tr '\\0' a > big; kubectl create configmap big --from-file=big";
-    k.refuses(big, &["Too long: may not be more than 1048576 bytes"]);
+    k.refuses(
+        big,
+        &["ConfigMap \"big\" is invalid: []: Too long: may not be more than 1048576 bytes"],
+    );
+    k.refused(
+        "{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: no!}}",
+        &["(BadRequest): error when creating", "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 2"],
+    );
+    k.refuses(
+        "kubectl get --raw '/api/v1/pods?resourceVersion=999999999'",
+        &["(Timeout): Timeout: Too large resource version: 999999999, current: "],
+    );
     let huge = "head -c 4000000 /dev/zero | tr '\\0' a > big; kubectl create configmap big --from-file=big";
     k.refuses(huge, &["Request entity too large: limit is 3145728"]);
 }

@@ -1,21 +1,25 @@
 //! The one empty cluster of the run, and kubectl as a person at a shell uses it.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
 /// A running `lateen up --profile empty`.
 pub struct Cluster {
-    child: RefCell<Child>,
+    child: Mutex<Child>,
     home: tempfile::TempDir,
 }
 
-/// One kubectl in a namespace of its own.
+/// One kubectl in a namespace and a folder of its own.
 pub struct Kubectl {
     program: String,
-    home: PathBuf,
+    kubeconfig: PathBuf,
+    folder: PathBuf,
     /// The namespace that commands without `-n` act in.
     pub namespace: String,
 }
@@ -81,7 +85,7 @@ impl Cluster {
             .spawn()
             .expect("lateen starts");
         let cluster = Self {
-            child: RefCell::new(child),
+            child: Mutex::new(child),
             home,
         };
         let kubectl = cluster.bare("kubectl");
@@ -102,7 +106,8 @@ impl Cluster {
     fn bare(&self, program: &str) -> Kubectl {
         Kubectl {
             program: program.to_owned(),
-            home: self.home.path().to_owned(),
+            kubeconfig: self.home.path().join("kubeconfig"),
+            folder: self.home.path().to_owned(),
             namespace: "default".to_owned(),
         }
     }
@@ -112,6 +117,8 @@ impl Cluster {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let namespace = format!("check-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut kubectl = self.bare(program);
+        kubectl.folder = self.home.path().join("checks").join(&namespace);
+        std::fs::create_dir_all(&kubectl.folder).expect("a folder");
         kubectl
             .sh(&format!("kubectl create namespace {namespace}"))
             .good();
@@ -126,9 +133,9 @@ impl Cluster {
 
     /// Stops the cluster as Ctrl-C does.
     pub fn stop(&self) {
-        let mut child = self.child.borrow_mut();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let mut child = self.child.lock().expect("no panic in `stop`");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        let _ = kill(pid, Signal::SIGTERM);
         let limit = Instant::now() + Duration::from_secs(40);
         while Instant::now() < limit && matches!(child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(50));
@@ -139,25 +146,38 @@ impl Cluster {
 }
 
 impl Kubectl {
-    /// A shell line in which `kubectl` is this kubectl in its namespace; it may take 60 s.
+    /// A shell line in which `kubectl` is this kubectl in its namespace; it may take 120 s. In the
+    /// background and in pipes that end early it is `$KUBECTL`: a process of its own, not a function.
     pub fn sh(&self, line: &str) -> Said {
         // A function, so that the namespace stands before `--` and may be overridden by a later -n.
         let script = format!(
-            "kubectl() {{ command {} --namespace={} \"$@\"; }}; export -f kubectl; cd \"$HOME\"; {line}",
+            "kubectl() {{ command {0} --namespace={1} \"$@\"; }}; export -f kubectl; \
+             KUBECTL=\"$(type -P {0}) --namespace={1}\"; cd \"$HOME\"; {line}",
             self.program, self.namespace
         );
-        let output = Command::new("timeout")
-            .args(["60", "bash", "-c", &script])
-            .env("KUBECONFIG", self.home.join("kubeconfig"))
-            .env("HOME", &self.home)
+        // Files and not pipes: what a failed line leaves in the background would hold those open.
+        let [out, err] = ["stdout", "stderr"].map(|name| self.folder.join(name));
+        let file = |path| std::fs::File::create(path).expect("a file");
+        let mut child = Command::new("timeout")
+            .args(["120", "bash", "-c", &script])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.folder)
             .env("SHELL", "/bin/bash")
             .stdin(Stdio::null())
-            .output()
-            .expect("bash runs");
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .spawn()
+            .expect("timeout runs");
+        let group = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        let status = child.wait().expect("timeout ends");
+        // `timeout` leads a process group of its own; as a rule nothing is left of it.
+        let _ = killpg(group, Signal::SIGKILL);
         Said {
-            code: output.status.code().unwrap_or(-1),
-            text: [output.stdout, output.stderr]
-                .map(|part| String::from_utf8_lossy(&part).into_owned())
+            code: status.code().unwrap_or(-1),
+            text: [out, err]
+                .map(|path| {
+                    String::from_utf8_lossy(&std::fs::read(path).expect("read")).into_owned()
+                })
                 .concat(),
         }
     }
@@ -208,10 +228,10 @@ impl Kubectl {
         }
     }
 
-    /// Repeats a line up to 20 s, until what it says is as wanted.
+    /// Repeats a line up to 60 s, until what it says is as wanted.
     #[track_caller]
     pub fn settle(&self, what: &str, line: &str, wanted: impl Fn(&Said) -> bool) {
-        let limit = Instant::now() + Duration::from_secs(20);
+        let limit = Instant::now() + Duration::from_secs(60);
         loop {
             let said = self.sh(line);
             if wanted(&said) {
@@ -219,7 +239,7 @@ impl Kubectl {
             }
             assert!(
                 Instant::now() < limit,
-                "waited 20 s in vain for {what}: {}",
+                "waited 60 s in vain for {what}: {}",
                 said.text
             );
             std::thread::sleep(Duration::from_millis(200));

@@ -12,24 +12,58 @@ mod workloads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use cluster::{Cluster, Kubectl};
+
+/// Checks that run at a time: some mostly wait, all mostly start kubectl.
+const WORKERS: usize = 4;
 
 /// A check's name and what it does with one kubectl.
 type Check = (&'static str, fn(&Kubectl));
 
 fn checks() -> Vec<Check> {
     [
+        // The longest first, mostly waiting: the others run beside it.
+        pods::CHECKS,
         objects::CHECKS,
         bad_input::CHECKS,
         workloads::CHECKS,
-        pods::CHECKS,
+        workloads::ALONE,
     ]
     .concat()
 }
 
-/// Runs the checks one after the other; the names of those that failed.
+/// Runs the checks, several at a time, and then those that must be alone; the names of those that
+/// failed.
+fn run_all(cluster: &Cluster, programs: &[(String, &str)], checks: &[Check]) -> Vec<String> {
+    let is_alone = |(name, _): &Check| workloads::ALONE.iter().any(|(n, _)| n == name);
+    let (alone, together): (Vec<Check>, Vec<Check>) = checks.iter().partition(|c| is_alone(c));
+    let todo: Vec<_> = together
+        .into_iter()
+        .flat_map(|check| programs.iter().map(move |program| (program, check)))
+        .collect();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(((program, label), check)) = todo.get(next.fetch_add(1, Relaxed)) {
+                    let bad = run(cluster, program, label, &[*check]);
+                    failed.lock().expect("no panic while held").extend(bad);
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("no panic while held");
+    for (program, label) in programs {
+        failed.extend(run(cluster, program, label, &alone));
+    }
+    failed
+}
+
+/// Runs checks one after the other; the names of those that failed.
 fn run(cluster: &Cluster, program: &str, label: &str, checks: &[Check]) -> Vec<String> {
     let mut failed = Vec::new();
     for (name, check) in checks {
@@ -83,10 +117,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cluster = Cluster::start();
-    let failed: Vec<String> = programs
-        .iter()
-        .flat_map(|(program, label)| run(&cluster, program, label, &checks))
-        .collect();
+    let failed = run_all(&cluster, &programs, &checks);
     cluster.stop();
     if !failed.is_empty() {
         println!("\nfailures:");

@@ -55,7 +55,7 @@ fn generators(k: &Kubectl) {
     }
     k.says(
         "kubectl get svc en lb -o custom-columns=N:.metadata.name,T:.spec.type --no-headers",
-        "en   ExternalName\nlb   LoadBalancer",
+        "en    ExternalName\nlb    LoadBalancer",
     );
     k.tells("kubectl get svc", &["<pending>", "example.com", "None "]);
     k.tells(
@@ -88,7 +88,12 @@ fn generators(k: &Kubectl) {
         "kubectl get cm -A --sort-by=.metadata.name --show-labels",
         &["NAMESPACE", "LABELS", "cm "],
     );
-    k.tells("timeout 2 kubectl get cm -w || true", &[]);
+    // Each condition is met by an event, so that no time is guessed.
+    k.tells(
+        "$KUBECTL get cm -w -o name > watched & W=$!; until grep -q ^configmap/cm watched; do sleep 0.1; done; \
+         kubectl create configmap later; until grep later watched; do sleep 0.1; done; kill $W",
+        &["configmap/later created"],
+    );
     k.says("kubectl delete cm --all -o name | head -1", "configmap/cm");
 }
 
@@ -258,11 +263,11 @@ fn access(k: &Kubectl) {
 
 const CRD: &str = "apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: widgets.check.lateen.dev}
+metadata: {name: widgets.GROUP}
 spec:
-  group: check.lateen.dev
+  group: GROUP
   scope: Namespaced
-  names: {plural: widgets, kind: Widget, shortNames: [wg]}
+  names: {plural: widgets, kind: Widget, shortNames: [SHORT]}
   versions:
   - name: v1
     served: true
@@ -282,21 +287,24 @@ spec:
 ";
 
 fn custom_resources(k: &Kubectl) {
-    k.apply(CRD);
+    // Definitions belong to no namespace: each kubectl makes one of its own.
+    let group = format!("{}.lateen.dev", k.namespace);
+    k.apply(&CRD.replace("GROUP", &group).replace("SHORT", &k.namespace));
     k.tells(
-        "kubectl wait --for=condition=Established crd/widgets.check.lateen.dev --timeout=10s",
+        &format!("kubectl wait --for=condition=Established crd/widgets.{group} --timeout=60s"),
         &["condition met"],
     );
     let widget = |spec: &str| {
-        format!(
-            "{{apiVersion: check.lateen.dev/v1, kind: Widget, metadata: {{name: w}}, spec: {spec}}}"
-        )
+        format!("{{apiVersion: {group}/v1, kind: Widget, metadata: {{name: w}}, spec: {spec}}}")
     };
     assert_eq!(
         k.apply(&widget("{num: 2}")).trim(),
-        "widget.check.lateen.dev/w created"
+        format!("widget.{group}/w created")
     );
-    k.tells("kubectl get wg", &["NAME   NUM\nw      2"]);
+    k.tells(
+        &format!("kubectl get {}", k.namespace),
+        &["NAME   NUM\nw      2"],
+    );
     k.refused(
         &widget("{num: 5}"),
         &[
@@ -316,31 +324,37 @@ fn custom_resources(k: &Kubectl) {
         &["strict decoding error: unknown field \"spec.q\""],
     );
     k.says(
-        "kubectl scale wg w --replicas=3",
-        "widget.check.lateen.dev/w scaled",
+        &format!("kubectl scale widgets.{group} w --replicas=3"),
+        &format!("widget.{group}/w scaled"),
     );
     k.refuses(
-        "kubectl patch wg w -p '{}'",
+        &format!("kubectl patch widgets.{group} w -p '{{}}'"),
         &["application/strategic-merge-patch+json is not supported"],
     );
     k.says(
-        "kubectl patch wg w --type=merge --subresource=status -p '{\"status\":{\"num\":7}}'",
-        "widget.check.lateen.dev/w patched",
+        &format!("kubectl patch widgets.{group} w --type=merge --subresource=status -p '{{\"status\":{{\"num\":7}}}}'"),
+        &format!("widget.{group}/w patched"),
     );
     k.says(
-        "kubectl get wg w -o jsonpath='{.spec.num} {.spec.max} {.status.num}'",
+        &format!("kubectl get widgets.{group} w -o jsonpath='{{.spec.num}} {{.spec.max}} {{.status.num}}'"),
         "3 3 7",
     );
-    k.tells("kubectl explain wg.spec", &["num\t<integer> -required-"]);
-    k.tells("kubectl delete crd widgets.check.lateen.dev", &["deleted"]);
-    k.refuses("kubectl get wg", &[]);
+    k.tells(
+        &format!("kubectl explain widgets.spec --api-version={group}/v1"),
+        &["num\t<integer> -required-"],
+    );
+    k.tells(&format!("kubectl delete crd widgets.{group}"), &["deleted"]);
+    k.refuses(
+        &format!("kubectl get widgets.{group}"),
+        &["the server doesn't have a resource type"],
+    );
 }
 
 fn namespace_with_contents(k: &Kubectl) {
     let other = format!("{}-more", k.namespace);
     k.sh(&format!("kubectl create namespace {other} && kubectl create deployment d -n {other} --image=busybox -- sh -c 'trap exit TERM; sleep 100 & wait'")).good();
     k.sh(&format!(
-        "kubectl rollout status deploy/d -n {other} --timeout=30s"
+        "kubectl rollout status deploy/d -n {other} --timeout=60s"
     ))
     .good();
     k.tells(&format!("kubectl delete namespace {other}"), &["deleted"]);

@@ -21,7 +21,7 @@ spec:
 
 fn ready(k: &Kubectl) {
     k.says(
-        "kubectl wait --for=condition=Ready pod/p --timeout=30s",
+        "kubectl wait --for=condition=Ready pod/p --timeout=60s",
         "pod/p condition met",
     );
 }
@@ -30,8 +30,9 @@ fn streams(k: &Kubectl) {
     k.apply(SERVER);
     ready(k);
     k.tells("kubectl logs p", &["one\ntwo\n"]);
+    // Each pipe ends with the lines it wants, however long they take.
     k.tells(
-        "timeout 3 kubectl logs -f p --tail=1 || true",
+        "$KUBECTL logs -f p --tail=1 | grep -m 2 tick",
         &["tick\ntick"],
     );
     k.tells("kubectl logs -l app=p --tail=1 --prefix", &["[pod/p/c] "]);
@@ -54,14 +55,16 @@ fn streams(k: &Kubectl) {
         "script -qec 'bash -c \"kubectl exec -it p -- tty\"' /dev/null",
         &["/dev/pts/0"],
     );
-    k.tells("timeout 4 kubectl attach p || true", &["tick"]);
+    k.says("$KUBECTL attach p 2>/dev/null | grep -m 1 tick", "tick");
     k.sh("echo data > up && kubectl cp up p:/tmp/x && kubectl cp p:/tmp/x down")
         .good();
     k.says("cat down", "data");
-    let forward = "kubectl exec p -- sh -c 'mkdir /w; echo served > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 &' ; \
-        sleep 1; kubectl port-forward pod/p :80 > pf & F=$!; sleep 2; \
-        curl -s -m 5 localhost:$(sed -n 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/p' pf | head -1)/f; pkill -P $F; kill $F 2>/dev/null; true";
-    k.tells(forward, &["served"]);
+    // Again and again until the server inside and the forwarder outside are there.
+    let forward = "kubectl exec p -- sh -c 'mkdir /w; head -c 3000000 /dev/zero | tr \"\\0\" s > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 &' ; \
+        $KUBECTL port-forward pod/p :80 > forward & F=$!; \
+        until PORT=$(grep -m 1 -o '127.0.0.1:[0-9]*' forward); do sleep 0.1; done; \
+        until curl -s -m 20 $PORT/f -o got; do kill -0 $F || exit 1; sleep 0.3; done; kill $F; tr -d s < got | wc -c; wc -c < got";
+    k.says(forward, "0\n3000000");
 }
 
 fn run_and_remove(k: &Kubectl) {
@@ -141,7 +144,8 @@ fn probes_and_volumes(k: &Kubectl) {
     k.apply(PROBED);
     ready(k);
     k.tells("kubectl get pod p", &["2/2     Running"]);
-    k.tells("kubectl logs p --all-containers", &["first\nside"]);
+    // In any order of the containers.
+    k.tells("kubectl logs p --all-containers", &["first\n", "side\n"]);
     let ip = k
         .sh("kubectl get pod p -o jsonpath='{.status.podIP}'")
         .good();

@@ -7,8 +7,10 @@ pub const CHECKS: &[Check] = &[
     ("rollouts", rollouts),
     ("jobs", jobs),
     ("cascades", cascades),
-    ("nodes_drained", nodes_drained),
 ];
+
+/// What disturbs every pod of the cluster: run when nothing else runs.
+pub const ALONE: &[Check] = &[("nodes_drained", nodes_drained)];
 
 /// A deployment whose program ends at once when told to.
 fn deploy(k: &Kubectl, replicas: u32) {
@@ -21,7 +23,7 @@ fn deploy(k: &Kubectl, replicas: u32) {
 
 fn done(k: &Kubectl) {
     k.tells(
-        "kubectl rollout status deploy/d --timeout=40s",
+        "kubectl rollout status deploy/d --timeout=60s",
         &["deployment \"d\" successfully rolled out"],
     );
 }
@@ -81,7 +83,7 @@ fn rollouts(k: &Kubectl) {
     );
     done(k);
     k.says(
-        "kubectl scale deploy d --replicas=3 --timeout=20s",
+        "kubectl scale deploy d --replicas=3 --timeout=60s",
         "deployment.apps/d scaled",
     );
     k.refuses(
@@ -101,7 +103,7 @@ fn jobs(k: &Kubectl) {
         "job.batch/j created",
     );
     k.says(
-        "kubectl wait --for=condition=complete job/j --timeout=20s",
+        "kubectl wait --for=condition=complete job/j --timeout=60s",
         "job.batch/j condition met",
     );
     k.says("kubectl logs job/j", "hi");
@@ -139,7 +141,7 @@ fn nodes_drained(k: &Kubectl) {
     k.says("kubectl cordon lateen-1", "node/lateen-1 cordoned");
     k.tells("kubectl get node lateen-1", &["Ready,SchedulingDisabled"]);
     let drained = k.sh(
-        "kubectl drain lateen-1 --ignore-daemonsets --force --delete-emptydir-data --timeout=40s",
+        "kubectl drain lateen-1 --ignore-daemonsets --force --delete-emptydir-data --timeout=60s",
     );
     k.sh("kubectl uncordon lateen-1").good();
     assert!(
