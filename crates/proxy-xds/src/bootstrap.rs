@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::bootstrap::{Admin, Ads, Bootstrap, Node, StatsMatcher, XdsMode};
-use lateen_proxy_core::config::{Name, Value};
+use lateen_proxy_core::config::{Address, Name, Value};
 use lateen_xds_proto::envoy::config::bootstrap::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::metrics::v3 as metrics;
@@ -32,6 +32,8 @@ pub struct StaticResources {
 /// A loaded bootstrap.
 #[derive(Clone, Debug)]
 pub struct Loaded {
+    /// Where it is from, as errors name it: the first file or flag; may be empty.
+    pub file: String,
     /// Settings of the process.
     pub bootstrap: Bootstrap,
     /// The node as it is sent to the management server.
@@ -121,8 +123,9 @@ pub fn load(
     let mut message =
         pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;
     apply(&mut message, overrides);
-    let mut loaded = from_message(&message).map_err(fail)?;
+    let mut loaded = from_message(&message).map_err(&fail)?;
     loaded.unknown = unknown;
+    loaded.file = file.clone();
     Ok(loaded)
 }
 
@@ -159,8 +162,20 @@ pub fn from_message(m: &pb::Bootstrap) -> Result<Loaded> {
         build_version(),
     ));
     let fixed = m.static_resources.clone().unwrap_or_default();
+    let bootstrap = settings(m, &node)?;
+    if let Some(ads) = &bootstrap.ads
+        && !fixed.clusters.iter().any(|c| *c.name == *ads.cluster)
+    {
+        return refuse(format!("unknown gRPC client cluster '{}'", ads.cluster))
+            .at("cluster_name")
+            .at("envoy_grpc")
+            .item("grpc_services", 0)
+            .at("ads_config")
+            .at("dynamic_resources");
+    }
     Ok(Loaded {
-        bootstrap: settings(m, &node)?,
+        file: String::new(),
+        bootstrap,
         node,
         fixed: StaticResources {
             listeners: fixed
@@ -312,16 +327,22 @@ fn admin(m: &pb::Bootstrap) -> Result<Admin> {
             ignore_global_conn_limit: false,
         });
     };
+    let address = a.address.as_ref().map(admin_address).transpose();
     Ok(Admin {
-        address: a
-            .address
-            .as_ref()
-            .map(decode::address)
-            .transpose()
-            .at("address")
-            .at("admin")?,
+        address: address.at("address").at("admin")?,
         ignore_global_conn_limit: a.ignore_global_conn_limit,
     })
+}
+
+/// The address of the admin pages: a TCP socket.
+fn admin_address(m: &core::Address) -> Result<Address> {
+    match decode::address(m)? {
+        Address::Socket(address) => Ok(Address::Socket(address)),
+        Address::Host { host, .. } => refuse(format!("malformed IP address: {host}"))
+            .at("address")
+            .at("socket_address"),
+        Address::Pipe(_) | Address::Internal(_) => refuse("only socket_address is implemented"),
+    }
 }
 
 fn ads(m: &core::ApiConfigSource) -> Result<Ads> {

@@ -6,6 +6,7 @@ pub mod decode;
 mod dump;
 pub mod error;
 pub mod kind;
+mod references;
 pub mod sidecar;
 pub mod world;
 

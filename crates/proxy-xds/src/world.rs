@@ -12,6 +12,7 @@ use lateen_proxy_core::config::{
 use crate::decode::{self, Context, Needs};
 use crate::error::DecodeError;
 use crate::kind::Kind;
+use crate::references;
 
 /// The present moment, handed in by the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,8 +116,10 @@ pub struct World {
 
 /// A static resource that is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("static_resources.{list}[{index}] ({name}): {error}")]
+#[error("{}static_resources.{list}[{index}]{}: {error}", labelled("", .file, ": "), labelled(" (", .name, ")"))]
 pub struct StaticError {
+    /// The bootstrap's file or flag; may be empty.
+    pub file: String,
     /// `listeners`, `clusters` or `secrets`.
     pub list: &'static str,
     /// Position.
@@ -125,6 +128,14 @@ pub struct StaticError {
     pub name: String,
     /// What is wrong.
     pub error: DecodeError,
+}
+
+/// The text with what stands around it; nothing for no text.
+fn labelled(before: &str, text: &str, after: &str) -> String {
+    match text.is_empty() {
+        true => String::new(),
+        false => format!("{before}{text}{after}"),
+    }
 }
 
 impl World {
@@ -168,6 +179,7 @@ impl World {
                 world
                     .add_fixed(kind, &incoming, now)
                     .map_err(|error| StaticError {
+                        file: String::new(),
                         list,
                         index,
                         name: name.to_string(),
@@ -176,6 +188,51 @@ impl World {
             }
         }
         Ok(world)
+    }
+
+    /// Refuses static resources that wait for others over ADS, for a bootstrap
+    /// without it.
+    ///
+    /// # Errors
+    /// Names the first of them.
+    pub fn needs_nothing(
+        &self,
+        fixed: &crate::bootstrap::StaticResources,
+    ) -> Result<(), StaticError> {
+        for (list, items) in [
+            ("clusters", &fixed.clusters),
+            ("listeners", &fixed.listeners),
+        ] {
+            for (index, (name, raw)) in items.iter().enumerate() {
+                if let Some((kind, need)) = self.first_need(raw) {
+                    let (word, missing) = (kind.word(), need.name);
+                    return Err(StaticError {
+                        file: String::new(),
+                        list,
+                        index,
+                        name: name.to_string(),
+                        error: DecodeError::new(format!(
+                            "{word} '{missing}' over ads needs dynamic_resources.ads_config"
+                        )),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the static resource of these bytes waits for first.
+    fn first_need(&self, raw: &Arc<[u8]>) -> Option<(Kind, Needs)> {
+        let clusters = self.clusters.fixed.values().map(|h| (&h.raw, &h.needs));
+        let listeners = self.listeners.fixed.values().map(|h| (&h.raw, &h.needs));
+        let mut all = clusters.chain(listeners);
+        let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
+        needs.first().cloned()
+    }
+
+    /// Whether a cluster serves or warms.
+    fn has_cluster(&self, name: &Name) -> bool {
+        self.clusters.active.contains_key(name) || self.clusters.warming.contains_key(name)
     }
 
     fn add_fixed(&mut self, kind: Kind, incoming: &Incoming, now: Now) -> Result<(), DecodeError> {
@@ -316,6 +373,7 @@ impl World {
             }
             Kind::Listener => {
                 let mut d = decode::listener(&incoming.raw, c)?;
+                references::of_listener(&d.listener, &|name| self.has_cluster(name))?;
                 if api && !incoming.name.is_empty() {
                     d.listener.name = incoming.name.clone();
                 }
@@ -332,6 +390,7 @@ impl World {
             }
             Kind::Routes => {
                 let r = decode::routes(&incoming.raw, c)?;
+                references::of_table(&r, &|name| self.has_cluster(name))?;
                 Decoded::Routes(r.name.clone(), held(r, incoming, now, vec![]))
             }
             Kind::Secret => {

@@ -55,8 +55,8 @@ impl Logged {
     /// The log as soon as it has so many lines.
     fn lines(&self, count: usize) -> Vec<String> {
         for _ in 0..100 {
-            let flush = self.running.engine.handle().flush_logs(false);
-            self.running.runtime.block_on(flush);
+            let handle = self.running.engine.handle();
+            self.running.runtime.block_on(handle.flush_logs(false));
             let text = std::fs::read_to_string(&self.path).unwrap_or_default();
             if text.lines().count() >= count {
                 return text.lines().map(str::to_owned).collect();

@@ -103,7 +103,14 @@ pub fn start(
 ) -> Result<(Handle, AdsClient), StaticError> {
     let started = Instant::now();
     let now = now_since(started);
-    let mut world = World::new(context, &loaded.fixed, now)?;
+    let in_file = |error: StaticError| StaticError {
+        file: loaded.file.clone(),
+        ..error
+    };
+    let mut world = World::new(context, &loaded.fixed, now).map_err(in_file)?;
+    if loaded.bootstrap.ads.is_none() {
+        world.needs_nothing(&loaded.fixed).map_err(in_file)?;
+    }
     let mut wildcard = Vec::new();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     wildcard.extend(loaded.bootstrap.cds.map(|d| (Kind::Cluster, ms(d))));

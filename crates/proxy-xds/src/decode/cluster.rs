@@ -42,6 +42,9 @@ pub(super) fn cluster(
         .map(|a| endpoint::assignment(a).map(Arc::new))
         .transpose()
         .at("load_assignment")?;
+    if let (ClusterDiscovery::Static, Some(assignment)) = (&discovery, &load_assignment) {
+        endpoint::only_addresses(assignment).at("load_assignment")?;
+    }
     if let ClusterDiscovery::LogicalDns(_) = discovery {
         let count = load_assignment
             .as_ref()

@@ -1,6 +1,6 @@
 //! ClusterLoadAssignment.
 use lateen_proxy_core::config::{
-    ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
+    Address, ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
 };
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
@@ -10,6 +10,19 @@ use crate::error::{At, Result, list, refuse, refuse_set};
 
 /// Most priorities a cluster may have.
 const MAX_PRIORITY: u32 = 128;
+
+/// Refuses host names: only a DNS cluster resolves them.
+pub(super) fn only_addresses(assignment: &ClusterLoadAssignment) -> Result<()> {
+    for (_, endpoint) in assignment.endpoints() {
+        if let Address::Host { host, .. } = &endpoint.address {
+            return refuse(format!(
+                "malformed IP address: {host}; a STRICT_DNS or LOGICAL_DNS cluster resolves names"
+            ))
+            .at("endpoints");
+        }
+    }
+    Ok(())
+}
 
 pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAssignment> {
     if m.cluster_name.is_empty() {

@@ -217,7 +217,7 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
 fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSource> {
     match m.route_specifier.as_ref() {
         Some(inner::RouteSpecifier::RouteConfig(r)) => Ok(RouteSource::Inline(Arc::new(
-            route::configuration(r, c).at("route_config")?,
+            route::configuration(r, c, true).at("route_config")?,
         ))),
         Some(inner::RouteSpecifier::Rds(r)) => {
             if r.route_config_name.is_empty() {

@@ -163,7 +163,9 @@ pub fn cluster(bytes: &[u8], context: &Context, added_via_api: bool) -> Result<D
 /// # Errors
 /// As [`listener`].
 pub fn endpoints(bytes: &[u8]) -> Result<ClusterLoadAssignment> {
-    endpoint::assignment(&message(bytes)?)
+    let assignment = endpoint::assignment(&message(bytes)?)?;
+    endpoint::only_addresses(&assignment)?;
+    Ok(assignment)
 }
 
 /// Decodes a route table from wire bytes.
@@ -171,7 +173,7 @@ pub fn endpoints(bytes: &[u8]) -> Result<ClusterLoadAssignment> {
 /// # Errors
 /// As [`listener`].
 pub fn routes(bytes: &[u8], context: &Context) -> Result<RouteConfiguration> {
-    route::configuration(&message(bytes)?, &Collected::new(context))
+    route::configuration(&message(bytes)?, &Collected::new(context), false)
 }
 
 /// Decodes a secret from wire bytes: its name and value.

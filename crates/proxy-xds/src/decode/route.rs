@@ -28,11 +28,13 @@ use super::retry::retry_policy;
 use super::{Collected, http_filter, matcher, typed};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
+/// `validates` is what holds where the table does not say whether its clusters
+/// must be there: true inside a listener, false over RDS.
 pub(super) fn configuration(
     m: &pb::RouteConfiguration,
     c: &Collected<'_>,
+    validates: bool,
 ) -> Result<RouteConfiguration> {
-    // `validate_clusters` only refuses earlier what answers 503 at request time.
     refuse_set(&[
         (m.vhds.is_some(), "vhds"),
         (
@@ -68,7 +70,7 @@ pub(super) fn configuration(
         )?,
         internal_only_headers: header_names(&m.internal_only_headers, "internal_only_headers")?,
         most_specific_header_mutations_wins: m.most_specific_header_mutations_wins,
-        validate_clusters: bool_or(m.validate_clusters.as_ref(), false),
+        validate_clusters: bool_or(m.validate_clusters.as_ref(), validates),
         ignore_port_in_host_matching: m.ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching: m.ignore_path_parameters_in_path_matching,
         max_direct_response_body_size: most_body,

@@ -148,7 +148,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         live: live.clone(),
     };
     tokio::select! {
-        () = process.follow(handle) => {}
+        followed = process.follow(handle) => followed?,
         () = stop.stopped() => {}
         () = quitting.stopped() => {}
     }
@@ -219,7 +219,9 @@ struct Process {
 
 impl Process {
     /// Serves every snapshot that is published; ends only with its publisher.
-    async fn follow(&mut self, handle: ads::Handle) {
+    /// A static listener without its port is none: the process must not go on as
+    /// if it served.
+    async fn follow(&mut self, handle: ads::Handle) -> Result<(), RunError> {
         let mut snapshots = handle.snapshots.clone();
         let registry = self.live.registry_of_process();
         let group = |name: &str| Scope::group(name);
@@ -233,6 +235,9 @@ impl Process {
             if snapshot.initialized {
                 let errors = self.engine.apply(&snapshot).await;
                 for error in &errors {
+                    if handle.world().listeners.fixed.contains_key(&error.listener) {
+                        return Err(RunError::Static(error.to_string()));
+                    }
                     failed.inc();
                     tracing::error!("{error}");
                 }
@@ -242,7 +247,7 @@ impl Process {
                 self.live.serving(snapshot, &self.engine);
             }
             if snapshots.changed().await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }

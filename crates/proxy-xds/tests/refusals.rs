@@ -1,0 +1,149 @@
+//! Bootstraps that must not start: each refusal names the file and the field.
+
+use lateen_proxy_xds::ads;
+use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
+use lateen_proxy_xds::decode::Context;
+use serde_json::{Value, json};
+
+const BE: &str = "127.0.0.1";
+
+fn typed(name: &str) -> String {
+    format!("type.googleapis.com/{name}")
+}
+
+fn cluster(name: &str, address: &str) -> Value {
+    json!({ "name": name, "type": "STATIC", "load_assignment": { "cluster_name": name, "endpoints": [
+        { "lb_endpoints": [{ "endpoint": { "address":
+            { "socket_address": { "address": address, "port_value": 80 } } } }] }] } })
+}
+
+/// A listener whose connection manager has this route specifier on top.
+fn listener(routes: Value) -> Value {
+    let router = "envoy.extensions.filters.http.router.v3.Router";
+    let manager =
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let mut manager = json!({ "@type": typed(manager), "stat_prefix": "t", "http_filters": [
+        { "name": "router", "typed_config": { "@type": typed(router) } }] });
+    for (key, value) in routes.as_object().into_iter().flatten() {
+        manager[key] = value.clone();
+    }
+    json!({ "name": "a", "address": { "socket_address": { "address": "127.0.0.1", "port_value": 1 } },
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
+}
+
+fn inline(action: Value, extra: Value) -> Value {
+    let mut table = json!({ "virtual_hosts": [{ "name": "v", "domains": ["*"], "routes": [
+        { "match": { "prefix": "/" }, "route": action }] }] });
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        table[key] = value.clone();
+    }
+    listener(json!({ "route_config": table }))
+}
+
+/// What a start with this bootstrap says.
+fn start(bootstrap: &Value) -> Result<(), String> {
+    let text = bootstrap.to_string();
+    let source = Source {
+        name: "b.json",
+        text: &text,
+    };
+    let loaded = load(&[source], &Overrides::default()).map_err(|e| e.to_string())?;
+    let started = ads::start(loaded, Context::empty(), ads::Options::default());
+    started.map(|_| ()).map_err(|e| e.to_string())
+}
+
+fn with_static(listeners: Value, clusters: Value) -> Value {
+    json!({ "static_resources": { "listeners": listeners, "clusters": clusters } })
+}
+
+#[test]
+fn static_routes_name_clusters_that_are_there() {
+    let route = "b.json: static_resources.listeners[0] (a): \
+         filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route";
+    let weighted = json!({ "weighted_clusters": { "clusters": [
+        { "name": "be", "weight": 1 }, { "name": "nope", "weight": 1 }] } });
+    let mirrored = json!({ "cluster": "be", "request_mirror_policies": [{ "cluster": "nope" }] });
+    for (action, field) in [
+        (json!({ "cluster": "nope" }), "cluster"),
+        (weighted, "weighted_clusters.clusters[1].name"),
+        (mirrored, "request_mirror_policies[0].cluster"),
+    ] {
+        let table = |extra| {
+            with_static(
+                json!([inline(action.clone(), extra)]),
+                json!([cluster("be", BE)]),
+            )
+        };
+        let error = start(&table(json!({}))).unwrap_err();
+        assert_eq!(error, format!("{route}.{field}: unknown cluster 'nope'"));
+        start(&table(json!({ "validate_clusters": false }))).unwrap();
+    }
+    let fine = inline(json!({ "cluster": "be" }), json!({}));
+    start(&with_static(json!([fine]), json!([cluster("be", BE)]))).unwrap();
+    let by_header = inline(json!({ "cluster_header": "x-to" }), json!({}));
+    start(&with_static(json!([by_header]), json!([]))).unwrap();
+}
+
+#[test]
+fn names_need_a_dns_cluster() {
+    let error = start(&with_static(json!([]), json!([cluster("c", "foo.bar")]))).unwrap_err();
+    assert!(
+        error.starts_with("b.json: static_resources.clusters[0] (c): load_assignment.endpoints: malformed IP address: foo.bar;"),
+        "{error}"
+    );
+    let mut resolved = cluster("c", "foo.bar");
+    resolved["type"] = json!("STRICT_DNS");
+    start(&with_static(json!([]), json!([resolved]))).unwrap();
+}
+
+#[test]
+fn the_admin_address_is_one() {
+    let admin = |address: &str| json!({ "admin": { "address": { "socket_address": { "address": address, "port_value": 1 } } } });
+    assert_eq!(
+        start(&admin("notanip")).unwrap_err(),
+        "b.json: admin.address.socket_address.address: malformed IP address: notanip"
+    );
+    start(&admin("127.0.0.1")).unwrap();
+    let pipe = json!({ "admin": { "address": { "pipe": { "path": "/x" } } } });
+    assert!(start(&pipe).is_err());
+}
+
+fn over_ads(clusters: Value) -> Value {
+    json!({ "node": { "id": "a", "cluster": "b" },
+        "dynamic_resources": { "ads_config": { "api_type": "GRPC", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds" } }] } },
+        "static_resources": { "clusters": clusters } })
+}
+
+#[test]
+fn the_xds_cluster_is_static() {
+    assert_eq!(
+        start(&over_ads(json!([cluster("other", BE)]))).unwrap_err(),
+        "b.json: dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: unknown gRPC client cluster 'xds'"
+    );
+    start(&over_ads(json!([cluster("xds", BE)]))).unwrap();
+}
+
+#[test]
+fn what_comes_over_ads_needs_ads() {
+    let rds = || {
+        let source = json!({ "ads": {}, "resource_api_version": "V3" });
+        listener(json!({ "rds": { "route_config_name": "r", "config_source": source } }))
+    };
+    assert_eq!(
+        start(&with_static(json!([rds()]), json!([]))).unwrap_err(),
+        "b.json: static_resources.listeners[0] (a): route 'r' over ads needs dynamic_resources.ads_config"
+    );
+    let mut with_ads = over_ads(json!([cluster("xds", BE)]));
+    with_ads["static_resources"]["listeners"] = json!([rds()]);
+    start(&with_ads).unwrap();
+}
+
+#[test]
+fn an_unnamed_resource_is_told_by_its_place() {
+    let mut unnamed = cluster("c", BE);
+    unnamed["name"] = json!("");
+    assert_eq!(
+        start(&with_static(json!([]), json!([unnamed]))).unwrap_err(),
+        "b.json: static_resources.clusters[0]: name: is required"
+    );
+}
