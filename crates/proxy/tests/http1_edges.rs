@@ -170,7 +170,8 @@ fn truncated(answer: &str) -> (Vec<String>, Logged) {
         manager(vec![to("c")]),
         vec![cluster("c", &[upstream.address])],
     );
-    let answers = (0..50).map(|_| ask_all(proxy.address, get("/").as_bytes()));
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answers = (0..50).map(|_| ask_all(proxy.address, request));
     (answers.collect(), proxy)
 }
 

@@ -231,7 +231,9 @@ fn mirrors_get_copies_and_the_client_waits_for_none() {
         static_cluster("copies", copies.address),
         static_cluster("plain", plain.address),
     ]);
-    let listener = http(address, vec![], routes, Value::Null);
+    let mut listener = http(address, vec![], routes, Value::Null);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["route_config"]["validate_clusters"] = json!(false);
     let _proxy = Proxy::start(json!([listener]), clusters, None);
     wait_for(address);
     let begun = Instant::now();
@@ -375,6 +377,10 @@ fn the_agents_ports() {
     assert_eq!(status(&ask(metrics, &get("/healthz/ready"))), "404");
     assert_eq!(status(&ask(agent, &get("/app-health/a/readyz"))), "200");
     assert_eq!(status(&ask(agent, &get("/app-health/b/readyz"))), "404");
+    let hook = ask(agent, &get("/app-lifecycle/a/poststartz"));
+    assert_eq!(status(&hook), "200", "{hook}");
+    let last = upstream.requests().pop().unwrap();
+    assert!(last.starts_with("GET /started HTTP/1.1\r\n"), "{last}");
     assert_eq!(status(&ask(agent, &get("/quitquitquit"))), "405");
     let page = ask_all(
         metrics,
@@ -409,6 +415,53 @@ fn the_agents_ports() {
     );
     let thread = proxy.thread.take().unwrap();
     thread.join().unwrap();
+}
+
+/// An address of this machine that is not loopback; a connect of a datagram
+/// socket finds it without sending anything.
+fn outer_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[test]
+fn nobody_outside_the_pod_ends_its_proxy() {
+    let upstream = Upstream::new(&[OK]);
+    let (mut options, _) = agent(upstream.address.port());
+    let port = free_address().port();
+    options.status = Some(SocketAddr::from(([0, 0, 0, 0], port)));
+    let mut proxy = Proxy::start(json!([]), json!([]), Some(options));
+    let inside = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for(inside);
+    let post = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: h\r\n\r\n");
+    if let Some(ip) = outer_address() {
+        let outside = SocketAddr::new(ip, port);
+        for path in ["/quitquitquit", "/drain"] {
+            let answer = ask(outside, &post(path));
+            assert_eq!(status(&answer), "403", "{path}: {answer}");
+            assert_eq!(body(&answer), "Only requests from localhost are allowed\n");
+        }
+        let ready = ask(outside, &get("/healthz/ready"));
+        assert_eq!(status(&ready), "200", "still serving: {ready}");
+    }
+    assert_eq!(status(&ask(inside, &post("/quitquitquit"))), "200");
+    proxy.thread.take().unwrap().join().unwrap();
+}
+
+#[test]
+fn a_static_listener_without_its_port_ends_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let listener = http(address, vec![], everything(), Value::Null);
+    let clusters = json!([static_cluster("c", free_address())]);
+    let refused = try_serve(json!([listener]), clusters).unwrap_err();
+    assert!(
+        refused.ends_with(&format!(
+            "cannot bind {address}: Address already in use (os error 98)"
+        )),
+        "{refused}"
+    );
 }
 
 /// Answers every request after a while.

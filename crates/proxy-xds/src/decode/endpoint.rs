@@ -46,12 +46,6 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
     let stale =
         opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
     let localities = list(&m.endpoints, "endpoints", locality)?;
-    let mut priorities: Vec<u32> = localities.iter().map(|l| l.priority).collect();
-    priorities.sort_unstable();
-    priorities.dedup();
-    if priorities.iter().zip(0..).any(|(have, want)| *have != want) {
-        return refuse("priorities must start at 0 and leave none out").at("endpoints");
-    }
     Ok(ClusterLoadAssignment {
         cluster_name: m.cluster_name.as_str().into(),
         localities,

@@ -444,8 +444,16 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
-            json!({ "cluster_name": "c", "endpoints": [{ "priority": 1 }] }),
-            "endpoints: priorities must start at 0",
+            json!({ "cluster_name": "c", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": {
+                "socket_address": { "address": "bad.host", "port_value": 80 } } } }] }] }),
+            "endpoints: malformed IP address: bad.host",
+        ),
+        (
+            "envoy.config.cluster.v3.Cluster",
+            json!({ "name": "c", "type": "STATIC", "load_assignment": { "cluster_name": "c", "endpoints": [
+                { "lb_endpoints": [{ "endpoint": { "address": {
+                "socket_address": { "address": "bad.host", "port_value": 80 } } } }] }] } }),
+            "load_assignment.endpoints: malformed IP address: bad.host",
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
@@ -700,4 +708,13 @@ fn wrappers_do_not_nest() {
         "typed_per_filter_config": { "x": { "@type": url, "config": inner } } }] });
     let error = routes(&wire(ROUTES, &table), &Context::empty()).unwrap_err();
     assert!(error.to_string().contains("inside another"), "{error}");
+}
+
+#[test]
+fn priorities_may_have_gaps() {
+    let name = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+    let value = json!({ "cluster_name": "c", "endpoints": [{ "priority": 2 }, { "priority": 5 }] });
+    let decoded = endpoints(&wire(name, &value)).unwrap();
+    let priorities = decoded.localities.iter().map(|l| l.priority);
+    assert_eq!(priorities.collect::<Vec<_>>(), [2, 5]);
 }

@@ -1,12 +1,11 @@
 //! The HTTP server of the agent's ports.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_process::Stop;
@@ -41,8 +40,8 @@ pub async fn serve(
             () = stop.stopped() => return Ok(()),
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "agent accept failed");
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -53,7 +52,7 @@ pub async fn serve(
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| {
                 let agent = agent.clone();
-                async move { Ok::<_, Infallible>(answer(&agent, role, &request).await) }
+                async move { Ok::<_, Infallible>(answer(&agent, role, peer.ip(), &request).await) }
             });
             // One request a connection: probes that come through the proxy's
             // own listener (15021) must never meet a connection kept too long.
@@ -75,9 +74,30 @@ fn text(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-async fn answer(agent: &Agent, role: Role, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Paths of the application's probes and lifecycle hooks, as injection writes
+/// them.
+fn is_probe(path: &str) -> bool {
+    path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/")
+}
+
+/// The port is open to the whole network; only the pod itself may end or drain
+/// its proxy.
+fn may_order(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
+}
+
+async fn answer<B>(
+    agent: &Agent,
+    role: Role,
+    peer: IpAddr,
+    request: &Request<B>,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let post = request.method() == Method::POST;
+    let orders = role == Role::Status && matches!(path, "/quitquitquit" | "/drain");
+    if orders && !may_order(peer) {
+        return text(403, "Only requests from localhost are allowed\n");
+    }
     match path {
         "/healthz/ready" if role != Role::Metrics => ready(agent),
         "/stats/prometheus" | "/metrics" if role != Role::Health => metrics(agent, role).await,
@@ -94,7 +114,7 @@ async fn answer(agent: &Agent, role: Role, request: &Request<Incoming>) -> Respo
             });
             text(200, "")
         }
-        _ if role == Role::Status && path.starts_with("/app-health/") => {
+        _ if role == Role::Status && is_probe(path) => {
             match agent.probes.iter().find(|(known, _)| known == path) {
                 Some((_, probe)) => text(probe.ask(&agent.options.pod_ip).await, ""),
                 None => text(404, format!("no probe is known at {path}\n")),
@@ -125,4 +145,31 @@ async fn metrics(agent: &Agent, role: Role) -> Response<Full<Bytes>> {
         hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_pod_itself_gives_orders() {
+        for (peer, may) in [
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.244.0.7", false),
+            ("::ffff:10.244.0.7", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(may_order(peer.parse().unwrap()), may, "{peer}");
+        }
+    }
+
+    #[test]
+    fn probes_and_hooks_are_the_applications() {
+        assert!(is_probe("/app-health/a/readyz"));
+        assert!(is_probe("/app-lifecycle/a/prestopz"));
+        assert!(!is_probe("/app-other/a"));
+    }
 }

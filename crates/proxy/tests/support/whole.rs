@@ -24,41 +24,11 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(listeners: Value, clusters: Value, agent: Option<AgentOptions>) -> Self {
-        let bootstrap = json!({
-            "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
-                "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",
-                "LABELS": { "app": "a", "version": "v1" } } },
-            "static_resources": { "listeners": listeners, "clusters": clusters },
-        });
-        let text = bootstrap.to_string();
-        let source = Source {
-            name: "test.json",
-            text: &text,
-        };
-        let loaded = load(&[source], &Overrides::default()).unwrap_or_else(|e| panic!("{e}"));
-        let options = ProxyOptions {
-            loaded,
-            context: Context::files(),
-            ads: ads::Options::default(),
-            concurrency: 2,
-            hostname: "test".into(),
-            node_ip: None,
-            flush_interval: Duration::from_millis(50),
-            drain_time: Duration::from_secs(5),
-            termination_drain: Duration::from_millis(200),
-            termination_grace: Duration::from_secs(5),
-            max_connections: 0,
-            command_line: Value::Null,
-            agent,
-            log_levels: None,
-        };
+        let mut options = options(listeners, clusters);
+        options.agent = agent;
         let (stopper, stop) = stop::pair();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime
+            runtime()
                 .block_on(serve(options, stop))
                 .unwrap_or_else(|e| panic!("{e}"));
         });
@@ -81,6 +51,55 @@ impl Drop for Proxy {
         if !std::thread::panicking() {
             self.end();
         }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Runs a proxy that is to refuse its start; what it says.
+pub fn try_serve(listeners: Value, clusters: Value) -> Result<(), String> {
+    let (_stopper, stop) = stop::pair();
+    let served = runtime().block_on(async {
+        let serve = serve(options(listeners, clusters), stop);
+        tokio::time::timeout(Duration::from_secs(10), serve).await
+    });
+    let ended = served.map_err(|_| "it serves".to_owned())?;
+    ended.map_err(|error| error.to_string())
+}
+
+fn options(listeners: Value, clusters: Value) -> ProxyOptions {
+    let bootstrap = json!({
+        "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
+            "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",
+            "LABELS": { "app": "a", "version": "v1" } } },
+        "static_resources": { "listeners": listeners, "clusters": clusters },
+    });
+    let text = bootstrap.to_string();
+    let source = Source {
+        name: "test.json",
+        text: &text,
+    };
+    let loaded = load(&[source], &Overrides::default()).unwrap_or_else(|e| panic!("{e}"));
+    ProxyOptions {
+        loaded,
+        context: Context::files(),
+        ads: ads::Options::default(),
+        concurrency: 2,
+        hostname: "test".into(),
+        node_ip: None,
+        flush_interval: Duration::from_millis(50),
+        drain_time: Duration::from_secs(5),
+        termination_drain: Duration::from_millis(200),
+        termination_grace: Duration::from_secs(5),
+        max_connections: 0,
+        command_line: Value::Null,
+        agent: None,
+        log_levels: None,
     }
 }
 
@@ -165,7 +184,10 @@ pub fn agent(upstream: u16) -> (AgentOptions, [SocketAddr; 3]) {
         status: Some(addresses[0]),
         health: Some(addresses[1]),
         metrics: Some(addresses[2]),
-        app_probers: json!({ "/app-health/a/readyz": { "httpGet": { "path": "/ready", "port": upstream } } }),
+        app_probers: json!({
+            "/app-health/a/readyz": { "httpGet": { "path": "/ready", "port": upstream } },
+            "/app-lifecycle/a/poststartz": { "httpGet": { "path": "/started", "port": upstream } },
+        }),
         app_metrics: json!({ "scrape": "true", "path": "/app-metrics", "port": upstream.to_string() }),
         pod_ip: "127.0.0.1".into(),
     };
