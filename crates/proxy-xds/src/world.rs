@@ -1,6 +1,8 @@
 //! All resources of the proxy: static, active, warming, refused; and the snapshot made of them.
 //! A cluster warms until its endpoints and secrets arrive, a listener until its routes and secrets
 //! do, or until their fetch timeout; what it replaces serves meanwhile.
+mod fixed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use crate::decode::{self, Context, Needs};
 use crate::error::DecodeError;
 use crate::kind::Kind;
 use crate::references;
+pub use fixed::StaticError;
 
 /// The present moment, handed in by the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,10 +88,24 @@ impl<T> Default for Set<T> {
     }
 }
 
+/// Tries whether a listener's addresses can be had; the reason where not.
+pub type TryBind = dyn Fn(&Listener) -> Result<(), String> + Send + Sync;
+
+/// Where addresses are tried before a listener is accepted.
+#[derive(Default)]
+struct Binder(Option<Box<TryBind>>);
+
+impl std::fmt::Debug for Binder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Binder")
+    }
+}
+
 /// All resources.
 #[derive(Debug)]
 pub struct World {
     context: Context,
+    binder: Binder,
     /// Clusters.
     pub clusters: Set<Cluster>,
     /// Listeners.
@@ -114,30 +131,6 @@ pub struct World {
     versions: BTreeMap<Kind, Name>,
 }
 
-/// A static resource that is not acceptable.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}static_resources.{list}[{index}]{}: {error}", labelled("", .file, ": "), labelled(" (", .name, ")"))]
-pub struct StaticError {
-    /// The bootstrap's file or flag; may be empty.
-    pub file: String,
-    /// `listeners`, `clusters` or `secrets`.
-    pub list: &'static str,
-    /// Position.
-    pub index: usize,
-    /// Name of the resource, may be empty.
-    pub name: String,
-    /// What is wrong.
-    pub error: DecodeError,
-}
-
-/// The text with what stands around it; nothing for no text.
-fn labelled(before: &str, text: &str, after: &str) -> String {
-    match text.is_empty() {
-        true => String::new(),
-        false => format!("{before}{text}{after}"),
-    }
-}
-
 impl World {
     /// A world of static resources.
     ///
@@ -150,6 +143,7 @@ impl World {
     ) -> Result<Self, StaticError> {
         let mut world = Self {
             context,
+            binder: Binder::default(),
             clusters: Set::default(),
             listeners: Set::default(),
             endpoints: BTreeMap::new(),
@@ -190,44 +184,10 @@ impl World {
         Ok(world)
     }
 
-    /// Refuses static resources that wait for others over ADS, for a bootstrap
-    /// without it.
-    ///
-    /// # Errors
-    /// Names the first of them.
-    pub fn needs_nothing(
-        &self,
-        fixed: &crate::bootstrap::StaticResources,
-    ) -> Result<(), StaticError> {
-        for (list, items) in [
-            ("clusters", &fixed.clusters),
-            ("listeners", &fixed.listeners),
-        ] {
-            for (index, (name, raw)) in items.iter().enumerate() {
-                if let Some((kind, need)) = self.first_need(raw) {
-                    let (word, missing) = (kind.word(), need.name);
-                    return Err(StaticError {
-                        file: String::new(),
-                        list,
-                        index,
-                        name: name.to_string(),
-                        error: DecodeError::new(format!(
-                            "{word} '{missing}' over ads needs dynamic_resources.ads_config"
-                        )),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What the static resource of these bytes waits for first.
-    fn first_need(&self, raw: &Arc<[u8]>) -> Option<(Kind, Needs)> {
-        let clusters = self.clusters.fixed.values().map(|h| (&h.raw, &h.needs));
-        let listeners = self.listeners.fixed.values().map(|h| (&h.raw, &h.needs));
-        let mut all = clusters.chain(listeners);
-        let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
-        needs.first().cloned()
+    /// Has listeners of the management server refused whose addresses cannot be
+    /// bound, so that it does not believe them to serve.
+    pub fn set_binder(&mut self, binder: Box<TryBind>) {
+        self.binder = Binder(Some(binder));
     }
 
     /// Whether a cluster serves or warms.
@@ -376,6 +336,9 @@ impl World {
                 references::of_listener(&d.listener, &|name| self.has_cluster(name))?;
                 if api && !incoming.name.is_empty() {
                     d.listener.name = incoming.name.clone();
+                }
+                if let Some(binder) = self.binder.0.as_deref().filter(|_| api) {
+                    binder(&d.listener).map_err(|e| DecodeError::new(e).within("address"))?;
                 }
                 let mut needs: Vec<_> = d.secrets.into_iter().map(|n| (Kind::Secret, n)).collect();
                 needs.extend(d.routes.into_iter().map(|n| (Kind::Routes, n)));

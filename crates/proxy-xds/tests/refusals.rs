@@ -1,8 +1,11 @@
 //! Bootstraps that must not start: each refusal names the file and the field.
 
 use lateen_proxy_xds::ads;
-use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
+use lateen_proxy_xds::bootstrap::{Overrides, Source, StaticResources, load};
 use lateen_proxy_xds::decode::Context;
+use lateen_proxy_xds::world::{Incoming, Now};
+use lateen_proxy_xds::{Kind, World};
+use lateen_xds_proto::json as wire;
 use serde_json::{Value, json};
 
 const BE: &str = "127.0.0.1";
@@ -146,4 +149,95 @@ fn an_unnamed_resource_is_told_by_its_place() {
         start(&with_static(json!([]), json!([unnamed]))).unwrap_err(),
         "b.json: static_resources.clusters[0]: name: is required"
     );
+}
+
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
+const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+
+fn incoming(message: &str, name: &str, value: &Value) -> Incoming {
+    Incoming {
+        name: name.into(),
+        version: "1".into(),
+        raw: wire::to_wire(message, value).unwrap().into(),
+    }
+}
+
+fn world() -> World {
+    let mut world = World::new(
+        Context::empty(),
+        &StaticResources::default(),
+        Now::default(),
+    )
+    .unwrap();
+    world.set_initialized();
+    world
+}
+
+#[test]
+fn a_listener_without_its_port_is_refused() {
+    let mut world = world();
+    world.set_binder(Box::new(|listener| match &*listener.name {
+        "taken" => Err("cannot bind '127.0.0.1:1': Address already in use".into()),
+        _ => Ok(()),
+    }));
+    let routes = json!({ "route_config": { "virtual_hosts": [] } });
+    let value = listener(routes);
+    let both = [
+        incoming(LISTENER, "taken", &value),
+        incoming(LISTENER, "free", &value),
+    ];
+    let refused = world.update(Kind::Listener, &both, &[], true, Now::default());
+    let why = "address: cannot bind '127.0.0.1:1': Address already in use";
+    assert_eq!(refused, [("taken".into(), why.to_owned())]);
+    world.settle(Now::default());
+    let snapshot = world.publish().unwrap();
+    let names: Vec<_> = snapshot.listeners.keys().map(|n| &**n).collect();
+    assert_eq!(names, ["free"]);
+}
+
+#[test]
+fn a_bad_endpoint_leaves_the_good_ones() {
+    let mut world = world();
+    let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+    let cluster = incoming("envoy.config.cluster.v3.Cluster", "c", &eds);
+    assert!(
+        world
+            .update(Kind::Cluster, &[cluster], &[], true, Now::default())
+            .is_empty()
+    );
+    world.settle(Now::default());
+    let at = |address: &str| {
+        let address = json!({ "socket_address": { "address": address, "port_value": 80 } });
+        let value = json!({ "cluster_name": "c", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] });
+        incoming(ENDPOINTS, "c", &value)
+    };
+    assert!(
+        world
+            .update(
+                Kind::Endpoints,
+                &[at("10.0.0.1")],
+                &[],
+                false,
+                Now::default()
+            )
+            .is_empty()
+    );
+    let refused = world.update(
+        Kind::Endpoints,
+        &[at("bad.host")],
+        &[],
+        false,
+        Now::default(),
+    );
+    assert_eq!(&*refused[0].0, "c");
+    assert!(
+        refused[0]
+            .1
+            .starts_with("endpoints: malformed IP address: bad.host"),
+        "{refused:?}"
+    );
+    world.settle(Now::default());
+    let snapshot = world.publish().unwrap();
+    let (_, endpoint) = snapshot.endpoints["c"].endpoints().next().unwrap();
+    assert_eq!(endpoint.address.to_string(), "10.0.0.1:80");
 }

@@ -57,7 +57,7 @@ impl Default for EngineOptions {
 
 /// A listener whose address could not be bound.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("listener {listener}: cannot bind {address}: {reason}")]
+#[error("listener {listener}: cannot bind '{address}': {reason}")]
 pub struct BindError {
     /// Listener name.
     pub listener: Name,
@@ -271,8 +271,34 @@ impl Drop for Engine {
     }
 }
 
+/// Tries whether all addresses of a listener can be bound, beside sockets that
+/// this process has there already.
+///
+/// # Errors
+/// When one cannot; the text names it.
+pub fn try_bind(listener: &Listener) -> Result<(), String> {
+    for address in bound_addresses(listener) {
+        if let Err(error) = socket(listener, address) {
+            return Err(format!("cannot bind '{address}': {error}"));
+        }
+    }
+    Ok(())
+}
+
 /// Opens a listening socket; every worker has one of its own on the address.
 fn bind(listener: &Listener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(listener, address)?;
+    if let Some(queue) = listener.tcp_fast_open_queue_length {
+        crate::os::set_fast_open(&socket, i32::try_from(queue).unwrap_or(i32::MAX))?;
+    }
+    let backlog = listener.backlog.unwrap_or(1024);
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A socket bound to the address with the listener's options; it does not
+/// listen yet.
+fn socket(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -297,10 +323,5 @@ fn bind(listener: &Listener, address: SocketAddr) -> io::Result<std::net::TcpLis
         crate::os::set_socket_option(&socket, option)?;
     }
     socket.bind(&address.into())?;
-    if let Some(queue) = listener.tcp_fast_open_queue_length {
-        crate::os::set_fast_open(&socket, i32::try_from(queue).unwrap_or(i32::MAX))?;
-    }
-    let backlog = listener.backlog.unwrap_or(1024);
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -458,7 +458,7 @@ fn a_static_listener_without_its_port_ends_the_start() {
     let refused = try_serve(json!([listener]), clusters).unwrap_err();
     assert!(
         refused.ends_with(&format!(
-            "cannot bind {address}: Address already in use (os error 98)"
+            "cannot bind '{address}': Address already in use (os error 98)"
         )),
         "{refused}"
     );

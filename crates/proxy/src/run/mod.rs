@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, ServerState};
 use crate::agent::{self, Agent, AgentOptions, BadProbe};
-use crate::engine::{Engine, EngineHandle, EngineOptions};
+use crate::engine::{self, Engine, EngineHandle, EngineOptions};
 use crate::mesh::Own;
 pub use state::{Live, LogLevels};
 
@@ -123,6 +123,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         .and_then(|a| a.socket());
     let (handle, client) = ads::start(options.loaded, options.context, options.ads)
         .map_err(|error| RunError::Static(error.to_string()))?;
+    handle.world().set_binder(Box::new(engine::try_bind));
     let (quit, quitting) = stop::pair();
     let live = Arc::new(Live::new(state::Parts {
         registry: registry.clone(),

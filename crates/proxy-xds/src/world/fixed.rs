@@ -1,0 +1,72 @@
+//! Static resources: what is wrong with one, told by its file and place, and
+//! what they may wait for.
+use std::sync::Arc;
+
+use super::World;
+use crate::bootstrap::StaticResources;
+use crate::decode::Needs;
+use crate::error::DecodeError;
+use crate::kind::Kind;
+
+/// A static resource that is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}static_resources.{list}[{index}]{}: {error}", labelled("", .file, ": "), labelled(" (", .name, ")"))]
+pub struct StaticError {
+    /// The bootstrap's file or flag; may be empty.
+    pub file: String,
+    /// `listeners`, `clusters` or `secrets`.
+    pub list: &'static str,
+    /// Position.
+    pub index: usize,
+    /// Name of the resource, may be empty.
+    pub name: String,
+    /// What is wrong.
+    pub error: DecodeError,
+}
+
+/// The text with what stands around it; nothing for no text.
+fn labelled(before: &str, text: &str, after: &str) -> String {
+    match text.is_empty() {
+        true => String::new(),
+        false => format!("{before}{text}{after}"),
+    }
+}
+
+impl World {
+    /// Refuses static resources that wait for others over ADS, for a bootstrap
+    /// without it.
+    ///
+    /// # Errors
+    /// Names the first of them.
+    pub fn needs_nothing(&self, fixed: &StaticResources) -> Result<(), StaticError> {
+        for (list, items) in [
+            ("clusters", &fixed.clusters),
+            ("listeners", &fixed.listeners),
+        ] {
+            for (index, (name, raw)) in items.iter().enumerate() {
+                if let Some((kind, need)) = self.first_need(raw) {
+                    let (word, missing) = (kind.word(), need.name);
+                    return Err(StaticError {
+                        file: String::new(),
+                        list,
+                        index,
+                        name: name.to_string(),
+                        error: DecodeError::new(format!(
+                            "{word} '{missing}' over ads needs dynamic_resources.ads_config"
+                        )),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the static resource of these bytes waits for first.
+    fn first_need(&self, raw: &Arc<[u8]>) -> Option<(Kind, Needs)> {
+        let clusters = self.clusters.fixed.values().map(|h| (&h.raw, &h.needs));
+        let listeners = self.listeners.fixed.values().map(|h| (&h.raw, &h.needs));
+        let mut all = clusters.chain(listeners);
+        let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
+        needs.first().cloned()
+    }
+}
