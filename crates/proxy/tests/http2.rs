@@ -239,3 +239,65 @@ fn a_local_reply_to_grpc_is_headers_only() {
     assert_eq!(answer.headers["grpc-status"], "12");
     assert!(answer.body.is_empty());
 }
+
+#[test]
+fn requests_that_two_readers_could_take_differently_are_refused() {
+    let upstream = Upstream::new(&[OK]);
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let (running, address) = http_proxy(manager(everything_to("c")), clusters);
+    let post = || http::Request::post("http://x/a");
+    for (what, request) in [
+        (
+            "two lengths",
+            post()
+                .header("content-length", "2")
+                .header("content-length", "2"),
+        ),
+        ("two hosts", post().header("host", "a").header("host", "b")),
+        ("user in host", post().header("host", "u@a")),
+        ("user in authority", http::Request::post("http://u@x/a")),
+    ] {
+        let request = request.body(()).unwrap();
+        let asks = ask_h2(address, vec![(request, b"ab".to_vec())]);
+        let answers = running.runtime.block_on(asks);
+        let error = answers.into_iter().next().unwrap().err();
+        let reason = error.and_then(|e| e.reason());
+        assert_eq!(reason, Some(h2::Reason::PROTOCOL_ERROR), "{what}");
+    }
+    assert_eq!(upstream.requests().len(), 0, "{:?}", upstream.requests());
+}
+
+#[test]
+fn connect_over_http2_is_no_business_of_an_ordinary_route() {
+    let upstream = Upstream::new(&[OK]);
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let (running, address) = http_proxy(manager(everything_to("c")), clusters);
+    let request = http::Request::connect("x:80").body(()).unwrap();
+    let asks = ask_h2(address, vec![(request, vec![])]);
+    let answers = running.runtime.block_on(asks);
+    let answer = answers.into_iter().next().unwrap().unwrap();
+    assert_eq!(answer.status, 404);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn what_came_of_a_broken_answer_reaches_an_http2_client() {
+    let half = "!closeHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let upstream = Upstream::new(&[half]);
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let (running, address) = http_proxy(manager(everything_to("c")), clusters);
+    running.runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(async move { connection.await.ok() });
+        for _ in 0..20 {
+            let mut send = send.clone().ready().await.unwrap();
+            let (response, _) = send.send_request(request("GET", "/"), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            let first = body.data().await.unwrap().unwrap();
+            assert_eq!(&first[..], b"half");
+            let error = body.data().await.unwrap().unwrap_err();
+            assert!(error.is_reset(), "{error}");
+        }
+    });
+}

@@ -63,8 +63,10 @@ pub fn to_response(head: &Head) -> Result<Response<()>, NotSendable> {
 pub fn from_request(parts: &http::request::Parts, head: &mut Head) -> bool {
     head.clear();
     head.set_method(parts.method.as_str().as_bytes());
-    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    head.set_path(path.as_bytes());
+    if parts.method != Method::CONNECT {
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        head.set_path(path.as_bytes());
+    }
     if let Some(authority) = parts.uri.authority() {
         head.set_authority(authority.as_str().as_bytes());
     }
@@ -87,6 +89,20 @@ pub fn from_request(parts: &http::request::Parts, head: &mut Head) -> bool {
         head.add(name, value.as_bytes());
     }
     head.has_authority()
+}
+
+/// Whether a request must not be read as one (RFC 9113 section 8.1.1): lengths
+/// or hosts that two readers could take differently, or user information in an
+/// authority (section 8.3.1).
+pub fn is_malformed(parts: &http::request::Parts) -> bool {
+    let lines = |name| parts.headers.get_all(name).iter().count();
+    let with_user = |text: &[u8]| memchr::memchr(b'@', text).is_some();
+    let authority = parts.uri.authority().map_or("", |a| a.as_str());
+    let host = parts.headers.get(http::header::HOST);
+    lines(http::header::CONTENT_LENGTH) > 1
+        || lines(http::header::HOST) > 1
+        || with_user(authority.as_bytes())
+        || host.is_some_and(|h| with_user(h.as_bytes()))
 }
 
 /// Fills a head from a received response.

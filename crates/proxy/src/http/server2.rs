@@ -82,6 +82,12 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
                     respond.send_reset(h2::Reason::INTERNAL_ERROR);
                     continue;
                 }
+                let (parts, body) = request.into_parts();
+                if convert::is_malformed(&parts) {
+                    respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+                    continue;
+                }
+                let request = http::Request::from_parts(parts, body);
                 served += 1;
                 if !leaving {
                     watch();
