@@ -6,6 +6,8 @@ pub mod admin;
 pub mod agent;
 pub mod conn;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod http1;
 pub mod io;

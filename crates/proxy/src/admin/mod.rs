@@ -5,7 +5,7 @@
 
 mod clusters;
 mod config_dump;
-mod query;
+pub(crate) mod query;
 mod server;
 mod stats;
 

@@ -11,6 +11,9 @@ use crate::http::known::Known;
 /// Most header lines a parse can hold, whatever the configured limit is.
 pub(super) const MOST_LINES: usize = 256;
 
+/// Longest header name: what a [`Head`] can hold, whatever the head's limit is.
+pub(super) const NAME_BYTES: usize = u16::MAX as usize;
+
 /// What a codec accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -136,6 +139,9 @@ pub fn parse_request(
     }
     if parsed.headers.len() > limits.headers {
         return Err(TOO_MANY);
+    }
+    if parsed.headers.iter().any(|l| l.name.len() > NAME_BYTES) {
+        return Err(TOO_LARGE);
     }
     let http_10 = parsed.version == Some(0);
     if http_10 && !limits.accept_http_10 {

@@ -281,3 +281,24 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_longer_than_a_head_can_hold_is_refused() {
+    let limits = Limits {
+        head_bytes: 200_000,
+        ..Limits::default()
+    };
+    let mut head = Head::new();
+    let mut parse = |len: usize| {
+        let text = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\n{}: 1\r\n\r\n",
+            "n".repeat(len)
+        );
+        parse_request(text.as_bytes(), 0, &limits, &mut head).map(|head| head.is_some())
+    };
+    assert_eq!(parse(NAME_BYTES), Ok(true));
+    assert_eq!(
+        parse(NAME_BYTES + 1).map_err(|reject| reject.status),
+        Err(431)
+    );
+}

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::request::MOST_LINES;
+use super::request::{MOST_LINES, NAME_BYTES};
 use super::{Framing, content_length, each_token, head_end};
 use crate::http::head::Head;
 use crate::http::known::Known;
@@ -52,6 +52,9 @@ pub fn parse_response(
     }
     if parsed.headers.len() > HEADERS {
         return Err("http1.too_many_headers");
+    }
+    if parsed.headers.iter().any(|l| l.name.len() > NAME_BYTES) {
+        return Err("http1.headers_too_large");
     }
     let code = parsed.code.unwrap_or_default();
     if !(100..=599).contains(&code) {
@@ -195,6 +198,20 @@ mod tests {
         assert_eq!(r.framing, Framing::Close);
         assert!(!r.keep_alive);
         assert!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_name_longer_than_a_head_can_hold_is_refused() {
+        let answer = |len: usize| {
+            let name = "x".repeat(len);
+            parse(format!("HTTP/1.1 200 OK\r\n{name}: 1\r\nb: 2\r\n\r\n").as_bytes())
+        };
+        let (_, head) = answer(NAME_BYTES).unwrap().unwrap();
+        assert_eq!(head.first(b"b"), Some(&b"2"[..]));
+        assert_eq!(
+            answer(NAME_BYTES + 1).unwrap_err(),
+            "http1.headers_too_large"
+        );
     }
 
     #[test]

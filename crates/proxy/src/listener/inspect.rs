@@ -140,11 +140,14 @@ async fn http(io: &Io, seen: &mut Vec<u8>, found: &mut Inspected) -> Result<(), 
     }
 }
 
+/// Longest request line that is waited for.
+const LINE_LARGEST: usize = 8192;
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The protocol that the first line speaks; empty = none of HTTP's; `None` =
 /// not enough bytes.
-fn http_protocol(bytes: &[u8]) -> Option<&'static str> {
+pub fn http_protocol(bytes: &[u8]) -> Option<&'static str> {
     if bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes) {
         return None;
     }
@@ -156,8 +159,9 @@ fn http_protocol(bytes: &[u8]) -> Option<&'static str> {
     if !bytes[..method].iter().all(token) || method > 20 {
         return Some("");
     }
-    let Some(end) = memchr::memchr(b'\n', bytes) else {
-        return if bytes.len() < 8192 { None } else { Some("") };
+    // However the bytes arrive, a line end beyond the limit is not seen.
+    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_LARGEST)]) else {
+        return (bytes.len() >= LINE_LARGEST).then_some("");
     };
     match bytes[..end].trim_ascii_end() {
         line if line.ends_with(b" HTTP/1.1") => Some("http/1.1"),
@@ -189,13 +193,20 @@ async fn proxy_protocol(
     }
 }
 
+/// What the first bytes say of a PROXY protocol header.
 #[derive(Debug, PartialEq, Eq)]
-enum ProxyHeader {
+pub enum ProxyHeader {
+    /// More bytes are needed.
     More,
+    /// There is none.
     Absent,
+    /// There is a broken one.
     Bad,
+    /// A header.
     Header {
+        /// Its bytes.
         len: usize,
+        /// Client and destination; none for local and unknown ones.
         addresses: Option<(SocketAddr, SocketAddr)>,
     },
 }
@@ -203,7 +214,7 @@ enum ProxyHeader {
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Parses a PROXY protocol header of version 1 or 2.
-fn proxy_header(bytes: &[u8]) -> ProxyHeader {
+pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
     if bytes.starts_with(V2) {
         return proxy_v2(bytes);
     }
@@ -295,6 +306,11 @@ mod tests {
         assert_eq!(http_protocol(PREFACE), Some("h2c"));
         assert_eq!(http_protocol(b"\x10\x20mysql"), Some(""));
         assert_eq!(http_protocol(b"hello world\n"), Some(""));
+        let mut long = b"GET /".to_vec();
+        long.resize(LINE_LARGEST - 1, b'a');
+        assert_eq!(http_protocol(&long), None);
+        long.extend_from_slice(b" HTTP/1.1\r\n");
+        assert_eq!(http_protocol(&long), Some(""), "in one piece as in two");
     }
 
     #[test]

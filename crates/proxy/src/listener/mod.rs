@@ -2,8 +2,8 @@
 //! destination, and what becomes of listeners that change or go.
 
 mod accept;
-mod hello;
-mod inspect;
+pub(crate) mod hello;
+pub(crate) mod inspect;
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

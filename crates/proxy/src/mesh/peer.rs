@@ -64,7 +64,7 @@ fn write_piece(field: u64, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-fn write_struct(map: &BTreeMap<Name, Value>, out: &mut Vec<u8>) {
+pub(crate) fn write_struct(map: &BTreeMap<Name, Value>, out: &mut Vec<u8>) {
     for (key, value) in map {
         let mut of_value = Vec::new();
         match value {
@@ -85,7 +85,7 @@ fn write_struct(map: &BTreeMap<Name, Value>, out: &mut Vec<u8>) {
 }
 
 /// Reads a header value; strings and structs only, other values are left out.
-pub(super) fn decode(value: &[u8]) -> Option<BTreeMap<Name, Value>> {
+pub(crate) fn decode(value: &[u8]) -> Option<BTreeMap<Name, Value>> {
     if value.is_empty() || value.len() > LONGEST {
         return None;
     }
