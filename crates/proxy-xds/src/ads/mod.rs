@@ -7,4 +7,5 @@ mod state;
 
 pub use client::{AdsClient, Handle, Options, start};
 pub use connect::{ClusterConnector, Connect, Connecting, Stream};
+pub use grpc::{Deframer, FrameError};
 pub use state::{Request, Response, State};
