@@ -63,15 +63,20 @@ pub fn json(state: &dyn State) -> Value {
                 host_json(locality, endpoint, &host)
             })
             .collect();
+        let mut high = thresholds(&cluster.circuit_breakers[1]);
+        high["priority"] = json!("HIGH");
         let mut status = json!({
             "name": &*cluster.name,
-            "added_via_api": cluster.added_via_api,
             "circuit_breakers": {"thresholds": [
-                thresholds("DEFAULT", &cluster.circuit_breakers[0]),
-                thresholds("HIGH", &cluster.circuit_breakers[1]),
+                thresholds(&cluster.circuit_breakers[0]),
+                high,
             ]},
             "observability_name": &*cluster.stat_name,
         });
+        // Protobuf's JSON leaves out what is a field's default.
+        if cluster.added_via_api {
+            status["added_via_api"] = json!(true);
+        }
         if !hosts.is_empty() {
             status["host_statuses"] = Value::Array(hosts);
         }
@@ -112,8 +117,8 @@ fn limits_of(limits: &CircuitBreaker) -> [(&'static str, u32); 4] {
     ]
 }
 
-fn thresholds(priority: &str, limits: &CircuitBreaker) -> Value {
-    let mut value = json!({"priority": priority});
+fn thresholds(limits: &CircuitBreaker) -> Value {
+    let mut value = json!({});
     for (name, limit) in limits_of(limits) {
         value[name] = json!(limit);
     }
@@ -197,12 +202,17 @@ fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats
         "stats": stats,
         "health_status": health,
         "weight": endpoint.weight,
-        "locality": {
-            "region": &*locality.locality.region,
-            "zone": &*locality.locality.zone,
-            "sub_zone": &*locality.locality.sub_zone,
-        },
+        "locality": {},
     });
+    for (name, text) in [
+        ("region", &locality.locality.region),
+        ("zone", &locality.locality.zone),
+        ("sub_zone", &locality.locality.sub_zone),
+    ] {
+        if !text.is_empty() {
+            value["locality"][name] = json!(&**text);
+        }
+    }
     if !endpoint.hostname.is_empty() {
         value["hostname"] = json!(&*endpoint.hostname);
     }

@@ -164,6 +164,13 @@ fn pretty(value: &Value) -> Page {
     )
 }
 
+fn metrics(page: Result<(&'static str, String), String>) -> Page {
+    match page {
+        Ok((kind, body)) => (StatusCode::OK, kind, body),
+        Err(text) => bad(text),
+    }
+}
+
 fn bad(text: String) -> Page {
     (StatusCode::BAD_REQUEST, TEXT, text)
 }
@@ -189,11 +196,8 @@ fn show(state: &dyn State, path: &str, query: &Query) -> Page {
         "/ready" => ready(state.server_state()),
         "/runtime" => pretty(&json!({"layers": [], "entries": {}})),
         "/server_info" => pretty(&server_info(state)),
-        "/stats" => match stats::page(state, query) {
-            Ok((kind, body)) => (StatusCode::OK, kind, body),
-            Err(text) => bad(text),
-        },
-        "/stats/prometheus" => (StatusCode::OK, stats::PROMETHEUS, stats::prometheus(state)),
+        "/stats" => metrics(stats::page(state, query)),
+        "/stats/prometheus" => metrics(stats::prometheus_page(state, query)),
         _ => ok(format!("admin commands are:\n{}", help())),
     }
 }
@@ -296,6 +300,7 @@ fn server_info(state: &dyn State) -> Value {
         "node": state.node(),
         "uptime_current_epoch": uptime,
         "uptime_all_epochs": uptime,
+        "hot_restart_initializing": false,
     })
 }
 

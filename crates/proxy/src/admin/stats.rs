@@ -12,7 +12,7 @@ type Page = (&'static str, String);
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 /// The content type of the Prometheus text format.
-pub const PROMETHEUS: &str = "text/plain; version=0.0.4";
+const PROMETHEUS: &str = "text/plain; version=0.0.4";
 
 /// The `/stats` page; an error is the text of a 400.
 pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
@@ -29,6 +29,11 @@ pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
             "usage: /stats?format=(text|json|prometheus), not \"{other}\"\n"
         )),
     }
+}
+
+/// The `/stats/prometheus` page, filtered as `/stats` is.
+pub fn prometheus_page(state: &dyn State, query: &Query) -> Result<Page, String> {
+    Ok((PROMETHEUS, exposition(&select(state, query)?)))
 }
 
 /// All series in Prometheus' text format.
