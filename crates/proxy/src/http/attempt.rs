@@ -25,7 +25,6 @@ use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
 use crate::io::timer;
-use crate::tcp::{Ended, Moved, Peer};
 use crate::upstream::host::{H1Client, H2Stream, add_one};
 use crate::upstream::{ClusterState, Host, HttpConnection};
 
@@ -61,10 +60,10 @@ pub(super) struct Try<'h> {
 }
 
 /// The state of an exchange between its two phases.
-struct Exchange<'r, 'b> {
-    receiver: Receiver<'r>,
+pub(super) struct Exchange<'r, 'b> {
+    pub(super) receiver: Receiver<'r>,
     sender: BodyWriter<'r>,
-    body: &'r mut RequestBody<'b>,
+    pub(super) body: &'r mut RequestBody<'b>,
     meter: Meter,
     sent: bool,
 }
@@ -233,6 +232,7 @@ impl Stream<'_> {
                 true
             }
             None => {
+                tries.cluster.stats.cells.upstream_rq_retry_overflow.inc();
                 self.record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
                 false
             }
@@ -550,62 +550,6 @@ impl Stream<'_> {
             }
         }
         out.cut(h2::Reason::INTERNAL_ERROR);
-    }
-
-    /// Both sides left HTTP: bytes go both ways until one side ends.
-    async fn tunnel(&mut self, exchange: Exchange<'_, '_>, out: &mut Responder<'_>) {
-        let record = &mut *self.record;
-        record.code = record.response.status;
-        record.details = Cow::Borrowed("via_upstream");
-        if record.code == 101 {
-            record.response.set_known(Known::Connection, b"upgrade");
-        } else {
-            record.response.remove_known(Known::ContentLength);
-        }
-        self.finish_response_head(out);
-        out.set_close();
-        let (Receiver::H1(up), BodyReader::H1(io, reader)) =
-            (exchange.receiver, &mut exchange.body.reader)
-        else {
-            return out.abort(h2::Reason::INTERNAL_ERROR);
-        };
-        if let Responder::H1 { close, to_head, .. } = out {
-            *close = false; // the head must not say `connection: close`
-            *to_head = true; // nor that nothing follows
-        }
-        let begun = match out.begin(&mut self.record.response, Body::None) {
-            Ok(mut writer) => poll_fn(|cx| writer.poll_flush(cx)).await,
-            Err(error) => Err(error),
-        };
-        out.set_close();
-        if begun.is_err() {
-            return;
-        }
-        let down = crate::tcp::Side::new(io, &mut reader.buf);
-        let up = crate::tcp::Side::new(up.io, &mut up.reader.buf);
-        let moved = crate::tcp::copy(down, up, self.timer, None).await;
-        self.record.received += moved.upward;
-        self.record.sent += moved.downward;
-        self.tunnel_ended(&moved);
-    }
-
-    /// Says in the record who left the tunnel.
-    fn tunnel_ended(&mut self, moved: &Moved) {
-        let left = match moved.ended {
-            Ended::Downstream => Some(Peer::Downstream),
-            Ended::Upstream => Some(Peer::Upstream),
-            Ended::Finished | Ended::Idle | Ended::TooOld => moved.first,
-        };
-        let record = &mut *self.record;
-        match left {
-            Some(Peer::Downstream) => record.client_gone(),
-            Some(Peer::Upstream) => {
-                let reason = ResetReason::ConnectionTermination;
-                record.flags.set(reason.flag());
-                record.details = Cow::Owned(reason.details_after());
-            }
-            None => {}
-        }
     }
 }
 

@@ -21,5 +21,6 @@ pub mod server2;
 mod shadow;
 pub mod source;
 pub mod stream;
+mod tunnel;
 pub mod upstream;
 pub mod writer;
