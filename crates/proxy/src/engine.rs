@@ -99,6 +99,14 @@ impl EngineHandle {
         }
     }
 
+    /// Answers close their connections as long as the health check is told to
+    /// fail.
+    pub fn fail_health_check(&self, fail: bool) {
+        for orders in &self.orders {
+            let _ = orders.send(Command::FailHealthCheck(fail));
+        }
+    }
+
     /// Stops accepting and closes idle connections; returns when no connection
     /// is left, or after `grace`. True when none was left.
     pub async fn close(&self, grace: Duration) -> bool {

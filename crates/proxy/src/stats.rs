@@ -113,15 +113,19 @@ cells! {
     ClusterCells {
         counter upstream_cx_total,
         gauge upstream_cx_active,
+        counter upstream_cx_destroy,
         counter upstream_cx_connect_fail,
         counter upstream_cx_connect_timeout,
         counter upstream_cx_overflow,
         counter upstream_cx_http1_total,
         counter upstream_cx_http2_total,
         counter upstream_cx_none_healthy,
+        counter upstream_cx_protocol_error,
         counter upstream_rq_total,
         gauge upstream_rq_active,
+        counter upstream_rq_cancelled,
         counter upstream_rq_completed,
+        counter upstream_rq_pending_total,
         counter upstream_rq_pending_overflow,
         counter upstream_rq_retry,
         counter upstream_rq_retry_limit_exceeded,
@@ -133,6 +137,7 @@ cells! {
         gauge membership_healthy,
         counter membership_change,
         counter update_success,
+        histogram upstream_cx_connect_ms,
         histogram upstream_rq_time,
     }
 }
@@ -191,12 +196,17 @@ pub struct ClusterStats {
 }
 
 impl ClusterStats {
-    /// Counts a finished request.
+    /// Counts a finished request. What the client did to it is no answer of the
+    /// cluster: a client that went away, a request malformed past its head.
     pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags) {
         let cells = &self.cells;
-        cells.upstream_rq_completed.inc();
-        cells.upstream_rq_time.record(ms);
-        self.codes.count(&self.registry, status);
+        if status != 0 && !flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
+            cells.upstream_rq_completed.inc();
+            cells.upstream_rq_time.record(ms);
+            self.codes.count(&self.registry, status);
+        } else {
+            cells.upstream_rq_cancelled.inc();
+        }
         let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_HEALTHY_UPSTREAM) {
             cells.upstream_cx_none_healthy.inc();
@@ -210,10 +220,11 @@ impl ClusterStats {
         if has(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED) {
             cells.upstream_rq_retry_limit_exceeded.inc();
         }
-        if has(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION)
-            || has(ResponseFlags::UPSTREAM_REMOTE_RESET)
-        {
+        if has(ResponseFlags::UPSTREAM_REMOTE_RESET) {
             cells.upstream_rq_rx_reset.inc();
+        }
+        if has(ResponseFlags::UPSTREAM_PROTOCOL_ERROR) {
+            cells.upstream_cx_protocol_error.inc();
         }
     }
 }

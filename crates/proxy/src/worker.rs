@@ -35,6 +35,8 @@ pub enum Command {
         Vec<(SocketAddr, std::net::TcpListener)>,
         oneshot::Sender<()>,
     ),
+    /// Answers close their connections while the health check is told to fail.
+    FailHealthCheck(bool),
     /// Tell clients to go: answers close their connections. With `true` no
     /// new connection is accepted any more.
     Drain {
@@ -96,6 +98,8 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     date: RefCell<(u64, Rc<str>)>,
     draining: Cell<bool>,
+    /// The health check is told to fail: clients go elsewhere.
+    failed: Cell<bool>,
     closing: Cell<bool>,
     connections: RefCell<HashMap<u64, Weak<Connection>>>,
     closed: RefCell<Option<oneshot::Sender<()>>>,
@@ -121,6 +125,7 @@ impl Worker {
             snapshot: RefCell::default(),
             date: RefCell::new((0, "".into())),
             draining: Cell::new(false),
+            failed: Cell::new(false),
             closing: Cell::new(false),
             connections: RefCell::default(),
             closed: RefCell::default(),
@@ -149,6 +154,7 @@ impl Worker {
                     }
                     self.listeners.drain(stop_accepting, inbound_only);
                 }
+                Command::FailHealthCheck(fail) => self.failed.set(fail),
                 Command::Close(done) => self.close(done),
                 Command::Hosts(cluster, answer) => {
                     let hosts = self.clusters.existing(&cluster).map(|c| c.host_stats());
@@ -208,7 +214,7 @@ impl Worker {
 
     /// Whether answers close their connections.
     pub fn draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get() || self.failed.get()
     }
 
     /// Whether idle connections close.

@@ -224,3 +224,77 @@ fn a_close_waits_for_requests_in_flight_and_ends_idle_connections() {
     assert_eq!(header(&answer, "connection"), Some("close"));
     assert_eq!(idle.read(&mut [0; 10]).unwrap(), 0, "ended, not reset");
 }
+
+#[test]
+fn a_failing_health_check_sends_clients_elsewhere() {
+    let upstream = Upstream::new(&[OK]);
+    let address = free_address();
+    let listener = http_listener("l", address, "c");
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let running = run(&snapshot(vec![listener], clusters));
+    let mut client = connect(address);
+    let asked = |client: &mut std::net::TcpStream| {
+        client.write_all(get("/").as_bytes()).unwrap();
+        let answer = read_message(client).unwrap();
+        header(&answer, "connection").map(str::to_owned)
+    };
+    assert_eq!(asked(&mut client), None);
+    let handle = running.engine.handle();
+    handle.fail_health_check(true);
+    // The order and this one are taken in turn.
+    running.runtime.block_on(handle.flush_logs(false));
+    assert_eq!(asked(&mut client).as_deref(), Some("close"));
+    handle.fail_health_check(false);
+    running.runtime.block_on(handle.flush_logs(false));
+    assert_eq!(asked(&mut connect(address)), None);
+}
+
+#[test]
+fn only_answers_of_a_cluster_are_counted_as_its_answers() {
+    use lateen_proxy_core::stats::{MetricValue, Registry};
+    let upstream = Upstream::new(&[OK]);
+    let address = free_address();
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let options = EngineOptions {
+        stats: Registry::new(),
+        ..EngineOptions::default()
+    };
+    let registry = options.stats.clone();
+    let listener = http_listener("l", address, "c");
+    let _running = run_with(options, &snapshot(vec![listener], clusters));
+    ask(address, &get("/"));
+    // A client that leaves in the middle, and one that is malformed there.
+    let half = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
+    drop({
+        let mut client = connect(address);
+        client.write_all(half.as_bytes()).unwrap();
+        client
+    });
+    let wrong = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nwrong\r\n";
+    assert!(ask(address, wrong).starts_with("HTTP/1.1 400 "));
+    let counter = |name: &str| {
+        let all = registry.collect();
+        let found = all.iter().find(|m| &*m.name.flat == name)?;
+        match found.value {
+            MetricValue::Counter(n) => Some(n),
+            _ => None,
+        }
+    };
+    for _ in 0..100 {
+        if counter("cluster.c.upstream_rq_cancelled") == Some(2) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (name, want) in [
+        ("cluster.c.upstream_rq_cancelled", Some(2)),
+        ("cluster.c.upstream_rq_completed", Some(1)),
+        ("cluster.c.upstream_rq_200", Some(1)),
+        ("cluster.c.upstream_rq_400", None),
+        ("cluster.c.upstream_rq_0", None),
+        ("http.t.rq_total", Some(3)),
+        ("http.t.downstream_cx_http1_total", Some(3)),
+    ] {
+        assert_eq!(counter(name), want, "{name}");
+    }
+}

@@ -124,6 +124,7 @@ impl Stream<'_> {
         chosen: &Chosen,
         upgrade: bool,
     ) {
+        self.http.stats.cells.rq_total.inc();
         let worker = self.record.conn.worker.clone();
         let Some(cluster) = self.cluster_of(forward, chosen) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
@@ -288,6 +289,7 @@ impl Stream<'_> {
         timeout: Timeout,
     ) -> Option<LocalReply<'static>> {
         if timeout == Timeout::PerTry {
+            tries.cluster.stats.cells.upstream_rq_per_try_timeout.inc();
             if body.can_restart() && tries.retries.on_per_try_timeout() {
                 return None;
             }

@@ -45,6 +45,7 @@ struct Server {
 
 /// Serves an HTTP/1 connection until it ends. `first` is what was read of it.
 pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
+    http.stats.cells.downstream_cx_http1_total.inc();
     let config = &http.config;
     let limits = Limits {
         head_bytes: config.max_request_headers_kb as usize * 1024,

@@ -24,6 +24,7 @@ const PENDING_RESETS: usize = 50;
 
 /// Serves an HTTP/2 connection until it ends.
 pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
+    http.stats.cells.downstream_cx_http2_total.inc();
     let options = &http.config.http2;
     let mut builder = h2::server::Builder::new();
     builder

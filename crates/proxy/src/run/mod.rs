@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_process::{Stop, stop};
+use lateen_proxy_core::config::ResourceMap;
 use lateen_proxy_core::config::bootstrap::StatsMatcher;
-use lateen_proxy_core::stats::{Registry, Scope};
+use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_xds::ads;
 use lateen_proxy_xds::bootstrap::Loaded;
 use lateen_proxy_xds::decode::Context;
@@ -106,7 +107,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     let engine = Engine::start(&EngineOptions {
         concurrency: options.concurrency,
         hostname: options.hostname.clone(),
-        node_ip: options.node_ip,
+        node_ip: options.node_ip.or_else(own_address),
         flush_interval: options.flush_interval,
         drain_time: options.drain_time,
         max_connections: options.max_connections,
@@ -161,6 +162,15 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     Ok(())
 }
 
+/// The first IPv4 address of this machine that is not loopback.
+fn own_address() -> Option<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let v4 = |i: nix::ifaddrs::InterfaceAddress| Some(i.address?.as_sockaddr_in()?.ip());
+    all.filter_map(v4)
+        .find(|ip| !ip.is_loopback())
+        .map(IpAddr::V4)
+}
+
 fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<(), RunError> {
     let listener = admin::bind(address).map_err(system(format!("admin address {address}")))?;
     let (live, stop) = (live.clone(), stop.clone());
@@ -213,6 +223,43 @@ async fn reopen_on_signal(engine: EngineHandle) {
     }
 }
 
+/// Counts what becomes of the resources of one kind from snapshot to snapshot.
+struct Kinds<T> {
+    now: ResourceMap<T>,
+    added: Counter,
+    modified: Counter,
+    removed: Counter,
+}
+
+impl<T> Kinds<T> {
+    fn new(registry: &Registry, manager: &str, word: &str) -> Self {
+        let scope = Scope::group(manager);
+        let counter = |what: &str| registry.counter(&scope.stat(&format!("{word}_{what}")));
+        Self {
+            now: Arc::default(),
+            added: counter("added"),
+            modified: counter("modified"),
+            removed: counter("removed"),
+        }
+    }
+
+    fn take(&mut self, next: &ResourceMap<T>) {
+        if Arc::ptr_eq(&self.now, next) {
+            return;
+        }
+        for (name, value) in next.iter() {
+            match self.now.get(name) {
+                None => self.added.inc(),
+                Some(before) if !Arc::ptr_eq(before, value) => self.modified.inc(),
+                Some(_) => {}
+            }
+        }
+        let gone = self.now.keys().filter(|name| !next.contains_key(*name));
+        self.removed.add(gone.count() as u64);
+        self.now = next.clone();
+    }
+}
+
 struct Process {
     engine: Engine,
     live: Arc<Live>,
@@ -225,11 +272,14 @@ impl Process {
     async fn follow(&mut self, handle: ads::Handle) -> Result<(), RunError> {
         let mut snapshots = handle.snapshots.clone();
         let registry = self.live.registry_of_process();
-        let group = |name: &str| Scope::group(name);
-        let listeners = registry.gauge(&group("listener_manager").stat("total_listeners_active"));
-        let clusters = registry.gauge(&group("cluster_manager").stat("active_clusters"));
-        let failed = registry.counter(&group("listener_manager").stat("listener_create_failure"));
-        let updates = registry.counter(&group("cluster_manager").stat("cluster_updated"));
+        let mut listeners = Kinds::new(&registry, "listener_manager", "listener");
+        let mut clusters = Kinds::new(&registry, "cluster_manager", "cluster");
+        let manager = Scope::group("listener_manager");
+        let failed = registry.counter(&manager.stat("listener_create_failure"));
+        let active = [
+            registry.gauge(&manager.stat("total_listeners_active")),
+            registry.gauge(&Scope::group("cluster_manager").stat("active_clusters")),
+        ];
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             // Ports open when everything that the start waits for is there.
@@ -242,9 +292,10 @@ impl Process {
                     failed.inc();
                     tracing::error!("{error}");
                 }
-                listeners.set(snapshot.listeners.len() as i64);
-                clusters.set(snapshot.clusters.len() as i64);
-                updates.inc();
+                listeners.take(&snapshot.listeners);
+                clusters.take(&snapshot.clusters);
+                active[0].set(snapshot.listeners.len() as i64);
+                active[1].set(snapshot.clusters.len() as i64);
                 self.live.serving(snapshot, &self.engine);
             }
             if snapshots.changed().await.is_err() {
@@ -266,5 +317,37 @@ impl Process {
             tracing::warn!("connections were still open at the end");
         }
         handle.flush_logs(false).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lateen_proxy_core::stats::MetricValue;
+
+    #[test]
+    fn resources_are_counted_as_they_come_change_and_go() {
+        let registry = Registry::new();
+        let mut kinds = Kinds::<u8>::new(&registry, "cluster_manager", "cluster");
+        let map = |list: &[(&str, &Arc<u8>)]| -> ResourceMap<u8> {
+            let pairs = list.iter().map(|(n, v)| ((*n).into(), (*v).clone()));
+            Arc::new(pairs.collect())
+        };
+        let (one, two) = (Arc::new(1), Arc::new(2));
+        kinds.take(&map(&[("a", &one), ("b", &one), ("c", &one)]));
+        kinds.take(&map(&[("a", &one), ("b", &two), ("d", &one)]));
+        let counted: Vec<_> = registry
+            .collect()
+            .into_iter()
+            .map(|m| (m.name.flat.to_string(), m.value))
+            .collect();
+        let want = |what: &str, n| {
+            let name = format!("cluster_manager.cluster_{what}");
+            (name, MetricValue::Counter(n))
+        };
+        assert_eq!(
+            counted,
+            [want("added", 4), want("modified", 1), want("removed", 1)]
+        );
     }
 }

@@ -224,6 +224,7 @@ impl State for Live {
 
     fn fail_health_check(&self, fail: bool) {
         self.changing().failed = fail;
+        self.parts.engine.fail_health_check(fail);
     }
 
     fn quit(&self) {

@@ -92,6 +92,7 @@ async fn h1(
     let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
         return Err(ConnectError::Overflow);
     };
+    cluster.stats.cells.upstream_rq_pending_total.inc();
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
     let client = Box::new(H1Client::new(io, connected));
@@ -128,6 +129,7 @@ async fn wait_for_idle(
     let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
         return Err(ConnectError::Overflow);
     };
+    cluster.stats.cells.upstream_rq_pending_total.inc();
     poll_fn(|cx| match host.take_idle() {
         Some(client) => Poll::Ready(Ok(client)),
         // The connections died instead of idling: the request must not wait
@@ -171,6 +173,7 @@ async fn h2(
     let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
         return Err(ConnectError::Overflow);
     };
+    cluster.stats.cells.upstream_rq_pending_total.inc();
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
@@ -296,7 +299,11 @@ pub async fn open(
         add_one(&host.counts.connect_failures);
     }
     match outcome {
-        Some(Ok(io)) => Ok(io),
+        Some(Ok(io)) => {
+            let took = timer::now_ms().saturating_sub(now);
+            cells.upstream_cx_connect_ms.record(took);
+            Ok(io)
+        }
         Some(Err(error)) => {
             cells.upstream_cx_connect_fail.inc();
             Err(error)

@@ -247,6 +247,7 @@ impl Drop for Connected {
     fn drop(&mut self) {
         self.count.set(self.count.get() - 1);
         self.stats.cells.upstream_cx_active.sub(1);
+        self.stats.cells.upstream_cx_destroy.inc();
     }
 }
 
