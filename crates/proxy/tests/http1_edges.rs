@@ -406,3 +406,40 @@ fn a_cluster_that_is_not_there_has_no_name_in_the_log() {
     ask(proxy.address, &get("/"));
     assert_eq!(proxy.lines(1), ["GET / 503 NC cluster_not_found 0 0 -"]);
 }
+
+#[test]
+fn via_is_said_both_ways() {
+    let upstream =
+        Upstream::new(&["HTTP/1.1 200 OK\r\nVia: 1.1 other\r\nContent-Length: 2\r\n\r\nok"]);
+    let mut manager = manager(vec![direct("/direct"), to("c")]);
+    manager.via = "lateen".into();
+    let (_running, address) = http_proxy(manager, vec![cluster("c", &[upstream.address])]);
+    let answer = ask(address, &get("/"));
+    assert_eq!(header(&answer, "via"), Some("1.1 other, lateen"));
+    assert_eq!(header(&upstream.requests()[0], "via"), Some("lateen"));
+    let answer = ask(address, &get("/direct"));
+    assert_eq!(header(&answer, "via"), Some("lateen"));
+}
+
+#[test]
+fn a_refused_path_ends_the_connection() {
+    use lateen_proxy_core::config::http_connection_manager::EscapedSlashes;
+    let mut manager = manager(vec![direct("/")]);
+    manager.path.escaped_slashes = EscapedSlashes::Reject;
+    let (_running, address) = http_proxy(manager, vec![]);
+    let answer = ask_all(address, get("/a%2fb").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(header(&answer, "connection"), Some("close"));
+}
+
+#[test]
+fn a_request_that_stops_in_its_body_is_told_that_the_connection_ends() {
+    let upstream = Upstream::new(&[OK]);
+    let mut manager = manager(vec![to("c")]);
+    manager.request_timeout = Some(Duration::from_millis(100));
+    let (_running, address) = http_proxy(manager, vec![cluster("c", &[upstream.address])]);
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe";
+    let answer = ask_all(address, request);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(header(&answer, "connection"), Some("close"));
+}

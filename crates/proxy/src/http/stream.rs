@@ -150,7 +150,14 @@ impl Stream<'_> {
         }
     }
 
-    async fn answer(&mut self, body: &mut RequestBody<'_>, out: &mut Responder<'_>, asks: Asks) {
+    async fn answer(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        mut asks: Asks,
+    ) {
+        let connect = self.record.request.method() == b"CONNECT";
+        asks.upgrade |= connect;
         if let Some(refused) = asks.refused {
             if refused.status == 400 {
                 out.set_close();
@@ -177,7 +184,7 @@ impl Stream<'_> {
             return self.reply(out, reply).await;
         }
         let Some(chosen) = self.choose_route() else {
-            if self.record.request.method() == b"CONNECT" {
+            if connect {
                 out.set_close();
             }
             return self.reply(out, Situation::NO_ROUTE.into()).await;
@@ -188,8 +195,7 @@ impl Stream<'_> {
             let reply = LocalReply::new(301, "", "direct_response");
             return self.reply(out, reply.header("location", location)).await;
         }
-        let leaves = asks.upgrade || self.record.request.method() == b"CONNECT";
-        if leaves && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
+        if asks.upgrade && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
             if let RouteAction::Forward(forward) = &chosen.route.action {
                 let cluster = self.cluster_of(forward, &chosen);
                 self.record.cluster_name = cluster.map(|c| c.config.name.clone());
@@ -200,6 +206,18 @@ impl Stream<'_> {
         if let Some(reply) = filters::on_request(self, &chosen).await {
             return self.reply(out, reply).await;
         }
+        self.act(body, out, &chosen, asks).await;
+    }
+
+    /// Does what the route says.
+    async fn act(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        chosen: &Chosen,
+        asks: Asks,
+    ) {
+        let http = self.http;
         match &chosen.route.action {
             RouteAction::DirectResponse(direct) => {
                 http.stats.cells.rq_direct_response.inc();
@@ -224,7 +242,8 @@ impl Stream<'_> {
                 if waits && out.send_continue().await.is_err() {
                     return out.set_close();
                 }
-                self.forward(body, out, &forward, &chosen, leaves).await;
+                self.forward(body, out, &forward, chosen, asks.upgrade)
+                    .await;
             }
         }
     }
@@ -405,6 +424,9 @@ impl Stream<'_> {
         let response = &mut record.response;
         if !response.has(Known::Date) {
             response.add(b"date", Rc::clone(&record.conn.worker.date()).as_bytes());
+        }
+        if !config.via.is_empty() {
+            response.join_known(Known::Via, b", ", config.via.as_bytes());
         }
         match config.server_header {
             ServerHeader::Overwrite => {
