@@ -91,7 +91,7 @@ fn static_routes_name_clusters_that_are_there() {
 fn names_need_a_dns_cluster() {
     let error = start(&with_static(json!([]), json!([cluster("c", "foo.bar")]))).unwrap_err();
     assert!(
-        error.starts_with("b.json: static_resources.clusters[0] (c): load_assignment.endpoints: malformed IP address: foo.bar;"),
+        error.starts_with("b.json: static_resources.clusters[0] (c): load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: malformed IP address: foo.bar;"),
         "{error}"
     );
     let mut resolved = cluster("c", "foo.bar");
@@ -231,9 +231,9 @@ fn a_bad_endpoint_leaves_the_good_ones() {
     );
     assert_eq!(&*refused[0].0, "c");
     assert!(
-        refused[0]
-            .1
-            .starts_with("endpoints: malformed IP address: bad.host"),
+        refused[0].1.starts_with(
+            "endpoints[0].lb_endpoints[0].endpoint.address: malformed IP address: bad.host"
+        ),
         "{refused:?}"
     );
     world.settle(Now::default());

@@ -13,15 +13,24 @@ const MAX_PRIORITY: u32 = 128;
 
 /// Refuses host names: only a DNS cluster resolves them.
 pub(super) fn only_addresses(assignment: &ClusterLoadAssignment) -> Result<()> {
-    for (_, endpoint) in assignment.endpoints() {
-        if let Address::Host { host, .. } = &endpoint.address {
-            return refuse(format!(
-                "malformed IP address: {host}; a STRICT_DNS or LOGICAL_DNS cluster resolves names"
-            ))
-            .at("endpoints");
+    for (i, locality) in assignment.localities.iter().enumerate() {
+        for (j, endpoint) in locality.endpoints.iter().enumerate() {
+            only_address(endpoint)
+                .at("endpoint.address")
+                .item("lb_endpoints", j)
+                .item("endpoints", i)?;
         }
     }
     Ok(())
+}
+
+fn only_address(endpoint: &Endpoint) -> Result<()> {
+    match &endpoint.address {
+        Address::Host { host, .. } => refuse(format!(
+            "malformed IP address: {host}; a STRICT_DNS or LOGICAL_DNS cluster resolves names"
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAssignment> {

@@ -446,14 +446,14 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
             json!({ "cluster_name": "c", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": {
                 "socket_address": { "address": "bad.host", "port_value": 80 } } } }] }] }),
-            "endpoints: malformed IP address: bad.host",
+            "endpoints[0].lb_endpoints[0].endpoint.address: malformed IP address: bad.host",
         ),
         (
             "envoy.config.cluster.v3.Cluster",
             json!({ "name": "c", "type": "STATIC", "load_assignment": { "cluster_name": "c", "endpoints": [
                 { "lb_endpoints": [{ "endpoint": { "address": {
                 "socket_address": { "address": "bad.host", "port_value": 80 } } } }] }] } }),
-            "load_assignment.endpoints: malformed IP address: bad.host",
+            "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: malformed IP address: bad.host",
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
