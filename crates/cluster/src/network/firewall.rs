@@ -33,17 +33,20 @@ fn drops(listing: &str) -> bool {
 
 /// Runs `iptables`; `None` when the host has none.
 async fn iptables(arguments: &[&str]) -> io::Result<Option<(bool, String)>> {
-    let output = Command::new("iptables")
-        .arg("-w")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .await;
-    match output {
+    let spawned = super::nft::system_program("iptables", |program| {
+        Command::new(program)
+            .arg("-w")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+    });
+    match spawned {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        Ok(output) => {
+        Ok(child) => {
+            let output = child.wait_with_output().await?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             Ok(Some((output.status.success(), text)))
         }

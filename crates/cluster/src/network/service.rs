@@ -22,6 +22,8 @@ use crate::api::{ApiError, Selectors};
 const GATHER: Duration = Duration::from_millis(3);
 /// Wait before the API is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often the rules are written again though nothing has changed.
+const RESYNC: Duration = Duration::from_secs(30);
 
 /// Follows the API and writes rules; shares the view with DNS.
 #[derive(Debug)]
@@ -75,8 +77,16 @@ impl ServiceSync {
             .for_each(|event| change_slice(&mut view, event));
         let mut written = String::new();
         let mut due = Some(Instant::now());
+        let mut again = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
         loop {
             tokio::select! {
+                // Somebody else may have taken them away: what is there is not looked at.
+                _ = again.tick() => {
+                    written.clear();
+                    let retry = self.write(layout, &view, &mut written).await;
+                    due = retry.then(|| Instant::now() + RETRY);
+                    continue;
+                }
                 event = services.next_event() => match event {
                     Some(event) => change_service(&mut view, &event?),
                     None => return Ok(()),
