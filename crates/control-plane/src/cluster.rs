@@ -10,13 +10,15 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lateen_process::Stop;
-use lateen_sources::{CONFIG_MAP, Kube, KubeError, MUTATING_WEBHOOK, SECRET, VALIDATING_WEBHOOK};
+use lateen_sources::{
+    CONFIG_MAP, Kube, KubeError, MUTATING_WEBHOOK, NODE, SECRET, VALIDATING_WEBHOOK,
+};
 use serde_json::{Value, json};
 
 use crate::ads::Source as _;
 use crate::auth::TokenReviewer;
 use crate::ca::Authority;
-use crate::inject::InjectConfig;
+use crate::inject::{InjectConfig, InjectError};
 use crate::options::ControlPlaneOptions;
 use crate::store::Store;
 
@@ -30,6 +32,42 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(500);
 /// Wait after a failed request at the start.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Why the injector's settings cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectionError {
+    /// The API server refused or could not be reached.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// The stored settings are wrong.
+    #[error(transparent)]
+    Unreadable(#[from] InjectError),
+}
+
+/// The injector's settings as installed in a namespace for a revision's suffix (empty, or `-` and
+/// its name), with what the nodes can do; `None` where the installation has none.
+///
+/// # Errors
+/// See [`InjectionError`].
+pub async fn installed_injection(
+    kube: &Kube,
+    namespace: &str,
+    suffix: &str,
+) -> Result<Option<InjectConfig>, InjectionError> {
+    let map = |name: String| async move { kube.get(CONFIG_MAP, Some(namespace), &name).await };
+    let Some(injector) = map(format!("istio-sidecar-injector{suffix}")).await? else {
+        return Ok(None);
+    };
+    let mesh = map(format!("istio{suffix}")).await?.unwrap_or_default();
+    let text = |v: &Value, key: &str| v["data"][key].as_str().unwrap_or_default().to_owned();
+    let config = InjectConfig::read(
+        &text(&injector, "config"),
+        &text(&injector, "values"),
+        &text(&mesh, "mesh"),
+    )?;
+    let nodes = kube.list(NODE, None, "").await?;
+    Ok(Some(config.for_nodes(&nodes)))
+}
 
 /// The control plane's hands in a cluster.
 #[derive(Clone)]
@@ -171,29 +209,13 @@ impl Cluster {
 
     /// The injector's settings as installed; `None` where the installation has none.
     async fn injection(&self) -> Result<Option<InjectConfig>, KubeError> {
-        let map = |name: String| async move {
-            self.kube
-                .get(CONFIG_MAP, Some(&self.namespace), &name)
-                .await
-        };
-        let Some(injector) = map(format!("istio-sidecar-injector{}", self.suffix)).await? else {
-            return Ok(None);
-        };
-        let mesh = map(format!("istio{}", self.suffix))
-            .await?
-            .unwrap_or_default();
-        let text = |v: &Value, key: &str| v["data"][key].as_str().unwrap_or_default().to_owned();
-        let read = InjectConfig::read(
-            &text(&injector, "config"),
-            &text(&injector, "values"),
-            &text(&mesh, "mesh"),
-        );
-        match read {
-            Ok(config) => Ok(Some(config)),
-            Err(error) => {
+        match installed_injection(&self.kube, &self.namespace, &self.suffix).await {
+            Ok(found) => Ok(found),
+            Err(InjectionError::Unreadable(error)) => {
                 tracing::warn!(%error, "injector settings kept as they were");
                 Ok(None)
             }
+            Err(InjectionError::Kube(error)) => Err(error),
         }
     }
 

@@ -154,6 +154,8 @@ impl<'a> Resource<'a> {
 
 /// ConfigMaps.
 pub const CONFIG_MAP: Resource<'static> = Resource::new("v1", "ConfigMap", "configmaps");
+/// Nodes.
+pub const NODE: Resource<'static> = Resource::new("v1", "Node", "nodes");
 /// Secrets.
 pub const SECRET: Resource<'static> = Resource::new("v1", "Secret", "secrets");
 /// Namespaces.

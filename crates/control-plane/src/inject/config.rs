@@ -26,7 +26,13 @@ pub struct InjectConfig {
     pub mesh: Value,
     /// Name of the revision.
     pub revision: String,
+    /// Whether every node's kubelet starts init containers that stay, without a feature gate:
+    /// what `ENABLE_NATIVE_SIDECARS: auto` goes by.
+    pub native_kubelets: bool,
 }
+
+/// The first minor version of Kubernetes 1 whose sidecar containers are stable.
+const NATIVE_SINCE: u32 = 33;
 
 impl InjectConfig {
     /// The settings that an installation of this version starts with.
@@ -42,6 +48,7 @@ impl InjectConfig {
             values: crate::install::values::standard(version),
             mesh: json!({}),
             revision: "default".to_owned(),
+            native_kubelets: false,
         }
     }
 
@@ -100,7 +107,31 @@ impl InjectConfig {
             revision: revision.unwrap_or("default").to_owned(),
             mesh: mapping("mesh", mesh)?,
             values,
+            native_kubelets: false,
         })
+    }
+
+    /// The same settings for a cluster with these nodes (Node objects). A cluster whose nodes are
+    /// not known gets the containers that every kubelet starts.
+    #[must_use]
+    pub fn for_nodes(mut self, nodes: &[Value]) -> Self {
+        let native = |node: &Value| {
+            let version = node["status"]["nodeInfo"]["kubeletVersion"].as_str()?;
+            let (major, rest) = version.trim_start_matches('v').split_once('.')?;
+            let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?) >= (1, NATIVE_SINCE))
+        };
+        self.native_kubelets =
+            !nodes.is_empty() && nodes.iter().all(|node| native(node) == Some(true));
+        self
+    }
+
+    /// Whether the proxy is an init container that stays, where a pod does not say it itself.
+    /// Any value but a yes or a no (`auto`) asks the nodes.
+    #[must_use]
+    pub fn native(&self) -> bool {
+        self.flag("pilot.env.ENABLE_NATIVE_SIDECARS")
+            .unwrap_or(self.native_kubelets)
     }
 
     /// A value by its dotted path.

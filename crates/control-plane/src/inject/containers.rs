@@ -38,7 +38,6 @@ impl<'a> Settings<'a> {
         }
         let status = annotations.number(STATUS_PORT)?.map(i64::from);
         let status = status.or_else(|| proxy["statusPort"].as_i64());
-        let mesh_native = config.flag("pilot.env.ENABLE_NATIVE_SIDECARS");
         let hold = proxy["holdApplicationUntilProxyStarts"].as_bool();
         let mesh_hold = config.flag("global.proxy.holdApplicationUntilProxyStarts");
         Ok(Self {
@@ -49,8 +48,7 @@ impl<'a> Settings<'a> {
             status_port: status.filter(|port| *port != 15020).unwrap_or(15021),
             native: annotations
                 .flag(super::annotation::NATIVE_SIDECAR)?
-                .or(mesh_native)
-                .unwrap_or(false),
+                .unwrap_or_else(|| config.native()),
             hold: hold.or(mesh_hold).unwrap_or(false),
         })
     }

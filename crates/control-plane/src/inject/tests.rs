@@ -411,6 +411,37 @@ fn untouched_documents_keep_every_byte() {
 }
 
 #[test]
+fn new_kubelets_everywhere_make_the_proxy_an_init_container_that_stays() {
+    let node = |version: &str| json!({"status": {"nodeInfo": {"kubeletVersion": version}}});
+    let config = || InjectConfig::standard("1.0.0");
+    for (nodes, native) in [
+        (vec![], false),
+        (vec![node("v1.33.1"), node("v1.34.0-eks-1")], true),
+        (vec![node("v1.33.1"), node("v1.32.9")], false),
+        (vec![node("v2.0.0")], true),
+        (vec![node("v1.33+"), json!({})], false),
+    ] {
+        let config = config().for_nodes(&nodes);
+        assert_eq!(config.native(), native, "{nodes:?}");
+        let Ok(Outcome::Injected { pod, .. }) =
+            inject_pod(&config, &pod(json!({}), json!({})), &Workload::default())
+        else {
+            panic!("injected");
+        };
+        let list = if native {
+            "initContainers"
+        } else {
+            "containers"
+        };
+        let there = pod["spec"][list].as_array().unwrap();
+        assert!(there.iter().any(|c| c["name"] == "istio-proxy"), "{pod}");
+    }
+    let mut told = config().for_nodes(&[node("v1.33.1")]);
+    told.values["pilot"]["env"]["ENABLE_NATIVE_SIDECARS"] = "false".into();
+    assert!(!told.native(), "the installation says no");
+}
+
+#[test]
 fn config_maps_are_read_back() {
     let objects = crate::install::manifests_for("demo", &["revision=canary".to_owned()]).unwrap();
     let map = |name: &str| {
