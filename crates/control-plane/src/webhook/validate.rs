@@ -19,9 +19,10 @@ pub fn answer(review: &Value) -> Value {
     if !errors.is_empty() {
         let all: Vec<String> = errors.iter().map(|d| line(d)).collect();
         let message = format!("configuration is invalid: {}", all.join("; "));
-        response["status"] = json!({"code": 400, "reason": "Invalid", "message": message});
+        response["status"] = json!({"code": 400, "message": message});
     }
-    let warnings: Vec<String> = rest.iter().map(|d| line(d)).collect();
+    let mut warnings: Vec<String> = rest.iter().map(|d| line(d)).collect();
+    warnings.extend(without_effect(&request["object"]));
     if !warnings.is_empty() {
         response["warnings"] = json!(warnings);
     }
@@ -30,6 +31,23 @@ pub fn answer(review: &Value) -> Value {
         "kind": "AdmissionReview",
         "response": response,
     })
+}
+
+/// Kinds that are stored and do nothing yet: nobody should believe a policy is in force.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "AuthorizationPolicy",
+    "EnvoyFilter",
+    "PeerAuthentication",
+    "ProxyConfig",
+    "RequestAuthentication",
+    "Telemetry",
+    "WasmPlugin",
+];
+
+fn without_effect(object: &Value) -> Option<String> {
+    let kind = object["kind"].as_str()?;
+    let stored = WITHOUT_EFFECT.contains(&kind);
+    stored.then(|| format!("{kind} is stored, but this version does not enforce it yet"))
 }
 
 fn findings(object: &Value, namespace: &str) -> Vec<Diagnostic> {
@@ -51,7 +69,7 @@ fn line(d: &Diagnostic) -> String {
     } else {
         format!("{}: ", d.field)
     };
-    let remedy = if d.remedy.is_empty() {
+    let remedy = if d.remedy.is_empty() || message.ends_with(&d.remedy) {
         String::new()
     } else {
         format!("; {}", d.remedy)
@@ -84,6 +102,36 @@ mod tests {
             assert_eq!(a["response"]["allowed"], true, "{a}");
             assert_eq!(a["response"]["uid"], "u1");
         }
+    }
+
+    #[test]
+    fn a_policy_that_does_nothing_yet_is_said_to() {
+        let policy = json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": {"name": "default", "namespace": "default"},
+            "spec": {"mtls": {"mode": "STRICT"}},
+        });
+        let a = answer(&review(policy));
+        assert_eq!(a["response"]["allowed"], true, "{a}");
+        let warning = a["response"]["warnings"][0].as_str().unwrap_or_default();
+        assert!(warning.contains("does not enforce it yet"), "{a}");
+    }
+
+    #[test]
+    fn a_remedy_is_said_once() {
+        let bad = json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "all", "namespace": "default"},
+            "spec": {"hosts": ["*"], "http": [{"route": [{"destination": {"host": "reviews"}}]}]},
+        });
+        let a = answer(&review(bad));
+        let message = a["response"]["status"]["message"]
+            .as_str()
+            .unwrap_or_default();
+        assert_eq!(message.matches("name the hosts").count(), 1, "{message}");
+        assert_eq!(a["response"]["status"]["reason"], Value::Null, "{a}");
     }
 
     #[test]
