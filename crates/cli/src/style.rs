@@ -30,6 +30,11 @@ pub fn done(text: &str) {
     line(GREEN, "\u{2714}", text);
 }
 
+/// Something that did not get to its end.
+pub fn undone(text: &str) {
+    line(YELLOW, "\u{2718}", text);
+}
+
 /// Something to know that stops nothing.
 pub fn warning(text: &str) {
     line(YELLOW, "warning:", text);

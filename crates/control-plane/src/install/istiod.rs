@@ -122,18 +122,23 @@ fn container(values: &Values) -> Value {
     };
     let domain = values.text("values.global.proxy.clusterDomain");
     let level = values.text("values.global.logging.level");
+    let mut arguments = vec![
+        "discovery".to_owned(),
+        "--monitoringAddr=:15014".to_owned(),
+        format!("--log_output_level={level}"),
+        "--domain".to_owned(),
+        domain,
+        "--keepaliveMaxServerConnectionAge".to_owned(),
+        "30m".to_owned(),
+    ];
+    let compat = values.text("values.pilot.compat");
+    if !compat.is_empty() {
+        arguments.extend(["--compat".to_owned(), compat]);
+    }
     let mut container = json!({
         "name": "discovery",
         "image": image,
-        "args": [
-            "discovery",
-            "--monitoringAddr=:15014",
-            format!("--log_output_level={level}"),
-            "--domain",
-            domain,
-            "--keepaliveMaxServerConnectionAge",
-            "30m",
-        ],
+        "args": arguments,
         "ports": [
             {"containerPort": 8080, "protocol": "TCP", "name": "http-debug"},
             {"containerPort": 15010, "protocol": "TCP", "name": "grpc-xds"},

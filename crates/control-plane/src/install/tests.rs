@@ -200,3 +200,17 @@ fn a_revision_names_its_objects() {
             .any(|o| o["metadata"]["name"] == "istio-pilot")
     );
 }
+
+#[test]
+fn an_earlier_istio_is_asked_for_by_a_value() {
+    let arguments = |set: &[String]| {
+        let objects = manifests_for("default", set).unwrap();
+        find(&objects, "Deployment", "istiod")["spec"]["template"]["spec"]["containers"][0]["args"]
+            .clone()
+    };
+    let today = arguments(&[]);
+    assert!(!today.to_string().contains("--compat"), "{today}");
+    let then = arguments(&["values.pilot.compat=1.0".to_owned()]);
+    let list = then.as_array().unwrap();
+    assert_eq!(list[list.len() - 2..], ["--compat", "1.0"]);
+}

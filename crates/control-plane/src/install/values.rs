@@ -53,6 +53,8 @@ pub fn standard(version: &str) -> Value {
         "pilot": {
             "image": "pilot",
             "replicaCount": 1,
+            // An earlier version of Istio to behave as, such as "1.0"; empty: as today's.
+            "compat": "",
             "traceSampling": 1,
             "env": {},
             "cni": {"enabled": false},

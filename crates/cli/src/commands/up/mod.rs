@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use lateen_cluster::local::{LocalCluster, LocalOptions};
 use lateen_process::Stop;
 
-use crate::exit::{FAILED, Failure};
+use crate::exit::{Failure, USAGE};
 use crate::{paths, style};
 use progress::Progress;
 
@@ -38,12 +38,31 @@ pub struct Up {
     /// Override an installation value (key=value)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     values: Vec<String>,
+    /// Behave as an earlier Istio where it behaved differently
+    #[arg(long, value_parser = ["1.0"], value_name = "VERSION")]
+    compat: Option<String>,
     /// Port of the API server on this machine; 0 takes a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     api_port: u16,
     /// Log level of the cluster itself
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log_level: String,
+}
+
+impl Up {
+    /// The mesh's objects; none for a plain cluster.
+    fn manifests(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        if self.profile == "empty" && self.demo.is_some() {
+            let why = "the demo needs the mesh: leave --profile empty out";
+            return Err(Failure::new(USAGE, why).into());
+        }
+        // On one machine people want to see each request: Istio's default is no access log.
+        let mut values = vec!["meshConfig.accessLogFile=/dev/stdout".to_owned()];
+        let compat = self.compat.iter();
+        values.extend(compat.map(|version| format!("values.pilot.compat={version}")));
+        values.extend(self.values.iter().cloned());
+        super::install::objects(&self.profile, &values)
+    }
 }
 
 /// The samples that `up` can run.
@@ -59,6 +78,7 @@ const READY: Duration = Duration::from_secs(120);
 pub fn run(args: Up) -> anyhow::Result<()> {
     lateen_process::logs::start(&args.log_level, false)?;
     let home = paths::home();
+    args.manifests()?;
     let tools = preflight::check(args.api_port)?;
     let lock = lock::take(&home)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -103,7 +123,10 @@ async fn session(
             stop.stopped().await;
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            progress.fail();
+            Err(error)
+        }
     };
     progress.step("stopping");
     let stopped = cluster.stop().await;
@@ -125,21 +148,12 @@ async fn inhabit(
     let client = client(&kubeconfig).await?;
     if args.profile != "empty" {
         progress.step("installing the mesh");
-        // On one machine people want to see each request: Istio's default is no access log.
-        let mut values = vec!["meshConfig.accessLogFile=/dev/stdout".to_owned()];
-        values.extend(args.values.iter().cloned());
-        let objects = super::install::objects(&args.profile, &values)?;
-        super::install::apply(&client, objects).await?;
+        super::install::apply(&client, args.manifests()?).await?;
         progress.step("waiting for the mesh");
         super::install::wait_ready(&client, "istio-system", READY).await?;
     }
     let mut text = String::new();
     if let Some(Demo::Bookinfo) = args.demo {
-        if args.profile == "empty" {
-            return Err(
-                Failure::new(FAILED, "the demo needs the mesh: leave --profile empty out").into(),
-            );
-        }
         progress.step("deploying Bookinfo");
         let url = demo::bookinfo(&client, progress, READY).await?;
         text.push_str(&format!("Bookinfo:    {url}\n"));

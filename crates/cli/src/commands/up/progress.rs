@@ -46,6 +46,17 @@ impl Progress {
         }
     }
 
+    /// Ends the step at hand as one that did not get to its end.
+    pub fn fail(&self) {
+        if let Some((text, begun)) = self.current.borrow_mut().take() {
+            let line = format!("{text} ({:.1} s)", begun.elapsed().as_secs_f32());
+            match &self.bar {
+                Some(bar) => bar.suspend(|| style::undone(&line)),
+                None => style::undone(&line),
+            }
+        }
+    }
+
     fn end(&self) {
         if let Some((text, begun)) = self.current.borrow_mut().take() {
             let line = format!("{text} ({:.1} s)", begun.elapsed().as_secs_f32());
