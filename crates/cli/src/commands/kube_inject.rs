@@ -1,19 +1,27 @@
 //! `kube-inject`: the sidecar added to the workloads of a file, as the webhook would add it; other
-//! objects pass untouched, and a second run changes nothing. Needs no cluster.
+//! objects pass untouched, and a second run changes nothing. Goes by the settings of the cluster's
+//! mesh where there is one, else by files or this version's own settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
-use lateen_control_plane::inject;
+use lateen_control_plane::cluster::installed_injection;
+use lateen_control_plane::inject::{self, InjectConfig};
+use lateen_sources::Kube;
 
 use super::objects;
+use crate::client::ClusterArgs;
 use crate::exit::{BAD_INPUT, Failure};
 use crate::style;
+
+/// How long a cluster may take to give its settings.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `kube-inject`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  kubectl apply -f <(lateen kube-inject -f app.yaml)\n  lateen kube-inject -f app.yaml -o injected.yaml"
+    after_help = "Examples:\n  kubectl apply -f <(lateen kube-inject -f app.yaml)\n  lateen kube-inject -f app.yaml -o injected.yaml\n  lateen kube-inject -f app.yaml --use-kube=false     this version's settings, no cluster"
 )]
 pub struct KubeInject {
     /// The objects (`-` is standard input)
@@ -25,21 +33,24 @@ pub struct KubeInject {
     /// Mesh configuration to inject for (a MeshConfig in YAML)
     #[arg(long = "meshConfigFile", value_name = "FILE")]
     mesh_config_file: Option<PathBuf>,
+    /// Injection settings: `config` of ConfigMap istio-sidecar-injector
+    #[arg(long = "injectConfigFile", value_name = "FILE")]
+    inject_config_file: Option<PathBuf>,
+    /// Installation values: `values` of ConfigMap istio-sidecar-injector
+    #[arg(long = "valuesFile", value_name = "FILE")]
+    values_file: Option<PathBuf>,
+    /// Ask the cluster's mesh for its settings where no file gives them
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    use_kube: bool,
     /// Revision to inject for
     #[arg(short, long, default_value = "default", value_name = "NAME")]
     revision: String,
 }
 
 /// Runs the command.
-pub fn run(args: KubeInject) -> anyhow::Result<()> {
+pub async fn run(args: KubeInject, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let text = objects::read(&args.filename)?;
-    let mesh = args
-        .mesh_config_file
-        .as_deref()
-        .map(objects::read)
-        .transpose()?;
-    let config = inject::InjectConfig::for_files(mesh.as_deref(), &args.revision)
-        .map_err(|error| Failure::new(BAD_INPUT, error.to_string()))?;
+    let config = args.config(cluster).await?;
     let injected = inject::inject_text(&text, &config).map_err(|error| {
         Failure::new(BAD_INPUT, format!("{}: {error}", args.filename.display()))
     })?;
@@ -47,4 +58,55 @@ pub fn run(args: KubeInject) -> anyhow::Result<()> {
         Some(path) => Ok(std::fs::write(path, injected)?),
         None => Ok(style::print(&injected)?),
     }
+}
+
+impl KubeInject {
+    async fn config(&self, cluster: &ClusterArgs) -> anyhow::Result<InjectConfig> {
+        let text = |path: &Option<PathBuf>| path.as_deref().map(objects::read).transpose();
+        let mesh = text(&self.mesh_config_file)?;
+        let (settings, values) = (text(&self.inject_config_file)?, text(&self.values_file)?);
+        if settings.is_some() || values.is_some() {
+            let file = self
+                .inject_config_file
+                .as_ref()
+                .or(self.values_file.as_ref());
+            let file = file.map(PathBuf::as_path).unwrap_or(Path::new("-"));
+            let (settings, values) = (settings.unwrap_or_default(), values.unwrap_or_default());
+            let read = InjectConfig::read(&settings, &values, &mesh.unwrap_or_default());
+            return read.map_err(|error| bad(file, &error));
+        }
+        if mesh.is_none()
+            && self.use_kube
+            && let Some(found) = self.installed(cluster).await
+        {
+            return Ok(found);
+        }
+        let file = self.mesh_config_file.as_deref().unwrap_or(Path::new("-"));
+        InjectConfig::for_files(mesh.as_deref(), &self.revision).map_err(|error| bad(file, &error))
+    }
+
+    /// The settings of the mesh in the cluster; without one, a word about it and nothing.
+    async fn installed(&self, cluster: &ClusterArgs) -> Option<InjectConfig> {
+        let connected = cluster.connect().await.ok()?;
+        let suffix = match self.revision.as_str() {
+            "" | "default" => String::new(),
+            name => format!("-{name}"),
+        };
+        let kube = Kube::new(connected.client);
+        let asked = installed_injection(&kube, &connected.istio_namespace, &suffix);
+        let why = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(Some(config))) => return Some(config),
+            Ok(Ok(None)) => "no mesh is installed in the cluster".to_owned(),
+            Ok(Err(error)) => format!("the cluster's settings cannot be read: {error}"),
+            Err(_) => "the cluster does not answer".to_owned(),
+        };
+        style::warning(&format!(
+            "{why}; injecting with this version's own settings"
+        ));
+        None
+    }
+}
+
+fn bad(file: &Path, error: &inject::InjectError) -> anyhow::Error {
+    Failure::new(BAD_INPUT, format!("{}: {error}", file.display())).into()
 }

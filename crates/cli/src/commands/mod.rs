@@ -9,6 +9,7 @@ mod kube_inject;
 mod kubeconfig;
 mod manifest;
 mod objects;
+mod proxy_compare;
 mod proxy_config;
 mod proxy_status;
 pub mod roles;
@@ -102,7 +103,6 @@ pub fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(args),
-        Command::KubeInject(args) => kube_inject::run(args),
         Command::Manifest(args) => manifest::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Completion(args) => completion::run(args, name),
@@ -114,6 +114,7 @@ async fn on_runtime(command: Command, cluster: ClusterArgs) -> anyhow::Result<()
     match command {
         Command::Status(args) => status::run(args).await,
         Command::Install(args) => install::run(args, &cluster).await,
+        Command::KubeInject(args) => kube_inject::run(args, &cluster).await,
         Command::ProxyConfig(command) => proxy_config::run(command, &cluster).await,
         Command::ProxyStatus(args) => proxy_status::run(args, &cluster).await,
         Command::Analyze(args) => analyze::run(args, &cluster).await,
@@ -125,7 +126,6 @@ async fn on_runtime(command: Command, cluster: ClusterArgs) -> anyhow::Result<()
         Command::Up(_)
         | Command::Down(_)
         | Command::Kubeconfig(_)
-        | Command::KubeInject(_)
         | Command::Manifest(_)
         | Command::Validate(_)
         | Command::Completion(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! A proxy's config dump: fetched or read, then its resources by type as proto JSON.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use anyhow::Context as _;
@@ -70,7 +71,8 @@ impl Dump {
         Self::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+    /// Reads a dump's JSON.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let raw: Value = serde_json::from_slice(bytes).map_err(|error| {
             Failure::new(BAD_INPUT, format!("the config dump is not JSON: {error}"))
                 .hint("a dump is what the proxy's admin port answers at /config_dump")
@@ -110,23 +112,62 @@ impl Dump {
         self.resources("RoutesConfigDump", &ROUTES)
     }
 
+    /// Clusters, listeners and routes that came from a control plane, each by name.
+    pub fn dynamic(&self) -> anyhow::Result<[BTreeMap<String, Value>; 3]> {
+        let of = |name: &str, section: &Section| -> anyhow::Result<BTreeMap<String, Value>> {
+            let lists: Vec<_> = section
+                .lists
+                .iter()
+                .filter(|(list, _)| list.starts_with("dynamic_"))
+                .copied()
+                .collect();
+            let found = self.listed(name, section.type_url, &lists)?;
+            let named = found.into_iter();
+            Ok(named.map(|r| (text(&r, "/name").to_owned(), r)).collect())
+        };
+        Ok([
+            of("ClustersConfigDump", &CLUSTERS)?,
+            of("ListenersConfigDump", &LISTENERS)?,
+            of("RoutesConfigDump", &ROUTES)?,
+        ])
+    }
+
+    /// When the proxy took its newest route configuration, as the dump says it.
+    pub fn routes_loaded(&self) -> Option<&str> {
+        let section = self.section("RoutesConfigDump")?;
+        let list = either(section, "dynamic_route_configs")?.as_array()?;
+        let times = list
+            .iter()
+            .filter_map(|r| either(r, "last_updated")?.as_str());
+        times.filter(|at| !at.is_empty()).max()
+    }
+
     /// All endpoint sets.
     pub fn endpoints(&self) -> anyhow::Result<Vec<Value>> {
         self.resources("EndpointsConfigDump", &ENDPOINTS)
     }
 
     fn resources(&self, name: &str, section: &Section) -> anyhow::Result<Vec<Value>> {
+        self.listed(name, section.type_url, section.lists)
+    }
+
+    fn listed(
+        &self,
+        name: &str,
+        type_url: &'static str,
+        lists: &[(&str, &str)],
+    ) -> anyhow::Result<Vec<Value>> {
         let Some(found) = self.section(name) else {
             return Ok(Vec::new());
         };
         let mut out = Vec::new();
-        for (list, inner) in section.lists {
+        for (list, inner) in lists {
             // A dump in proto JSON's own spelling has camelCase keys; both are read.
             let list = either(found, list).and_then(Value::as_array);
             for entry in list.into_iter().flatten() {
                 let resource = inner.split('/').skip(1).try_fold(entry, either);
                 if let Some(resource) = resource {
-                    out.push(normal(resource, section.type_url)?);
+                    out.push(normal(resource, type_url)?);
                 }
             }
         }

@@ -6,13 +6,13 @@
 
 mod bootstrap;
 mod cluster;
-mod dump;
+pub mod dump;
 mod endpoint;
 mod listener;
 mod log;
 mod route;
 mod secret;
-mod target;
+pub mod target;
 
 use std::path::PathBuf;
 
