@@ -124,16 +124,20 @@ impl Cluster {
             .take_stream(port)
             .context("the port-forward gave no stream")?;
         let io = hyper_util::rt::TokioIo::new(stream);
+        let silent = |error: hyper::Error| {
+            Failure::new(FAILED, format!("{}: {error}", what()))
+                .hint("nothing answers there: has the pod a sidecar (`kubectl get pod` shows 2/2), and is it ready?")
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
             .await
-            .with_context(what)?;
+            .map_err(silent)?;
         let driver = tokio::spawn(connection);
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", format!("localhost:{port}"))
             .body(Full::<Bytes>::default())?;
-        let answer = sender.send_request(request).await.with_context(what)?;
+        let answer = sender.send_request(request).await.map_err(silent)?;
         let status = answer.status().as_u16();
         let body = answer
             .into_body()

@@ -72,9 +72,9 @@ pub fn code(outcome: anyhow::Result<()>) -> ExitCode {
     }
     let (code, hint) = match error.downcast_ref::<Failure>() {
         Some(failure) => (failure.code, failure.hint.clone()),
-        None => (FAILED, None),
+        None => (FAILED, unreachable(&error)),
     };
-    let message = format!("{error:#}");
+    let message = sentence(&error);
     if !message.is_empty() {
         style::error(&message);
     }
@@ -84,6 +84,41 @@ pub fn code(outcome: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The next step where the cluster's server does not answer.
+fn unreachable(error: &anyhow::Error) -> Option<String> {
+    let refused = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+    let hint = "no API server answers at the kubeconfig's address: `lateen status` says whether a cluster runs on this machine; -c and --context name another";
+    refused.then(|| hint.to_owned())
+}
+
+/// The chain of causes as one line. What an API server says ends it, in its own words: for an
+/// object that is not there they are all there is to say.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref::<kube::Error>() {
+            if status.code == 404 {
+                return status.message.clone();
+            }
+            parts.push(status.message.clone());
+            break;
+        }
+        let text = cause.to_string();
+        // Many errors end in the words of their cause: said once is enough.
+        if !parts
+            .last()
+            .is_some_and(|last: &String| last.ends_with(&text))
+        {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
 /// A reader that went away (`| head`) is no failure of ours.
 fn broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
@@ -91,4 +126,34 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    fn refused(code: u16, message: &str) -> anyhow::Error {
+        let status = serde_json::json!({"status": "Failure", "code": code, "message": message});
+        let status = serde_json::from_value(status).expect("a Status");
+        anyhow::Error::from(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn an_api_servers_words_are_kept_and_nothing_of_our_types() {
+        let message = "pods \"nope\" not found";
+        let missing = Err::<(), _>(refused(404, message)).context("asking port 15000");
+        assert_eq!(sentence(&missing.expect_err("an error")), message);
+        let forbidden = Err::<(), _>(refused(403, "not yours")).context("asking port 15000");
+        let said = sentence(&forbidden.expect_err("an error"));
+        assert_eq!(said, "asking port 15000: not yours");
+        let plain = Err::<(), _>(std::io::Error::other("no")).context("reading");
+        assert_eq!(sentence(&plain.expect_err("an error")), "reading: no");
+        let twice = Err::<(), _>(std::io::Error::other("no")).context("reading: no");
+        assert_eq!(sentence(&twice.expect_err("an error")), "reading: no");
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(unreachable(&anyhow::Error::from(refused)).is_some());
+        assert!(unreachable(&anyhow::anyhow!("no")).is_none());
+    }
 }

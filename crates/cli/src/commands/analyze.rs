@@ -26,6 +26,9 @@ pub struct Analyze {
     /// Read the cluster too
     #[arg(short = 'k', long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     use_kube: bool,
+    /// Read folders inside the given folders too (they always are)
+    #[arg(short = 'R', long)]
+    recursive: bool,
     /// Leave findings out: CODE=Kind name.namespace, * as wildcard; may be repeated
     #[arg(short = 'S', long, value_name = "CODE=OBJECT")]
     suppress: Vec<String>,
@@ -101,20 +104,17 @@ pub async fn run(args: Analyze, cluster: &ClusterArgs) -> anyhow::Result<()> {
 impl Analyze {
     /// Whether a finding is about the namespace asked for; files are always asked for.
     fn concerns(&self, found: &Diagnostic, namespace: &str) -> bool {
-        let own = found
-            .object
-            .as_ref()
-            .map_or(namespace, |object| object.namespace.as_str());
+        // A Namespace belongs to itself.
+        let own = found.object.as_ref().map_or(namespace, |object| {
+            if object.kind == "Namespace" {
+                object.name.as_str()
+            } else {
+                object.namespace.as_str()
+            }
+        });
         let severe = found.severity >= Severity::from(self.output_threshold);
         severe
-            && (self.all_namespaces
-                || own.is_empty()
-                || own == namespace
-                || found.source.is_some()
-                || found
-                    .object
-                    .as_ref()
-                    .is_some_and(|o| o.kind == "Namespace" && o.name == namespace))
+            && (self.all_namespaces || own.is_empty() || own == namespace || found.source.is_some())
     }
 
     fn suppressed(&self, found: &Diagnostic) -> bool {

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
@@ -175,6 +174,25 @@ impl Kind {
     }
 }
 
+/// The versions in which Istio's groups were ever served; they are one object.
+const VERSIONS: [&str; 4] = ["v1", "v1beta1", "v1alpha3", "v1alpha1"];
+
+/// Refuses a document whose apiVersion is missing or not one of its kind's.
+fn versioned(kind: &Kind, document: &Value) -> Result<(), String> {
+    let right = || format!("apiVersion: {}", types(kind).api_version);
+    match document.get("apiVersion").and_then(Value::as_str) {
+        None | Some("") => Err(format!("apiVersion is missing; write \"{}\"", right())),
+        Some(given) => match given.split_once('/') {
+            Some((group, version)) if group == kind.group && VERSIONS.contains(&version) => Ok(()),
+            _ => Err(format!(
+                "apiVersion {given:?} is not a version of {}; write \"{}\"",
+                kind.kind,
+                right()
+            )),
+        },
+    }
+}
+
 /// The objects of a file with their kinds; every one must be Istio's.
 fn read(path: &std::path::Path) -> anyhow::Result<Vec<(&'static Kind, DynamicObject)>> {
     let text = objects::read(path)?;
@@ -191,6 +209,9 @@ fn read(path: &std::path::Path) -> anyhow::Result<Vec<(&'static Kind, DynamicObj
                 format!("{}: {name} is not an object of Istio's", path.display()),
             )
             .hint("use `kubectl create -f` for it")
+        })?;
+        versioned(kind, &document).map_err(|error| {
+            Failure::new(BAD_INPUT, format!("{}: {name}: {error}", path.display()))
         })?;
         let object: DynamicObject = serde_json::from_value(document).map_err(|error| {
             Failure::new(BAD_INPUT, format!("{}: {name}: {error}", path.display()))
@@ -246,7 +267,7 @@ pub async fn get(args: Get, cluster: &ClusterArgs) -> anyhow::Result<()> {
         Some(name) => vec![
             api.get(name)
                 .await
-                .with_context(|| format!("{} {name}", kind.kind))?,
+                .map_err(|error| refused("get", kind, &cluster.namespace, name, &error))?,
         ],
         None => api.list(&ListParams::default()).await?.items,
     };

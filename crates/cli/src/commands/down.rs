@@ -24,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(45);
 /// Runs the command.
 pub fn run(args: Down) -> anyhow::Result<()> {
     let home = paths::home();
-    let running = home.exists().then(|| lock::holder(&home)).flatten();
+    let known = home.try_exists().unwrap_or(true);
+    let running = if known { lock::holder(&home)? } else { None };
     if let Some(pid) = running {
         stop(pid, &home)?;
     }
@@ -53,7 +54,7 @@ fn stop(pid: i32, home: &std::path::Path) -> anyhow::Result<()> {
         Failure::new(FAILED, format!("stopping `lateen up` (pid {pid}): {error}"))
     })?;
     let begun = Instant::now();
-    while lock::holder(home).is_some() {
+    while lock::holder(home)?.is_some() {
         if begun.elapsed() > GRACE {
             style::warning(&format!(
                 "pid {pid} did not stop in {} s: killing it",

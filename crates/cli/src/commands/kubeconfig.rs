@@ -18,11 +18,12 @@ pub struct Kubeconfig {
 pub fn run(args: Kubeconfig) -> anyhow::Result<()> {
     let path = paths::kubeconfig();
     let text = std::fs::read_to_string(&path).map_err(|error| {
-        Failure::new(
-            FAILED,
-            format!("no kubeconfig at {}: {error}", path.display()),
-        )
-        .hint("start a cluster with `lateen up`")
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            return Failure::new(FAILED, format!("reading {}: {error}", path.display()))
+                .hint("it holds an administrator's key: ask as the user who started `lateen up`");
+        }
+        let why = format!("no kubeconfig at {}: {error}", path.display());
+        Failure::new(FAILED, why).hint("start a cluster with `lateen up`")
     })?;
     Ok(style::print(&if args.raw {
         text

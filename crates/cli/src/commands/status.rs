@@ -28,7 +28,9 @@ enum Output {
 /// Runs the command.
 pub async fn run(args: Status) -> anyhow::Result<()> {
     let home = paths::home();
-    let Some(pid) = home.exists().then(|| lock::holder(&home)).flatten() else {
+    let known = home.try_exists().unwrap_or(true);
+    let holder = if known { lock::holder(&home)? } else { None };
+    let Some(pid) = holder else {
         if args.output == Output::Json {
             style::print("{\"running\": false}\n")?;
             return Err(Failure::quiet(1).into());

@@ -125,10 +125,11 @@ fn ask(
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     let body = "Content-Length: 0\r\n";
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nHost: {host}:{port}\r\n{body}\r\n"
-    )?;
+    // In one piece: a peer may answer, and close, before the rest of several.
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{body}\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -166,6 +167,28 @@ fn dechunk(mut text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server of HTTP/1.1 that refuses what is older, as the proxy's own port does.
+    #[test]
+    fn the_health_port_is_asked_in_http_1_1() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut head = [0; 512];
+            let n = stream.read(&mut head).expect("a request");
+            let head = String::from_utf8_lossy(&head[..n]).into_owned();
+            let status = if head.contains(" HTTP/1.1\r\n") {
+                200
+            } else {
+                426
+            };
+            write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").expect("written");
+        });
+        let answer = ask("localhost", port, "GET", "/", Duration::from_secs(5));
+        assert_eq!(answer.expect("an answer").0, 200);
+        server.join().expect("no panic");
+    }
 
     #[test]
     fn urls_and_chunks_are_taken_apart() {

@@ -46,12 +46,24 @@ pub fn take(home: &Path) -> anyhow::Result<Lock> {
 }
 
 /// The pid of the running `up` of a home; `None` when none runs.
-pub fn holder(home: &Path) -> Option<i32> {
-    let file = open(home).ok()?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+///
+/// # Errors
+/// The home is another user's.
+pub fn holder(home: &Path) -> anyhow::Result<Option<i32>> {
+    let file = match open(home) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let why = format!("{} is another user's: {error}", home.display());
+            return Err(Failure::new(FAILED, why)
+                .hint("ask as the user who started it, or with sudo")
+                .into());
+        }
+        Err(_) => return Ok(None),
+    };
+    Ok(match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(_) => None,
         Err((mut file, _)) => pid(&mut file),
-    }
+    })
 }
 
 fn pid(file: &mut File) -> Option<i32> {
@@ -74,9 +86,10 @@ mod tests {
             error.contains(&format!("pid {}", std::process::id())),
             "{error}"
         );
-        assert_eq!(holder(&home), i32::try_from(std::process::id()).ok());
+        let own = i32::try_from(std::process::id()).ok();
+        assert_eq!(holder(&home).expect("our home"), own);
         drop(lock);
-        assert_eq!(holder(&home), None);
+        assert_eq!(holder(&home).expect("our home"), None);
         std::fs::remove_dir_all(home).expect("removed");
     }
 }
