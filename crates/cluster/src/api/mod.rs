@@ -4,6 +4,7 @@ mod admit;
 mod auth;
 mod bootstrap;
 mod carry;
+mod client_cert;
 pub mod core;
 mod crd;
 mod defaults;

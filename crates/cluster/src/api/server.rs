@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use lateen_identity::{CertificateAuthority, IdentityError, Subject};
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::auth::{self, TokenSigner};
 use super::bootstrap;
+use super::client_cert::ClientCertificates;
 use super::core::{Core, Settings};
 use super::handle::{Api, UserInfo};
 use super::http::{self, Peer, Shared};
@@ -361,10 +361,17 @@ impl ServerHandle {
     }
 }
 
+/// Takes handshakes and says whose a client's certificate is.
+#[derive(Clone)]
+struct Acceptor {
+    tls: TlsAcceptor,
+    certificates: Arc<ClientCertificates>,
+}
+
 fn acceptor(
     ca: &CertificateAuthority,
     options: &ApiServerOptions,
-) -> Result<TlsAcceptor, ServerError> {
+) -> Result<Acceptor, ServerError> {
     let domain = &options.cluster_domain;
     let first = options.service_cidr.hosts().next().map(|ip| ip.to_string());
     let mut names: Vec<String> = [
@@ -403,27 +410,27 @@ fn acceptor(
         roots.add(cert).map_err(|e| tls(&e))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
+    let certificates = ClientCertificates::new(roots, Arc::clone(&provider));
+    let certificates = Arc::new(certificates.map_err(ServerError::Tls)?);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| tls(&e))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(&certificates) as _)
         .with_single_cert(
             lateen_identity::certificates_from_pem(&leaf.cert_pem)?,
             lateen_identity::private_key_from_pem(&leaf.key_pem)?,
         )
         .map_err(|e| tls(&e))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Acceptor {
+        tls: TlsAcceptor::from(Arc::new(config)),
+        certificates,
+    })
 }
 
 async fn accept_loop(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -455,14 +462,14 @@ async fn accept_loop(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "no-delay");
     }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.tls.accept(stream)).await {
         Ok(Ok(s)) => s,
         Ok(Err(e)) => {
             tracing::debug!(peer = %address, error = %e, "TLS handshake failed");
@@ -470,13 +477,16 @@ async fn connection(
         }
         Err(_) => return,
     };
-    let user = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|c| c.first())
+    let shown = stream.get_ref().1.peer_certificates();
+    let user = shown
+        .and_then(|chain| acceptor.certificates.trusted(chain))
         .and_then(|c| certificate_user(c));
-    let peer = Peer { address, user };
+    let refused = shown.is_some() && user.is_none();
+    let peer = Peer {
+        address,
+        user,
+        refused,
+    };
     let service = service_fn(move |request| {
         let (shared, peer) = (Arc::clone(&shared), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(http::serve(shared, peer, request).await) }

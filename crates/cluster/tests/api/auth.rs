@@ -179,3 +179,32 @@ async fn aggregated_roles_gather_by_label() {
     assert_eq!(c.request("GET", secrets, &token, &[], "").await.0, 200);
     c.server.shutdown().await;
 }
+
+/// The handshake is no place to say who may come in: a person must see the API's 401.
+#[tokio::test]
+async fn a_certificate_of_a_foreign_authority_is_nobody() {
+    let c = cluster().await;
+    let now = std::time::SystemTime::now();
+    let foreign =
+        lateen_identity::CertificateAuthority::self_signed("lateen", "kubernetes-ca", now)
+            .expect("an authority");
+    let subject = lateen_identity::Subject::Client {
+        user: "evil",
+        group: Some("system:masters"),
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    let leaf = foreign.issue(&subject, hour, now).expect("a certificate");
+    for (path, code) in [
+        ("/api/v1/secrets", 401),
+        ("/api/v1/namespaces/kube-system", 401),
+    ] {
+        let identity = (leaf.cert_pem.as_str(), leaf.key_pem.as_str());
+        let mut sender = c.connect_with(Some(identity)).await;
+        let request = http::Request::get(path)
+            .header("host", "kubernetes")
+            .body(http_body_util::Full::new(bytes::Bytes::new()))
+            .expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), code, "{path}");
+    }
+}

@@ -195,6 +195,14 @@ impl Cluster {
 
     /// An HTTP/1.1 connection to the server.
     pub async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        self.connect_with(None).await
+    }
+
+    /// The same with a client certificate and its key, as PEM.
+    pub async fn connect_with(
+        &self,
+        identity: Option<(&str, &str)>,
+    ) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
         let mut roots = rustls::RootCertStore::empty();
         for c in lateen_identity::certificates_from_pem(self.server.ca_pem()).expect("ca") {
             roots.add(c).expect("root");
@@ -203,8 +211,16 @@ impl Cluster {
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => config
+                .with_client_auth_cert(
+                    lateen_identity::certificates_from_pem(certificate).expect("certificate"),
+                    lateen_identity::private_key_from_pem(key).expect("key"),
+                )
+                .expect("a pair"),
+        };
         let tcp = TcpStream::connect(self.server.address())
             .await
             .expect("tcp");

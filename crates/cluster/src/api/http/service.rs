@@ -34,6 +34,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// User of a verified client certificate.
     pub(crate) user: Option<Arc<UserInfo>>,
+    /// A certificate was shown and is not to be trusted.
+    pub(crate) refused: bool,
 }
 
 /// A request on its way.
@@ -94,7 +96,11 @@ fn authenticate(
     }
     let text = header_text(request, header::AUTHORIZATION);
     if text.is_empty() {
-        return Ok(Arc::new(auth::anonymous()));
+        return if peer.refused {
+            Err(ApiError::unauthorized())
+        } else {
+            Ok(Arc::new(auth::anonymous()))
+        };
     }
     let token = text
         .split_once(' ')
