@@ -14,6 +14,7 @@ use crate::api::server::{ApiServer, ApiServerOptions, ClusterPki, ServerHandle};
 use crate::controllers;
 use crate::network::cidr::{Ranges, nth_address, parse_routes};
 use crate::network::host::{HostNetwork, NetworkOptions, free_ranges};
+use crate::network::turn;
 use crate::node::image::ImageCatalogue;
 use crate::node::{NodeHandle, NodeOptions};
 
@@ -117,6 +118,8 @@ impl LocalCluster {
 
     async fn start_parts(options: &LocalOptions, state_dir: &Path) -> Result<Self, LocalError> {
         let pki = ClusterPki::load_or_create(&options.home.join("pki"), SystemTime::now())?;
+        let shared = Path::new(turn::SHARED);
+        let turn = turn::take(shared).await.map_err(io_at(shared))?;
         let network = HostNetwork::prepare(&NetworkOptions {
             state_dir: state_dir.to_owned(),
             instance: options.instance.clone(),
@@ -124,6 +127,7 @@ impl LocalCluster {
             nodes: NODES.map(str::to_owned).to_vec(),
         })
         .await?;
+        drop(turn);
         let dns_ip =
             nth_address(network.ranges.services, DNS_ADDRESS).unwrap_or(Ipv4Addr::LOCALHOST);
         let version = format!("v1.33.1+lateen.{}", options.version);

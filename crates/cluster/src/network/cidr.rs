@@ -4,22 +4,35 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-/// Ranges a cluster may use, in order of preference; all /16.
-const POD_CANDIDATES: [Ipv4Addr; 6] = [
+/// Ranges a cluster may use, in order of preference; all /16. As many as clusters may be on one
+/// machine at a time.
+const POD_CANDIDATES: [Ipv4Addr; 12] = [
     Ipv4Addr::new(10, 244, 0, 0),
     Ipv4Addr::new(10, 245, 0, 0),
     Ipv4Addr::new(10, 202, 0, 0),
     Ipv4Addr::new(10, 86, 0, 0),
+    Ipv4Addr::new(10, 204, 0, 0),
+    Ipv4Addr::new(10, 206, 0, 0),
+    Ipv4Addr::new(10, 226, 0, 0),
+    Ipv4Addr::new(10, 228, 0, 0),
     Ipv4Addr::new(172, 29, 0, 0),
+    Ipv4Addr::new(172, 27, 0, 0),
     Ipv4Addr::new(100, 116, 0, 0),
+    Ipv4Addr::new(100, 118, 0, 0),
 ];
-const SERVICE_CANDIDATES: [Ipv4Addr; 6] = [
+const SERVICE_CANDIDATES: [Ipv4Addr; 12] = [
     Ipv4Addr::new(10, 96, 0, 0),
     Ipv4Addr::new(10, 97, 0, 0),
     Ipv4Addr::new(10, 203, 0, 0),
     Ipv4Addr::new(10, 87, 0, 0),
+    Ipv4Addr::new(10, 205, 0, 0),
+    Ipv4Addr::new(10, 207, 0, 0),
+    Ipv4Addr::new(10, 227, 0, 0),
+    Ipv4Addr::new(10, 229, 0, 0),
     Ipv4Addr::new(172, 30, 0, 0),
+    Ipv4Addr::new(172, 28, 0, 0),
     Ipv4Addr::new(100, 117, 0, 0),
+    Ipv4Addr::new(100, 119, 0, 0),
 ];
 
 /// The address ranges of a cluster.
@@ -51,7 +64,7 @@ pub fn parse_routes(text: &str, own: &str) -> Vec<Ipv4Net> {
 
 /// The first pair of ranges that touches none of `taken`; `None` when all do.
 pub fn choose(taken: &[Ipv4Net]) -> Option<Ranges> {
-    let free = |candidates: [Ipv4Addr; 6]| {
+    let free = |candidates: [Ipv4Addr; 12]| {
         candidates
             .into_iter()
             .filter_map(|base| Ipv4Net::new(base, 16).ok())

@@ -13,6 +13,7 @@ use super::firewall;
 use super::link::{LinkError, Links};
 use super::nft::{self, NftError};
 use super::ruleset::{self, Layout};
+use super::turn;
 use super::view::View;
 
 const RECORD: &str = "network.json";
@@ -260,7 +261,9 @@ pub async fn clean_up(state_dir: &Path) -> Result<(), NetworkError> {
             .await
             .map_err(io_at("iptables"))?;
     }
-    if record.forwarding_was_off {
+    let others = turn::others(&record.instance).map_err(io_at("/sys/class/net"))?;
+    let shared = Path::new(turn::SHARED);
+    if turn::leave(shared, record.forwarding_was_off, others).map_err(io_at(shared))? {
         std::fs::write(FORWARDING, "0").map_err(io_at(FORWARDING))?;
     }
     let path = state_dir.join(RECORD);

@@ -14,4 +14,5 @@ pub mod netns;
 pub mod nft;
 pub mod ruleset;
 pub mod service;
+pub mod turn;
 pub mod view;
