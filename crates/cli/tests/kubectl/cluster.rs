@@ -1,6 +1,6 @@
 //! The one empty cluster of the run, and kubectl as a person at a shell uses it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +17,11 @@ pub struct Cluster {
 
 /// One kubectl in a namespace and a folder of its own.
 pub struct Kubectl {
-    program: String,
+    /// The kubectl to run.
+    pub program: String,
     kubeconfig: PathBuf,
-    folder: PathBuf,
+    /// Where its commands run and leave files.
+    pub folder: PathBuf,
     /// The namespace that commands without `-n` act in.
     pub namespace: String,
 }
@@ -71,36 +73,79 @@ pub fn requirements() -> Result<(), String> {
     Ok(())
 }
 
+/// `lateen` in a home.
+fn lateen(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lateen"));
+    command
+        .env("LATEEN_HOME", home)
+        .env_remove("KUBECONFIG")
+        .stdin(Stdio::null());
+    command
+}
+
+fn up(home: &Path) -> Child {
+    let log = std::fs::File::create(home.join("up.log")).expect("a log");
+    lateen(home)
+        .args(["up", "--profile", "empty", "--api-port", "0"])
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("lateen starts")
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Cluster {
     /// Starts the cluster and waits until it serves.
     pub fn start() -> Self {
         let home = tempfile::tempdir().expect("a folder");
-        let log = std::fs::File::create(home.path().join("up.log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_lateen"))
-            .args(["up", "--profile", "empty", "--api-port", "0"])
-            .env("LATEEN_HOME", home.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .expect("lateen starts");
         let cluster = Self {
-            child: Mutex::new(child),
+            child: Mutex::new(up(home.path())),
             home,
         };
-        let kubectl = cluster.bare("kubectl");
+        cluster.wait();
+        cluster
+    }
+
+    /// Starts it again with what it has stored.
+    pub fn up_again(&self) {
+        let _ = std::fs::remove_file(self.home().join("kubeconfig"));
+        *self.child.lock().expect("no panic while held") = up(self.home());
+        self.wait();
+    }
+
+    /// The folder of its state.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// `lateen` with these arguments and a home, this cluster's or another.
+    pub fn lateen(home: &Path, args: &[&str]) -> Said {
+        let output = lateen(home).args(args).output().expect("lateen starts");
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            text: [output.stdout, output.stderr]
+                .map(|part| String::from_utf8_lossy(&part).into_owned())
+                .concat(),
+        }
+    }
+
+    fn wait(&self) {
+        let kubectl = self.bare("kubectl");
         let limit = Instant::now() + Duration::from_secs(60);
         let ready =
             "kubectl wait --for=condition=Ready node --all --timeout=5s && kubectl get sa default";
         while kubectl.sh(ready).code != 0 {
             if Instant::now() > limit {
-                let log = std::fs::read_to_string(cluster.home.path().join("up.log"));
-                cluster.stop();
+                let log = std::fs::read_to_string(self.home().join("up.log"));
                 panic!("`lateen up --profile empty` did not serve in 60 s: {log:?}");
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        cluster
     }
 
     fn bare(&self, program: &str) -> Kubectl {
@@ -131,9 +176,19 @@ impl Cluster {
         kubectl
     }
 
-    /// Stops the cluster as Ctrl-C does.
+    /// Ends it as a power cut does.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().expect("no panic while held");
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+
+    /// Stops the cluster as Ctrl-C does, if it runs.
     pub fn stop(&self) {
-        let mut child = self.child.lock().expect("no panic in `stop`");
+        let mut child = self.child.lock().expect("no panic while held");
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         let _ = kill(pid, Signal::SIGTERM);
         let limit = Instant::now() + Duration::from_secs(40);

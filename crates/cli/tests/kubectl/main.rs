@@ -6,11 +6,12 @@
 
 mod bad_input;
 mod cluster;
+mod life;
 mod objects;
 mod pods;
 mod workloads;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -28,6 +29,7 @@ fn checks() -> Vec<Check> {
     [
         // The longest first, mostly waiting: the others run beside it.
         pods::CHECKS,
+        life::CHECKS,
         objects::CHECKS,
         bad_input::CHECKS,
         workloads::CHECKS,
@@ -68,10 +70,13 @@ fn run(cluster: &Cluster, program: &str, label: &str, checks: &[Check]) -> Vec<S
     let mut failed = Vec::new();
     for (name, check) in checks {
         let begun = Instant::now();
-        let kubectl = cluster.kubectl(program);
         // A failed check says why by panicking; the next ones still run.
-        let outcome = catch_unwind(AssertUnwindSafe(|| check(&kubectl)));
-        kubectl.clean();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let kubectl = cluster.kubectl(program);
+            let outcome = catch_unwind(AssertUnwindSafe(|| check(&kubectl)));
+            kubectl.clean();
+            outcome.unwrap_or_else(|why| resume_unwind(why));
+        }));
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
         let took = begun.elapsed().as_secs_f32();
         println!("test {label}::{name} ... {verdict} ({took:.1}s)");
