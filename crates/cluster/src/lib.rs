@@ -9,6 +9,8 @@
 
 pub mod api;
 pub mod controllers;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod local;
 pub mod network;
 pub mod node;

@@ -5,12 +5,12 @@
 
 mod container;
 mod forward;
-mod query;
+pub(crate) mod query;
 mod remote;
-mod session;
+pub(crate) mod session;
 pub mod spdy;
 mod upgrade;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 

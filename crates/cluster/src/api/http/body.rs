@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
 use super::protobuf;
+use crate::api::depth;
 use crate::api::error::ApiError;
 
 /// Largest request body: what the usual server takes.
@@ -70,7 +71,7 @@ where
 
 /// Decodes an object by its content type.
 pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
-    match content_type.split(';').next().unwrap_or_default().trim() {
+    let value = match content_type.split(';').next().unwrap_or_default().trim() {
         ""
         | "application/json"
         | "application/merge-patch+json"
@@ -81,7 +82,9 @@ pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, ApiError
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other})"
         ))),
-    }
+    }?;
+    depth::check(&value)?;
+    Ok(value)
 }
 
 fn from_json(bytes: &[u8]) -> Result<Value, ApiError> {

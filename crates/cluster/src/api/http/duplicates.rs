@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 const MOST: usize = 10;
 
 /// Paths of the fields given more than once; empty for a text that is no JSON.
-pub(super) fn find(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn find(bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let seed = Look {

@@ -1,11 +1,11 @@
 //! HTTP: from a request to the operations and back: paths, parameters, bodies, answers.
 
-mod body;
+pub(crate) mod body;
 mod discovery;
-mod duplicates;
+pub(crate) mod duplicates;
 mod openapi;
-mod params;
-mod path;
+pub(crate) mod params;
+pub(crate) mod path;
 pub(crate) mod protobuf;
 mod resources;
 mod reviews;

@@ -7,6 +7,7 @@ mod strategic;
 
 use serde_json::{Map, Value};
 
+use super::depth;
 use super::error::ApiError;
 use super::kinds::Kind;
 
@@ -75,16 +76,55 @@ pub fn apply_to(
     }
 }
 
+/// Most operations of a JSON patch, as the usual server has it.
+const MOST_OPERATIONS: usize = 10_000;
+/// Most bytes that the copies of a JSON patch may add, likewise: each may double the object.
+const MOST_COPIED: usize = 3 << 20;
+
 fn json_patch_object(patch: &Value, object: &mut Value) -> Result<(), ApiError> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-    json_patch::patch(object, &patch).map_err(|e| {
+    if patch.0.len() > MOST_OPERATIONS {
+        let count = patch.0.len();
+        return Err(ApiError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"),
+        ));
+    }
+    let refused = |why: &dyn std::fmt::Display| {
         ApiError::new(
             422,
             "Invalid",
-            format!("the server rejected our request due to an error in our request: {e}"),
+            format!("the server rejected our request due to an error in our request: {why}"),
         )
-    })
+    };
+    let (mut result, mut copied) = (object.clone(), 0);
+    for operation in patch.0 {
+        use json_patch::PatchOperation as Op;
+        // What is put where, before it makes the object larger.
+        let (value, path) = match &operation {
+            Op::Add(add) => (Some(&add.value), add.path.as_str()),
+            Op::Replace(replace) => (Some(&replace.value), replace.path.as_str()),
+            Op::Copy(copy) => (result.pointer(copy.from.as_str()), copy.path.as_str()),
+            Op::Move(from) => (result.pointer(from.from.as_str()), from.path.as_str()),
+            Op::Remove(_) | Op::Test(_) => (None, ""),
+        };
+        if let Some(value) = value {
+            depth::check_at(value, path.matches('/').count())?;
+            if matches!(operation, Op::Copy(_)) {
+                copied += value.to_string().len();
+            }
+        }
+        if copied > MOST_COPIED {
+            return Err(refused(&format_args!(
+                "unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED}"
+            )));
+        }
+        json_patch::patch(&mut result, std::slice::from_ref(&operation)).map_err(|e| refused(&e))?;
+    }
+    *object = result;
+    Ok(())
 }
 
 /// RFC 7386.
@@ -141,6 +181,31 @@ mod tests {
             go_text(&patch),
             "map[l:[1 <nil> map[a:1.5]] spec:map[paused:true replicas:two]]"
         );
+    }
+
+    #[test]
+    fn a_patch_cannot_grow_without_end() {
+        // Doubling sixty times would fill any memory.
+        let wide: Vec<Value> = (0..60)
+            .map(|n| json!({"op": "copy", "from": "/l", "path": format!("/l/{n}")}))
+            .collect();
+        let mut object = json!({"l": {}});
+        let before = object.clone();
+        let error = json_patch_object(&wide.into(), &mut object).expect_err("refused");
+        assert_eq!((error.code, &object), (422, &before), "{}", error.message);
+        let deep: Vec<Value> = (1..200)
+            .map(|n| json!({"op": "add", "path": "/l".repeat(n), "value": {}}))
+            .collect();
+        let error = json_patch_object(&deep.into(), &mut object).expect_err("refused");
+        assert_eq!((error.code, &object), (400, &before), "{}", error.message);
+        let flat: Vec<Value> = (0..100)
+            .map(|n| json!({"op": "copy", "from": "/big", "path": format!("/l/{n}")}))
+            .collect();
+        let mut object = json!({"l": {}, "big": "x".repeat(100_000)});
+        let error = json_patch_object(&flat.into(), &mut object).expect_err("refused");
+        assert_eq!(error.code, 422, "{}", error.message);
+        assert!(error.message.contains("accumulated size"));
+        assert_eq!(object["l"], json!({}), "all or nothing");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The cron job controller: makes jobs at the times of a schedule and forgets old ones.
 
-mod schedule;
+pub(crate) mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
