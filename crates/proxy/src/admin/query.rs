@@ -43,7 +43,10 @@ fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        // `from_str_radix` alone would take `%+5`.
+        let digits = |h: &&[u8]| h.iter().all(u8::is_ascii_hexdigit);
+        let hex = tail.get(..2).filter(digits);
+        let hex = hex.and_then(|h| std::str::from_utf8(h).ok());
         match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
@@ -72,5 +75,6 @@ mod tests {
         assert_eq!(query.get("filter"), Some("a.b%"));
         assert!(query.has("usedonly") && !query.has("type"));
         assert_eq!(query.pairs().len(), 3);
+        assert_eq!(Query::parse("a=%+5%-1").get("a"), Some("% 5%-1"));
     }
 }
