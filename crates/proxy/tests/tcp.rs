@@ -122,6 +122,38 @@ fn refused_and_unknown_upstreams() {
 }
 
 #[test]
+fn a_cluster_without_hosts_counts_what_it_could_not_take() {
+    use lateen_proxy::engine::EngineOptions;
+    use lateen_proxy_core::stats::{MetricValue, Registry};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let address = free_address();
+    let filter = tcp_proxy(TcpClusters::Single("empty".into()), Some(&path));
+    let options = EngineOptions {
+        stats: Registry::new(),
+        ..EngineOptions::default()
+    };
+    let registry = options.stats.clone();
+    let listener = listener("l", address, vec![chain(vec![filter])]);
+    let running = run_with(
+        options,
+        &snapshot(vec![listener], vec![cluster("empty", &[])]),
+    );
+    for _ in 0..2 {
+        assert!(connect(address).read_to_end(&mut Vec::new()).is_err());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let handle = running.engine.handle();
+    running.runtime.block_on(handle.flush_logs(false));
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(log, "0 UH 0 0 empty\n".repeat(2));
+    let all = registry.collect();
+    let name = "cluster.empty.upstream_cx_none_healthy";
+    let found = all.iter().find(|m| &*m.name.flat == name).unwrap();
+    assert_eq!(found.value, MetricValue::Counter(2));
+}
+
+#[test]
 fn weights_share_connections() {
     let share = |name: &str, weight| TcpWeightedCluster {
         name: name.into(),

@@ -110,6 +110,7 @@ async fn open(
     for attempt in 1..=config.max_connect_attempts.max(1) {
         record.attempts = attempt;
         let Some(host) = choose(conn, cluster, &tried, hash.hash) else {
+            cluster.stats.cells.upstream_cx_none_healthy.inc();
             record.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
             record.details = "no_healthy_upstream";
             return None;
