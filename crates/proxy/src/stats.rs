@@ -214,9 +214,6 @@ impl ClusterStats {
         if has(ResponseFlags::UPSTREAM_OVERFLOW) {
             cells.upstream_rq_pending_overflow.inc();
         }
-        if has(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT) {
-            cells.upstream_rq_timeout.inc();
-        }
         if has(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED) {
             cells.upstream_rq_retry_limit_exceeded.inc();
         }

@@ -292,6 +292,8 @@ fn only_answers_of_a_cluster_are_counted_as_its_answers() {
         ("cluster.c.upstream_rq_200", Some(1)),
         ("cluster.c.upstream_rq_400", None),
         ("cluster.c.upstream_rq_0", None),
+        ("cluster.c.upstream_rq_total", Some(3)),
+        ("cluster.c.upstream_rq_timeout", Some(0)),
         ("http.t.rq_total", Some(3)),
         ("http.t.downstream_cx_http1_total", Some(3)),
     ] {

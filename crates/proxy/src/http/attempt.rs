@@ -540,6 +540,8 @@ impl Stream<'_> {
                 record.details = Cow::Owned(reason.details_after());
             }
             Broken::TimedOut(timeout) => {
+                self.count_timeout(timeout);
+                let record = &mut *self.record;
                 let (flag, details) = match timeout {
                     Timeout::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
                     Timeout::MaxDuration => (ResponseFlags::NONE, "max_duration_timeout"),

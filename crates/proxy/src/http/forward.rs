@@ -303,6 +303,7 @@ impl Stream<'_> {
     }
 
     fn final_timeout(&self, body: &RequestBody<'_>, timeout: Timeout) -> LocalReply<'static> {
+        self.count_timeout(timeout);
         LocalReply::from(match timeout {
             Timeout::Route => Situation::REQUEST_TIMEOUT,
             Timeout::PerTry => Situation::PER_TRY_TIMEOUT,
@@ -311,6 +312,15 @@ impl Stream<'_> {
             Timeout::MaxDuration => Situation::MAX_DURATION,
             Timeout::Request => Situation::REQUEST_INCOMPLETE,
         })
+    }
+
+    /// Counts the end of a route's time; that of a try has its own counter.
+    pub(super) fn count_timeout(&self, timeout: Timeout) {
+        if timeout == Timeout::Route
+            && let Some(cluster) = &self.record.cluster
+        {
+            cluster.stats.cells.upstream_rq_timeout.inc();
+        }
     }
 
     async fn overflow(&mut self, out: &mut Responder<'_>) {
@@ -508,6 +518,7 @@ impl Stream<'_> {
         };
         host.active.set(host.active.get() + 1);
         add_one(&host.counts.requests);
+        cluster.stats.cells.upstream_rq_total.inc();
         let tried = Try {
             host: &host,
             reused,
@@ -577,7 +588,6 @@ pub(super) struct ActiveRequest(Rc<ClusterState>);
 
 impl ActiveRequest {
     pub(super) fn new(cluster: &Rc<ClusterState>) -> Self {
-        cluster.stats.cells.upstream_rq_total.inc();
         cluster.stats.cells.upstream_rq_active.add(1);
         Self(cluster.clone())
     }

@@ -136,6 +136,7 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
     let begun = timer::now_ms();
     host.active.set(host.active.get() + 1);
     add_one(&host.counts.requests);
+    cluster.stats.cells.upstream_rq_total.inc();
     let status = match connect::http(cluster, &host, 0, &options).await {
         Ok((HttpConnection::H1(client), _)) => over_h1(cluster, &host, client, &head, body).await,
         Ok((HttpConnection::H2(stream), _)) => over_h2(stream, &head, body).await,
