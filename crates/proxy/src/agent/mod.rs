@@ -2,6 +2,7 @@
 //! metrics (15090). They answer kubelet and scrapers, not the mesh's traffic,
 //! and run on the main thread.
 
+mod dial;
 mod probe;
 mod scrape;
 mod server;

@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::dial;
+
 /// A probe that cannot be understood.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("application probe {path}: {why}")]
@@ -146,7 +148,7 @@ impl AppProbe {
     async fn ask_now(&self, pod_ip: &str) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
         match &self.action {
             Action::Tcp { port } => {
-                TcpStream::connect((pod_ip, *port)).await?;
+                dial::pod(pod_ip, *port).await?;
                 Ok(200)
             }
             Action::Http {
@@ -157,7 +159,10 @@ impl AppProbe {
                 headers,
             } => {
                 let target = if host.is_empty() { pod_ip } else { host };
-                let stream = TcpStream::connect((target, *port)).await?;
+                let stream = match target == pod_ip {
+                    true => dial::pod(pod_ip, *port).await?,
+                    false => TcpStream::connect((target, *port)).await?,
+                };
                 let mut request = http::Request::get(path).header("user-agent", "kube-probe/1.37");
                 let named = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("host"));
                 let authority =
@@ -176,7 +181,7 @@ impl AppProbe {
                 }
             }
             Action::Grpc { port, service } => {
-                let stream = TcpStream::connect((pod_ip, *port)).await?;
+                let stream = dial::pod(pod_ip, *port).await?;
                 grpc_health(stream, pod_ip, service).await
             }
         }

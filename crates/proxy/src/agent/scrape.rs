@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+
+use super::dial;
 
 /// Largest page taken from the application, in bytes.
 const LARGEST: usize = 32 * 1024 * 1024;
@@ -38,7 +39,7 @@ async fn fetch(
     port: u16,
     path: &str,
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect((host, port)).await?;
+    let stream = dial::pod(host, port).await?;
     let (mut send, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
