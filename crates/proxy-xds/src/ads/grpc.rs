@@ -43,6 +43,10 @@ impl Deframer {
     ///
     /// # Errors
     /// When the stream cannot be read on.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "more bytes can follow a `None`, which ends an iterator"
+    )]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.buffer.len() < 5 {
             return Ok(None);
