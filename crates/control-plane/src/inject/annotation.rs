@@ -67,6 +67,37 @@ impl Annotations {
             .transpose()
     }
 
+    /// A port; 0 stands for none.
+    ///
+    /// # Errors
+    /// Another text or number.
+    pub fn port(&self, name: &str) -> Result<Option<u16>, InjectError> {
+        self.get(name)
+            .map(|text| {
+                text.trim()
+                    .parse()
+                    .map_err(|_| wrong(name, text, "a port (0 to 65535)"))
+            })
+            .transpose()
+    }
+
+    /// Names of network interfaces, as text in the form the redirection rules take.
+    ///
+    /// # Errors
+    /// A name that the kernel or those rules would not take.
+    pub fn interfaces(&self, name: &str) -> Result<Option<String>, InjectError> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
+        let names: Vec<&str> = words(text).collect();
+        if names.iter().all(|n| n.len() < 16 && n.chars().all(plain)) {
+            Ok(Some(names.join(",")))
+        } else {
+            Err(wrong(name, text, "a list of network interfaces"))
+        }
+    }
+
     /// Ports, as text in the form the redirection rules take.
     ///
     /// # Errors
@@ -158,7 +189,8 @@ fn is_range(text: &str) -> bool {
         return false;
     };
     let most = if address.is_ipv4() { 32 } else { 128 };
-    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
+    let number = |bits: &str| bits.bytes().all(|b| b.is_ascii_digit()) && bits.len() < 4;
+    bits.is_none_or(|bits| number(bits) && bits.parse::<u8>().is_ok_and(|bits| bits <= most))
 }
 
 /// A JSON object of texts.

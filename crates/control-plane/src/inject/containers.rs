@@ -36,8 +36,9 @@ impl<'a> Settings<'a> {
             let what = "REDIRECT, TPROXY or NONE";
             return Err(wrong("sidecar.istio.io/interceptionMode", mode, what));
         }
-        let status = annotations.number(STATUS_PORT)?.map(i64::from);
-        let status = status.or_else(|| proxy["statusPort"].as_i64());
+        let status = annotations.port(STATUS_PORT)?;
+        let mesh = || u16::try_from(proxy["statusPort"].as_u64()?).ok();
+        let status = status.or_else(mesh).map(i64::from);
         let hold = proxy["holdApplicationUntilProxyStarts"].as_bool();
         let mesh_hold = config.flag("global.proxy.holdApplicationUntilProxyStarts");
         Ok(Self {
@@ -118,7 +119,10 @@ fn init_args(settings: &Settings<'_>, cni: bool) -> Result<Vec<String>, InjectEr
     let exclude_inbound = notes.ports(&traffic("excludeInboundPorts"), false)?;
     let include_outbound = notes.ports(&traffic("includeOutboundPorts"), false)?;
     let exclude_outbound = notes.ports(&traffic("excludeOutboundPorts"), false)?;
-    let mut inbound_left = format!("15090,{},15020", settings.status_port);
+    let mut inbound_left = match settings.status_port {
+        0 => "15090,15020".to_owned(),
+        port => format!("15090,{port},15020"),
+    };
     let more = exclude_inbound.or_else(|| value("excludeInboundPorts"));
     if let Some(more) = more.filter(|more| !more.is_empty()) {
         inbound_left = format!("{inbound_left},{more}");
@@ -154,7 +158,6 @@ fn init_args(settings: &Settings<'_>, cni: bool) -> Result<Vec<String>, InjectEr
             .into_iter()
             .flat_map(|(flag, value)| [flag.to_owned(), value]),
     );
-    let annotation = |name: &str| notes.get(&traffic(name)).map(str::to_owned);
     let optional = [
         (
             "-q",
@@ -164,8 +167,8 @@ fn init_args(settings: &Settings<'_>, cni: bool) -> Result<Vec<String>, InjectEr
             "-o",
             exclude_outbound.or_else(|| value("excludeOutboundPorts")),
         ),
-        ("-k", annotation("kubevirtInterfaces")),
-        ("-c", annotation("excludeInterfaces")),
+        ("-k", notes.interfaces(&traffic("kubevirtInterfaces"))?),
+        ("-c", notes.interfaces(&traffic("excludeInterfaces"))?),
     ];
     for (flag, value) in optional {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -212,14 +215,17 @@ pub(super) fn proxy(
         container["lifecycle"] = lifecycle;
     }
     container["env"] = variables(config, pod, workload, notes, &settings.mode)?.into();
-    container["startupProbe"] = json!({
-        "httpGet": {"path": "/healthz/ready", "port": settings.status_port},
-        "initialDelaySeconds": 0,
-        "periodSeconds": 1,
-        "timeoutSeconds": 3,
-        "failureThreshold": 600,
-    });
-    container["readinessProbe"] = readiness(settings)?;
+    // Port 0 asks for no probes.
+    if settings.status_port != 0 {
+        container["startupProbe"] = json!({
+            "httpGet": {"path": "/healthz/ready", "port": settings.status_port},
+            "initialDelaySeconds": 0,
+            "periodSeconds": 1,
+            "timeoutSeconds": 3,
+            "failureThreshold": 600,
+        });
+        container["readinessProbe"] = readiness(settings)?;
+    }
     container["resources"] = resources(settings)?;
     container["securityContext"] = security(settings, role == "sidecar");
     container["volumeMounts"] = volumes::mounts(notes)?.into();

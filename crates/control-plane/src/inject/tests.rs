@@ -350,6 +350,21 @@ fn bad_annotations_are_refused_with_their_name() {
             "is not true or false",
         ),
         ("sidecar.istio.io/userVolume", "{", "is not JSON"),
+        (
+            "status.sidecar.istio.io/port",
+            "150211",
+            "is not a port (0 to 65535)",
+        ),
+        (
+            "traffic.sidecar.istio.io/kubevirtInterfaces",
+            "eth0,a b",
+            "is not a list of network interfaces",
+        ),
+        (
+            "traffic.sidecar.istio.io/includeOutboundIPRanges",
+            "10.0.0.0/+8",
+            "is not a list of address ranges",
+        ),
         ("proxy.istio.io/config", "- a", "is not a YAML mapping"),
         ("sidecar.istio.io/proxyCPU", "much", "is not a quantity"),
         (
