@@ -66,6 +66,8 @@ pub struct Seen {
     pub patient_until: Option<u64>,
     /// Has been `started` at least once in this sandbox: later containers need not wait again.
     pub once_started: bool,
+    /// Has a post-start hook: main containers behind it begin only when its hook is done.
+    pub hooked: bool,
 }
 
 /// What to do.
@@ -119,6 +121,9 @@ pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
         match patience {
             Some(until) => steps.push(Step::LookAt(until)),
             None => advance(first_main + n, container.life, now, &mut steps),
+        }
+        if container.hooked && matches!(container.life, Life::New | Life::Starting) {
+            break;
         }
     }
     steps
@@ -243,7 +248,29 @@ mod tests {
             once_started: started,
             ready: started,
             patient_until: None,
+            hooked: false,
         }
+    }
+
+    #[test]
+    fn a_post_start_hook_holds_the_containers_behind_it() {
+        let mut all = [
+            seen(Role::Main, Life::New, false),
+            seen(Role::Main, Life::New, false),
+        ];
+        all[0].hooked = true;
+        let go = |all: &[Seen]| next(RestartPolicy::Always, all, 0);
+        assert_eq!(go(&all), [Step::Start(0)]);
+        all[0].life = Life::Starting;
+        assert_eq!(go(&all), []);
+        all[0].life = Life::Running;
+        assert_eq!(go(&all), [Step::Start(1)]);
+        // A hook that failed holds nobody: its container waits for its restart alone.
+        all[0].life = Life::Ended {
+            code: 128,
+            restart_at: 500,
+        };
+        assert_eq!(go(&all), [Step::LookAt(500), Step::Start(1)]);
     }
 
     #[test]
@@ -283,6 +310,7 @@ mod tests {
             once_started: true,
             ready: false,
             patient_until: None,
+            hooked: false,
         };
         assert_eq!(go(&all), [Step::Start(1), Step::Start(3), Step::Start(4)]);
     }

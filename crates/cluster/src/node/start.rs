@@ -175,7 +175,14 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         "Started",
         format!("Started container {}", job.container.name),
     );
-    post_start(job, &live).await?;
+    if let Err(failure) = post_start(job, &live).await {
+        // A copy left running would hold its ports against the next one.
+        live.kill().await;
+        if end.await.is_err() {
+            tracing::warn!(container = %job.container.name, "its follower ended early");
+        }
+        return Err(failure);
+    }
     Ok(Started {
         live,
         end,

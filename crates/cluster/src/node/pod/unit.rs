@@ -139,6 +139,11 @@ impl Unit {
             started: self.started,
             once_started: self.once_started,
             ready: self.is_ready(),
+            hooked: self
+                .spec
+                .lifecycle
+                .as_ref()
+                .is_some_and(|l| l.post_start.is_some()),
             patient_until: (self.spec.stdin_once == Some(true)).then_some(PATIENCE),
         }
     }
