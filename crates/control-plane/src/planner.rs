@@ -33,6 +33,10 @@ pub const ENDPOINTS: Debounce = Debounce {
     longest: Duration::from_millis(50),
 };
 
+/// After a compilation the next one waits this many times as long as it took: a stream of changes
+/// to a large mesh is taken in few large steps, a single change is not delayed.
+const REST: u32 = 10;
+
 /// Compiles events into configurations.
 pub struct Planner {
     store: Arc<Store>,
@@ -47,6 +51,8 @@ pub struct Planner {
     synced: bool,
     mesh_changed: bool,
     pending: Vec<ObjectChange>,
+    /// Configuration is not compiled again before this.
+    rest_until: Option<Instant>,
 }
 
 impl Planner {
@@ -71,6 +77,7 @@ impl Planner {
             synced: false,
             mesh_changed: false,
             pending: Vec::new(),
+            rest_until: None,
         }
     }
 
@@ -138,6 +145,7 @@ impl Planner {
         let only_endpoints = self.is_endpoints_only();
         let changes = std::mem::take(&mut self.pending);
         self.mesh_changed = false;
+        let begun = Instant::now();
         if !only_endpoints {
             let compiled = self.compiler.compile(&self.objects);
             if !compiled.changed.is_empty() {
@@ -167,6 +175,23 @@ impl Planner {
             diagnostics: self.diagnostics.clone(),
             noticed,
         });
+        if !only_endpoints {
+            self.rest_until = Some(Instant::now() + begun.elapsed() * REST);
+        }
+    }
+
+    /// How long to wait for the next event, when the first of this handful came `noticed`.
+    fn patience(&self, noticed: Instant) -> Duration {
+        let (rule, rest) = if self.is_endpoints_only() {
+            (ENDPOINTS, Duration::ZERO)
+        } else {
+            let rest = self
+                .rest_until
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            (CONFIGURATION, rest.unwrap_or_default())
+        };
+        let left = rule.longest.saturating_sub(noticed.elapsed());
+        rule.quiet.max(rest).min(left)
     }
 
     /// Follows events to their end, and new mesh settings meanwhile.
@@ -181,18 +206,10 @@ impl Planner {
             }
             let noticed = Instant::now();
             loop {
-                let rule = if self.is_endpoints_only() {
-                    ENDPOINTS
-                } else {
-                    CONFIGURATION
-                };
-                let left = rule.longest.saturating_sub(noticed.elapsed());
+                let patience = self.patience(noticed);
                 let more = self.next(&mut events, &mut meshes);
                 // A pause, or the end of events: what came so far counts in any case.
-                if !matches!(
-                    tokio::time::timeout(rule.quiet.min(left), more).await,
-                    Ok(true)
-                ) {
+                if !matches!(tokio::time::timeout(patience, more).await, Ok(true)) {
                     break;
                 }
             }
@@ -257,6 +274,27 @@ mod tests {
         p.publish(Instant::now());
         assert_eq!(store.current().number, 1);
         assert_eq!(store.current().snapshot.services().len(), 1);
+    }
+
+    #[test]
+    fn after_a_long_compilation_the_next_one_waits_and_endpoints_do_not() {
+        let (_, mut p) = planner();
+        let now = Instant::now();
+        let far = Duration::from_secs(60);
+        p.mesh_changed = true;
+        assert_eq!(
+            p.patience(now),
+            CONFIGURATION.quiet,
+            "nothing was compiled yet"
+        );
+        p.rest_until = Some(now + far);
+        let patience = p.patience(now);
+        assert!(
+            patience > CONFIGURATION.quiet && patience <= CONFIGURATION.longest,
+            "{patience:?}"
+        );
+        p.mesh_changed = false;
+        assert!(p.patience(now) <= ENDPOINTS.quiet);
     }
 
     #[test]
