@@ -109,6 +109,9 @@ async fn apply_one(client: &Client, value: Value) -> anyhow::Result<()> {
     loop {
         let made = match api.create(&PostParams::default(), &object).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {
+                let old = api.get(&name).await?;
+                let mut value = value.clone();
+                keep_bundles(&mut value, &old.data);
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(&value))
                     .await
             }
@@ -120,6 +123,20 @@ async fn apply_one(client: &Client, value: Value) -> anyhow::Result<()> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What the control plane has put into its webhooks stays: without its authority's certificate and
+/// its word to fail closed, nothing would be validated until it looks again.
+fn keep_bundles(new: &mut Value, old: &Value) {
+    let known = old["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
+    for webhook in new["webhooks"].as_array_mut().into_iter().flatten() {
+        let same = known.iter().find(|w| w["name"] == webhook["name"]);
+        let bundle = same.and_then(|w| w["clientConfig"]["caBundle"].as_str());
+        if let (Some(same), Some(bundle)) = (same, bundle.filter(|b| !b.is_empty())) {
+            webhook["clientConfig"]["caBundle"] = bundle.into();
+            webhook["failurePolicy"] = same["failurePolicy"].clone();
         }
     }
 }
@@ -160,4 +177,22 @@ fn not_ready(deployment: &Deployment) -> Option<String> {
     let ready = seen && available >= wanted && updated >= wanted;
     let name = deployment.metadata.name.clone().unwrap_or_default();
     (!ready).then(|| format!("{name} ({available}/{wanted})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_second_installation_keeps_the_webhooks_armed() {
+        let webhook = |name: &str, policy: &str| json!({"name": name, "failurePolicy": policy, "clientConfig": {"service": {"name": "istiod"}}});
+        let mut new = json!({"webhooks": [webhook("a", "Ignore"), webhook("b", "Ignore")]});
+        let mut old = json!({"webhooks": [webhook("b", "Ignore"), webhook("a", "Fail")]});
+        old["webhooks"][1]["clientConfig"]["caBundle"] = "QQ==".into();
+        keep_bundles(&mut new, &old);
+        assert_eq!(new["webhooks"][0]["clientConfig"]["caBundle"], "QQ==");
+        assert_eq!(new["webhooks"][0]["failurePolicy"], "Fail");
+        assert_eq!(new["webhooks"][1], webhook("b", "Ignore"));
+    }
 }
