@@ -64,17 +64,15 @@ impl Filter {
         if own_address && own_port {
             return true;
         }
-        let wildcard = self
+        let of_a_pod = self
             .address
             .as_deref()
-            .is_some_and(|a| matches!(a, "0.0.0.0" | "::"));
+            .is_some_and(|a| !matches!(a, "0.0.0.0" | "::"));
         let chain_port = |wanted: u64| {
             let field = "/filterChainMatch/destinationPort";
             chains(listener).any(|c| c.pointer(field) == Some(&wanted.into()))
         };
-        text(listener, "/name") == "virtualInbound"
-            && !wildcard
-            && self.port.is_some_and(chain_port)
+        text(listener, "/name") == "virtualInbound" && of_a_pod && self.port.is_some_and(chain_port)
     }
 }
 
