@@ -586,6 +586,54 @@ async fn events_are_one_set_in_two_groups() {
 }
 
 #[tokio::test]
+async fn autoscalers_are_one_set_in_two_versions() {
+    let c = cluster().await;
+    let path = |version: &str, name: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers{name}")
+    };
+    let old = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let (code, made) = c.json("POST", &path("v1", ""), &old).await;
+    assert_eq!(
+        (code, &made["apiVersion"]),
+        (201, &json!("autoscaling/v1")),
+        "{made}"
+    );
+    let (_, new) = c.json("GET", &path("v2", "/a"), &Value::Null).await;
+    let target = &new["spec"]["metrics"][0]["resource"]["target"];
+    assert_eq!(target["averageUtilization"], 50, "{new}");
+    let change = json!({"spec": {"targetCPUUtilizationPercentage": 60}});
+    let (code, changed) = c.json("PATCH", &path("v1", "/a"), &change).await;
+    assert_eq!(
+        (code, &changed["spec"]["targetCPUUtilizationPercentage"]),
+        (200, &json!(60))
+    );
+    let (_, new) = c.json("GET", &path("v2", "/a"), &Value::Null).await;
+    let target = &new["spec"]["metrics"][0]["resource"]["target"];
+    assert_eq!(target["averageUtilization"], 60, "{new}");
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn stateful_pods_may_mount_their_claims() {
+    let c = cluster().await;
+    let sets = "/apis/apps/v1/namespaces/default/statefulsets";
+    let set = |mounted: &str| {
+        json!({"metadata": {"name": mounted}, "spec": {"serviceName": "s",
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c",
+            "image": "i", "volumeMounts": [{"name": mounted, "mountPath": "/d"}]}]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}})
+    };
+    let (code, e) = c.json("POST", sets, &set("data")).await;
+    assert_eq!(code, 201, "{e}");
+    let (code, e) = c.json("POST", sets, &set("other")).await;
+    assert_eq!(code, 422, "{e}");
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
 async fn writes_go_to_disk_in_groups() {
     let c = cluster().await;
     let started = std::time::Instant::now();

@@ -82,9 +82,11 @@ BudgetSpec: 1 minAvailable intstr, 2 selector LabelSelector, 3 maxUnavailable in
 PriorityClass: 1 metadata ObjectMeta, 2 value int?, 3 globalDefault bool, 4 description str, 5 preemptionPolicy str
 HorizontalPodAutoscaler: 1 metadata ObjectMeta, 2 spec AutoscalerSpec, 3 status -
 AutoscalerSpec: 1 scaleTargetRef CrossReference, 2 minReplicas int?, 3 maxReplicas int, 4 metrics []Metric
+HorizontalPodAutoscalerV1: 1 metadata ObjectMeta, 2 spec AutoscalerSpecV1, 3 status -
+AutoscalerSpecV1: 1 scaleTargetRef CrossReference, 2 minReplicas int?, 3 maxReplicas int, 4 targetCPUUtilizationPercentage int?
 CrossReference: 1 kind str, 2 name str, 3 apiVersion str
 Metric: 1 type str, 4 resource ResourceMetric
-ResourceMetric: 1 name str, 3 target MetricTarget
+ResourceMetric: 1 name str, 2 target MetricTarget
 MetricTarget: 1 type str, 2 value quantity, 3 averageValue quantity, 4 averageUtilization int?
 TokenRequest: 1 metadata ObjectMeta, 2 spec TokenRequestSpec, 3 status -
 TokenRequestSpec: 1 audiences []str, 4 expirationSeconds int?, 3 boundObjectRef BoundReference
@@ -229,7 +231,14 @@ fn decode_inner(bytes: &[u8]) -> Result<Value, String> {
             "{api_version} {kind} is not understood in protobuf; send JSON"
         ));
     }
-    let mut object = message(&kind, raw, 0)?;
+    // The one kind whose versions number their fields differently.
+    let old_autoscaler = api_version == "autoscaling/v1" && kind == "HorizontalPodAutoscaler";
+    let name = if old_autoscaler {
+        "HorizontalPodAutoscalerV1"
+    } else {
+        kind.as_str()
+    };
+    let mut object = message(name, raw, 0)?;
     let map = meta::map_mut_of(&mut object);
     map.insert("apiVersion".to_owned(), api_version.into());
     map.insert("kind".to_owned(), kind.into());
@@ -412,6 +421,32 @@ mod tests {
         let v = decode(&envelope("networking.k8s.io/v1", "Ingress", &raw)).expect("decodes");
         let path = &v["spec"]["rules"][0]["http"]["paths"][0];
         assert_eq!(path["backend"]["service"]["port"]["number"], 80);
+    }
+
+    #[test]
+    fn both_versions_of_an_autoscaler_decode() {
+        let decode = |version: &str, rest: &[u8]| {
+            let reference = field(1, &[field(1, b"Deployment"), field(2, b"d")].concat());
+            let spec = [reference, vec![0x18, 3], rest.to_vec()].concat();
+            let body = envelope(version, "HorizontalPodAutoscaler", &field(2, &spec));
+            decode(&body).expect("decodes")["spec"].clone()
+        };
+        let old = decode("autoscaling/v1", &[0x20, 50]);
+        assert_eq!(old["targetCPUUtilizationPercentage"], 50);
+        // As kubectl 1.37 sends it: type, resource {name, target {type, averageUtilization}}.
+        let target = [field(1, b"Utilization"), vec![0x20, 50]].concat();
+        let resource = [field(1, b"cpu"), field(2, &target)].concat();
+        let metric = [field(1, b"Resource"), field(4, &resource)].concat();
+        let new = decode("autoscaling/v2", &field(4, &metric));
+        assert_eq!(
+            new["metrics"],
+            json!([{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 50}}}])
+        );
+        assert_eq!(
+            (&new["maxReplicas"], &old["maxReplicas"]),
+            (&json!(3), &json!(3))
+        );
     }
 
     #[test]

@@ -15,7 +15,16 @@ pub enum Conversion {
     OldDeployment,
     /// `extensions/v1beta1` Ingress: flat backends.
     OldIngress,
+    /// `autoscaling/v1`: one target for the cpu, all else in annotations.
+    OldAutoscaler,
 }
+
+/// What `autoscaling/v1` has no field for: field of the spec, annotation with its JSON.
+const AUTOSCALER_NOTES: [(&str, &str); 2] = [
+    ("metrics", "autoscaling.alpha.kubernetes.io/metrics"),
+    ("behavior", "autoscaling.alpha.kubernetes.io/behavior"),
+];
+const CPU_TARGET: &str = "targetCPUUtilizationPercentage";
 
 /// Field names of an Event: core form, `events.k8s.io` form.
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -40,6 +49,7 @@ impl Conversion {
                 }
             }
             Self::OldIngress => ingress_to_old(object),
+            Self::OldAutoscaler => autoscaler_to_old(object),
         }
     }
 
@@ -55,6 +65,7 @@ impl Conversion {
             }
             Self::OldDeployment => deployment_from_old(object),
             Self::OldIngress => ingress_from_old(object),
+            Self::OldAutoscaler => autoscaler_from_old(object),
         }
     }
 }
@@ -149,6 +160,67 @@ fn ingress_to_old(object: &mut Value) {
     });
 }
 
+fn is_cpu_target(metric: &Value) -> bool {
+    metric["type"] == "Resource"
+        && metric["resource"]["name"] == "cpu"
+        && metric["resource"]["target"]["type"] == "Utilization"
+}
+
+fn autoscaler_to_old(object: &mut Value) {
+    if !object["spec"].is_object() {
+        return;
+    }
+    if let Some(metrics) = object["spec"]
+        .get_mut("metrics")
+        .and_then(Value::as_array_mut)
+        && let Some(at) = metrics.iter().position(is_cpu_target)
+    {
+        let metric = metrics.remove(at);
+        let target = metric["resource"]["target"]["averageUtilization"].clone();
+        if metrics.is_empty() {
+            meta::remove(&mut object["spec"], "metrics");
+        }
+        object["spec"][CPU_TARGET] = target;
+    }
+    for (field, annotation) in AUTOSCALER_NOTES {
+        if let Some(value) = meta::remove(&mut object["spec"], field) {
+            object["metadata"]["annotations"][annotation] = value.to_string().into();
+        }
+    }
+}
+
+fn autoscaler_from_old(object: &mut Value) {
+    if !object["spec"].is_object() {
+        return;
+    }
+    for (field, annotation) in AUTOSCALER_NOTES {
+        let notes = &mut object["metadata"]["annotations"];
+        // An annotation that somebody wrote by hand in another form stays one.
+        let noted = notes[annotation]
+            .as_str()
+            .and_then(|text| serde_json::from_str::<Value>(text).ok());
+        if let Some(value) = noted {
+            meta::remove(notes, annotation);
+            object["spec"][field] = value;
+        }
+    }
+    let notes = &object["metadata"]["annotations"];
+    if notes.is_null() || notes.as_object().is_some_and(serde_json::Map::is_empty) {
+        meta::remove(&mut object["metadata"], "annotations");
+    }
+    if let Some(percent) = meta::remove(&mut object["spec"], CPU_TARGET) {
+        let target = json!({"type": "Utilization", "averageUtilization": percent});
+        let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        match object["spec"]
+            .get_mut("metrics")
+            .and_then(Value::as_array_mut)
+        {
+            Some(metrics) => metrics.insert(0, metric),
+            None => object["spec"]["metrics"] = json!([metric]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +246,33 @@ mod tests {
         let mut o = json!({"spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
         Conversion::OldDeployment.to_stored(&mut o, "apps/v1");
         assert_eq!(o["spec"]["selector"]["matchLabels"]["app"], "x");
+    }
+
+    #[test]
+    fn old_autoscalers_convert_both_ways() {
+        let metric = |name: &str, n: u32| {
+            json!({"type": "Resource", "resource": {"name": name,
+            "target": {"type": "Utilization", "averageUtilization": n}}})
+        };
+        let new = json!({"apiVersion": "autoscaling/v2", "metadata": {"name": "a"}, "spec": {
+            "maxReplicas": 3, "metrics": [metric("cpu", 50), metric("memory", 70)],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}});
+        let mut o = new.clone();
+        Conversion::OldAutoscaler.to_served(&mut o, "autoscaling/v1");
+        assert_eq!(
+            o["spec"],
+            json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50})
+        );
+        assert_eq!(
+            o["metadata"]["annotations"].as_object().map(|a| a.len()),
+            Some(2)
+        );
+        Conversion::OldAutoscaler.to_stored(&mut o, "autoscaling/v2");
+        assert_eq!(o, new);
+        let mut o = json!({"metadata": {}, "spec": {"targetCPUUtilizationPercentage": 60}});
+        Conversion::OldAutoscaler.to_stored(&mut o, "autoscaling/v2");
+        assert_eq!(o["spec"], json!({"metrics": [metric("cpu", 60)]}));
+        assert_eq!(o["metadata"], json!({}));
     }
 
     #[test]

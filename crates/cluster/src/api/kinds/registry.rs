@@ -166,11 +166,14 @@ fn builtin_kind(row: &Row) -> Kind {
         short_names: owned(row.short),
         categories: owned(row.categories),
         namespaced: row.namespaced,
-        versions: vec![KindVersion {
-            name: row.version.to_owned(),
-            deprecation: row.deprecation.map(str::to_owned),
-            custom: None,
-        }],
+        versions: std::iter::once(row.version)
+            .chain(row.older.iter().copied())
+            .map(|version| KindVersion {
+                name: version.to_owned(),
+                deprecation: row.deprecation.map(str::to_owned),
+                custom: None,
+            })
+            .collect(),
         status: row.status,
         scale: row.scale.then(|| Scale {
             spec: ".spec.replicas".to_owned(),

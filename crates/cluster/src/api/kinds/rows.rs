@@ -12,6 +12,8 @@ pub struct Row {
     pub group: &'static str,
     /// Version.
     pub version: &'static str,
+    /// Further versions that are served, best first.
+    pub older: &'static [&'static str],
     /// Plural.
     pub plural: &'static str,
     /// Kind.
@@ -48,6 +50,7 @@ pub struct Row {
 const PLAIN: Row = Row {
     group: "",
     version: "v1",
+    older: &[],
     plural: "",
     kind: "",
     short: &[],
@@ -298,6 +301,8 @@ pub static ROWS: &[Row] = &[
     Row {
         group: "autoscaling",
         version: "v2",
+        older: &["v1"],
+        conversion: Conversion::OldAutoscaler,
         plural: "horizontalpodautoscalers",
         kind: "HorizontalPodAutoscaler",
         short: &["hpa"],

@@ -1,6 +1,6 @@
 //! Validation of workloads with a selector and a template.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{immutable, pod};
 use crate::api::error::Cause;
@@ -62,8 +62,22 @@ fn template(spec: &Value, out: &mut Vec<Cause>) {
         "spec.template.labels",
         out,
     );
-    if spec["template"]["spec"].is_object() {
-        pod::pod_spec(&spec["template"]["spec"], "spec.template.spec", out);
+    let inner = &spec["template"]["spec"];
+    let claims = spec["volumeClaimTemplates"].as_array();
+    if let Some(claims) = claims.filter(|_| inner.is_object()) {
+        // A stateful set's pods get a volume of each claim.
+        let mut filled = inner.clone();
+        let mut volumes = inner["volumes"].as_array().cloned().unwrap_or_default();
+        for claim in claims {
+            let name = &claim["metadata"]["name"];
+            if volumes.iter().all(|v| v["name"] != *name) {
+                volumes.push(json!({"name": name, "emptyDir": {}}));
+            }
+        }
+        filled["volumes"] = volumes.into();
+        pod::pod_spec(&filled, "spec.template.spec", out);
+    } else if inner.is_object() {
+        pod::pod_spec(inner, "spec.template.spec", out);
     } else {
         out.push(Cause::required("spec.template.spec.containers", ""));
     }
