@@ -48,8 +48,8 @@ fn served_probed_and_killed(k: &Kubectl) {
     k.sh("kubectl exec web -- touch /w/ready").good();
     serves("the node port again");
     let restarts = "kubectl get pod web -o jsonpath='{.status.containerStatuses[0].restartCount}'";
-    k.sh("kubectl exec web -- sh -c 'kill -9 $(cat /pid)'")
-        .good();
+    // The container may end before the shell that ended it does.
+    k.sh("kubectl exec web -- sh -c 'kill -9 $(cat /pid)'");
     k.settle("the restart of a killed program", restarts, |said| {
         said.text == "1"
     });

@@ -76,6 +76,14 @@ fn generators(k: &Kubectl) {
         "kubectl get ing,role,rolebinding -o wide",
         &["<none>   foo.com", "Role/r", "bob"],
     );
+    k.sh("kubectl create deployment d --image=busybox --replicas=0")
+        .good();
+    // One flag in the old program, another in the new one, and other versions of the API.
+    k.tells(
+        "kubectl autoscale deploy d --max=3 --cpu-percent=50 2>&1 || kubectl autoscale deploy d --max=3 --cpu=50%",
+        &["horizontalpodautoscaler.autoscaling/d autoscaled"],
+    );
+    k.tells("kubectl get hpa d", &["Deployment/d", "/50%"]);
     let token = k.sh("kubectl create token sa").good();
     assert_eq!(token.trim().split('.').count(), 3, "{token}");
     k.says("kubectl get cm cm -o jsonpath='{.data.a}'", "b");
