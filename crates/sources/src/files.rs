@@ -84,6 +84,12 @@ pub async fn run_files(
         }
     })
     .map_err(watch)?;
+    if let Err(source) = std::fs::read_dir(&folder) {
+        return Err(FilesError::Folder {
+            path: folder,
+            source,
+        });
+    }
     watcher
         .watch(&folder, RecursiveMode::Recursive)
         .map_err(watch)?;
@@ -241,6 +247,10 @@ fn list(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
 fn read_file(path: &Path, namespace: &str, file: &mut File) {
     let name = path.display().to_string();
     let text = std::fs::metadata(path).and_then(|m| {
+        // Opening a pipe would wait for a writer that never comes.
+        if !m.is_file() {
+            return Err(std::io::Error::other("not a regular file"));
+        }
         if m.len() > MAX_FILE {
             return Err(std::io::Error::other("larger than 64 MiB"));
         }
@@ -254,6 +264,7 @@ fn read_file(path: &Path, namespace: &str, file: &mut File) {
                 line: 1,
             };
             let message = format!("Schema validation error: cannot read {name}: {e}");
+            tracing::warn!(file = %name, error = %e, "not taken over: it cannot be read");
             let d = Diagnostic::new(Code::SCHEMA, None, message).source(Some(source));
             file.diagnostics = vec![d];
             return;

@@ -14,8 +14,8 @@ mod raw;
 pub use event::{Event, Sink};
 pub use files::run_files;
 pub use kube_client::{
-    CONFIG_MAP, Kube, KubeError, MUTATING_WEBHOOK, NAMESPACE, NODE, Resource, SECRET, TokenIdentity,
-    VALIDATING_WEBHOOK, connect, connect_config,
+    CONFIG_MAP, Kube, KubeError, MUTATING_WEBHOOK, NAMESPACE, NODE, Resource, SECRET,
+    TokenIdentity, VALIDATING_WEBHOOK, connect, connect_config,
 };
 pub use kubernetes::{KubernetesOptions, load_once, run_kubernetes};
 pub use memory::Memory;

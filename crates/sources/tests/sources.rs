@@ -72,6 +72,39 @@ async fn folder_is_followed_and_a_bad_file_keeps_the_last_good_state() {
     source.await.unwrap().unwrap();
 }
 
+/// A pipe without a writer: opening it would hang the source for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_file_is_told_and_the_rest_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("b.yaml"), GOOD).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(dir.path().join("a.yaml"))
+        .status();
+    assert!(made.unwrap().success());
+    let (sink, mut events) = mpsc::channel(16);
+    let source = tokio::spawn(run_files(
+        dir.path().to_owned(),
+        "default".into(),
+        sink,
+        std::future::pending(),
+    ));
+    match next(&mut events).await {
+        Event::Replace(Kind::Service, objects) => assert_eq!(objects[0].meta.name, "a"),
+        other => panic!("{other:?}"),
+    }
+    match next(&mut events).await {
+        Event::Unreadable(found) => {
+            assert!(
+                found[0].to_string().contains("not a regular file"),
+                "{}",
+                found[0]
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    source.abort();
+}
+
 #[tokio::test]
 async fn folder_that_is_not_there() {
     let (sink, _events) = mpsc::channel(1);
