@@ -98,7 +98,10 @@ pub fn apply(
 /// validated. False when a field cannot hold its value; else the number of complaints.
 pub fn intake(kind: &Kind, object: &mut Value) -> Option<usize> {
     let definition = kind.definition.as_deref()?;
-    if schema::check_builtin(definition, object).type_error.is_some() {
+    if schema::check_builtin(definition, object)
+        .type_error
+        .is_some()
+    {
         return None;
     }
     defaults::apply(kind, object);

@@ -129,7 +129,8 @@ fn fold(list: &mut Vec<Entry>) {
 /// with its bookkeeping.
 ///
 /// # Errors
-/// 409 with the conflicting fields unless `force`.
+/// 409 with the conflicting fields unless `force`; 500, as the usual server has it, for list items
+/// without their keys.
 pub fn apply(
     kind: &Kind,
     live: &Value,
@@ -137,6 +138,14 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, ApiError> {
+    if let Some(why) = fields::unkeyed(kind, applied) {
+        let what = &kind.kind;
+        return Err(ApiError::new(
+            500,
+            "",
+            format!("failed to create typed patch object ({what}): {why}"),
+        ));
+    }
     let mut list = entries(live);
     let wanted = fields::of_object(kind, applied);
     if list.is_empty() && !live.is_null() {
@@ -293,6 +302,26 @@ mod tests {
             .expect("list");
         assert_eq!(containers.len(), 1);
         assert_eq!(two["metadata"]["labels"], json!({"b": "2"}));
+    }
+
+    #[test]
+    fn list_items_without_or_with_equal_keys_are_refused() {
+        let registry = Registry::build(&[]);
+        let kind = registry.kind(&DEPLOYMENTS).expect("kind");
+        let why = |containers: Value| {
+            let mut applied = config(None, &[]);
+            applied["spec"]["template"]["spec"]["containers"] = containers;
+            let refused = apply(kind, &Value::Null, &applied, &writer("k"), true);
+            refused.expect_err("refused").message
+        };
+        assert!(why(json!([{"image": "a"}])).ends_with(
+            ".spec.template.spec.containers: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)"
+        ));
+        assert!(why(json!([{"name": "a"}, {"name": "a"}])).contains("duplicate entries for key"));
+        let ports = json!([{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}]}]);
+        let mut applied = config(None, &[]);
+        applied["spec"]["template"]["spec"]["containers"] = ports;
+        assert!(apply(kind, &Value::Null, &applied, &writer("k"), true).is_ok());
     }
 
     #[test]

@@ -365,6 +365,60 @@ fn remove_item(items: &mut Vec<Value>, element: &str, below: &Set) {
     }
 }
 
+/// What is wrong with the lists of an applied configuration: an item that does not say its key, or
+/// two that say the same. Such items could not be owned, nor found again.
+pub fn unkeyed(kind: &Kind, applied: &Value) -> Option<String> {
+    let root = root_type(kind);
+    let fields = applied.as_object().into_iter().flatten();
+    fields
+        .filter(|(field, _)| !matches!(field.as_str(), "apiVersion" | "kind"))
+        .find_map(|(field, value)| {
+            unkeyed_field(root, field, root_field(root, field), value, &format!(".{field}"))
+        })
+}
+
+fn unkeyed_field(
+    owner: Type<'_>,
+    field: &str,
+    child: Type<'_>,
+    value: &Value,
+    path: &str,
+) -> Option<String> {
+    let below = |of: Type<'_>, map: &Map<String, Value>, path: &str| {
+        map.iter()
+            .find_map(|(f, v)| unkeyed_field(of, f, of.field(f), v, &format!("{path}.{f}")))
+    };
+    match value {
+        Value::Object(map) if !owner.atomic_map(field, &child) => below(child, map, path),
+        Value::Array(items) => {
+            let ListKind::Map(keys) = owner.apply_list(field, &child) else {
+                return None;
+            };
+            let mut seen = std::collections::BTreeSet::new();
+            for (at, item) in items.iter().enumerate() {
+                let Some(id) = item_element(&keys, item) else {
+                    let missing = |k: &&String| {
+                        item.get(*k).is_none_or(Value::is_null) && Type::key_default(k).is_none()
+                    };
+                    let key = keys.iter().find(missing).map_or("", String::as_str);
+                    return Some(format!(
+                        "{path}: element {at}: associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
+                    ));
+                };
+                if !seen.insert(id.clone()) {
+                    return Some(format!("{path}: duplicate entries for key {}", &id[2..]));
+                }
+                let inner = item.as_object().and_then(|map| below(child.items(), map, path));
+                if inner.is_some() {
+                    return inner;
+                }
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
 /// Merges an applied configuration into the live object.
 pub fn merge_applied(kind: &Kind, live: &mut Value, applied: &Value) {
     let root = root_type(kind);

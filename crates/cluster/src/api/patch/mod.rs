@@ -89,7 +89,9 @@ fn json_patch_object(patch: &Value, object: &mut Value) -> Result<(), ApiError> 
         return Err(ApiError::new(
             413,
             "RequestEntityTooLarge",
-            format!("The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"),
+            format!(
+                "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"
+            ),
         ));
     }
     let refused = |why: &dyn std::fmt::Display| {
@@ -121,7 +123,8 @@ fn json_patch_object(patch: &Value, object: &mut Value) -> Result<(), ApiError> 
                 "unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED}"
             )));
         }
-        json_patch::patch(&mut result, std::slice::from_ref(&operation)).map_err(|e| refused(&e))?;
+        json_patch::patch(&mut result, std::slice::from_ref(&operation))
+            .map_err(|e| refused(&e))?;
     }
     *object = result;
     Ok(())
