@@ -92,14 +92,33 @@ pub fn load(
     sources: &[Source<'_>],
     overrides: &Overrides,
 ) -> std::result::Result<Loaded, BootstrapError> {
+    let mut values = Vec::with_capacity(sources.len());
+    for source in sources {
+        match yaml(source.text) {
+            Ok(value) => values.push((source.name, value)),
+            Err(problem) => {
+                return Err(BootstrapError {
+                    file: source.name.to_owned(),
+                    problem,
+                });
+            }
+        }
+    }
+    load_values(values, overrides)
+}
+
+/// [`load`] of values that were read before, each with its name for messages.
+pub(crate) fn load_values(
+    sources: Vec<(&str, serde_json::Value)>,
+    overrides: &Overrides,
+) -> std::result::Result<Loaded, BootstrapError> {
     let mut wire = Vec::new();
     let mut unknown = Vec::new();
-    for source in sources {
+    for (name, value) in &sources {
         let fail = |problem: String| BootstrapError {
-            file: source.name.to_owned(),
+            file: (*name).to_owned(),
             problem,
         };
-        let value = yaml(source.text).map_err(&fail)?;
         if !value.is_object() {
             return Err(fail(
                 "a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into(),
@@ -110,12 +129,12 @@ pub fn load(
             ..json::ParseOptions::default()
         };
         let parsed =
-            json::to_wire_with(MESSAGE, &value, &options).map_err(|e| fail(e.to_string()))?;
+            json::to_wire_with(MESSAGE, value, &options).map_err(|e| fail(e.to_string()))?;
         // Wire bytes one after the other are a merge.
         wire.extend_from_slice(&parsed.wire);
         unknown.extend(parsed.unknown);
     }
-    let file = sources.first().map_or("bootstrap", |s| s.name).to_owned();
+    let file = sources.first().map_or("bootstrap", |s| s.0).to_owned();
     let fail = |e: DecodeError| BootstrapError {
         file: file.clone(),
         problem: e.to_string(),

@@ -55,28 +55,11 @@ impl Sidecar {
     /// # Errors
     /// As [`crate::bootstrap::load`]; the mesh's root certificate is read later, with the clusters.
     pub fn load(&self) -> Result<crate::bootstrap::Loaded, crate::bootstrap::BootstrapError> {
-        let text = printable(&self.bootstrap.to_string());
-        let source = crate::bootstrap::Source {
-            name: "sidecar bootstrap",
-            text: &text,
-        };
-        crate::bootstrap::load(&[source], &crate::bootstrap::Overrides::default())
+        // Not as text: YAML lacks characters and long keys that an annotation may have.
+        let value = self.bootstrap.clone();
+        let overrides = crate::bootstrap::Overrides::default();
+        crate::bootstrap::load_values(vec![("sidecar bootstrap", value)], &overrides)
     }
-}
-
-/// JSON in characters that YAML takes too (YAML 1.2 section 5.1): the others, which an annotation may
-/// hold, are escaped. Outside strings JSON has none of them.
-fn printable(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 /// Where injection mounts the mesh's root certificate.
@@ -434,9 +417,12 @@ mod tests {
     #[test]
     fn characters_that_yaml_lacks_are_told_all_the_same() {
         let env = environment(&[]);
-        let annotations = "a=\"x\u{7f}\u{85}\u{2028}\u{feff}\u{e9}y\"\n";
+        let annotations = format!(
+            "{}=\"x\u{7f}\u{85}\u{2028}\u{feff}\u{e9}y\"\n",
+            "a".repeat(2000)
+        );
         let built = build(&Input {
-            annotations,
+            annotations: &annotations,
             ..input(&env)
         })
         .unwrap();
