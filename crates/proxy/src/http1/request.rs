@@ -131,6 +131,7 @@ pub fn parse_request(
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
         Err(error) => match tabs_as_spaces(input) {
             Some(spaced) => return parse_request(&spaced, 0, limits, head),
+            None if version_begun(input) => return too_large(input.len(), limits),
             None => return Err(refusal(error, input)),
         },
     };
@@ -210,9 +211,7 @@ fn tabs_as_spaces(input: &[u8]) -> Option<Vec<u8>> {
 /// Why a request line was refused: another version of HTTP (`GET /` and nothing
 /// else is HTTP/0.9), a byte that no target may have, or anything else.
 fn bad_request_line(input: &[u8]) -> Reject {
-    let at = request_line(input);
-    let whole = at.end < input.len();
-    let line = input[at].trim_ascii_end();
+    let line = input[request_line(input)].trim_ascii_end();
     let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
         return BAD;
@@ -227,21 +226,32 @@ fn bad_request_line(input: &[u8]) -> Reject {
     let fine = path.starts_with(b"/") && path.is_ascii() && more.is_none();
     match version {
         None if fine => LOW_VERSION,
-        Some(version) if fine && is_version(version, whole) => LOW_VERSION,
+        Some(version) if fine && version.len() == VERSION.len() && begins_version(version) => {
+            LOW_VERSION
+        }
         _ => BAD,
     }
 }
 
-/// Whether this is `HTTP/` and two digits with a dot, or its beginning where
-/// the line is not whole.
-fn is_version(version: &[u8], whole: bool) -> bool {
-    const FORM: &[u8] = b"HTTP/0.0";
+/// The form of a version, zero for any digit.
+const VERSION: &[u8] = b"HTTP/0.0";
+
+fn begins_version(version: &[u8]) -> bool {
     let fits = |(byte, form): (&u8, &u8)| match form {
         b'0' => byte.is_ascii_digit(),
         _ => byte == form,
     };
-    let long = version.len() == FORM.len() || !whole && version.len() < FORM.len();
-    long && version.iter().zip(FORM).all(fits)
+    version.iter().zip(VERSION).all(fits)
+}
+
+/// Whether the input ends inside the version: only the rest tells whether it is
+/// another one (426) or none (400).
+fn version_begun(input: &[u8]) -> bool {
+    let line = request_line(input);
+    let whole = line.end < input.len();
+    let last = input[line].rsplit(|b| *b == b' ').next();
+    let begun = |last: &[u8]| last.len() < VERSION.len() && begins_version(last);
+    !whole && last.is_some_and(|last| last.starts_with(b"HTTP/") && begun(last))
 }
 
 /// Envoy's fixed list (`allow_custom_methods` off).

@@ -51,6 +51,16 @@ fn partial_until_the_empty_line() {
 }
 
 #[test]
+fn half_a_version_is_not_judged() {
+    for half in [&b"GET / HTTP/2"[..], b"GET / HTTP/2.", b"GET / HTTP/1"] {
+        assert!(parse(half).unwrap().is_none(), "{}", half.escape_ascii());
+    }
+    assert_eq!(refused(b"GET / HTTP/2.0"), (426, "low_version"));
+    assert_eq!(refused(b"GET / HTTP/2x"), (400, "http1.codec_error"));
+    assert_eq!(refused(b"GET / HTTPX"), (400, "http1.codec_error"));
+}
+
+#[test]
 fn codec_refusals() {
     let line = |text: &str| format!("{text}\r\nHost: x\r\n\r\n").into_bytes();
     let header = |text: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{text}\r\n\r\n").into_bytes();
@@ -65,7 +75,6 @@ fn codec_refusals() {
         (line("GET / HTTP/0.9"), (426, "low_version")),
         (line("GET / HTTP/3.0"), (426, "low_version")),
         (line("GET /"), (426, "low_version")),
-        (b"GET / HTTP/2".to_vec(), (426, "low_version")),
         (line("GET / HTTP/2"), codec),
         (line("GET / HTTP/1"), codec),
         (line("GET / HTTP/1.x"), codec),
