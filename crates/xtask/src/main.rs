@@ -1,6 +1,7 @@
 //! Development tasks behind `cargo xtask`: the whole test command, its tools, and the figures.
 
 mod figures;
+mod fuzz;
 mod run;
 mod tools;
 
@@ -14,6 +15,8 @@ cargo xtask TASK
   rows [FILTER]   only the rows, against `lateen up --demo bookinfo`
   tools           install what the tests need, say what cannot be had
   figures         measure what docs/figures.md reports
+  fuzz TARGET [--seconds N]   drive a target of fuzz/ by coverage (60 s); --keep puts what it found
+                              into the kept corpus; without a name: the targets' names
 
 Variables: LATEEN_ROWS=skip leaves the rows out, loudly (for machines without root).";
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         Some("rows") => run::rows(rest),
         Some("tools") => tools::install().map(|_| ()),
         Some("figures") => figures::measure(rest),
+        Some("fuzz") => fuzz::fuzz(rest),
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             return ExitCode::SUCCESS;

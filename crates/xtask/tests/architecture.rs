@@ -249,7 +249,11 @@ fn mentions(text: &str, ident: &str) -> bool {
 /// Every `.rs` file of ours with its text.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut out = Vec::new();
-    let mut next = vec![top().join("crates"), top().join("samples")];
+    let mut next = vec![
+        top().join("crates"),
+        top().join("samples"),
+        top().join("fuzz"),
+    ];
     while let Some(folder) = next.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
             let path = entry.path();

@@ -1,0 +1,61 @@
+//! The targets, a file per floor of the program.
+
+pub mod cluster;
+pub mod headers;
+pub mod http1;
+pub mod http2;
+pub mod inspect;
+pub mod log;
+pub mod mesh;
+pub mod path;
+pub mod pod;
+pub mod stream;
+pub mod wire;
+pub mod xds;
+
+use crate::Target;
+
+/// All targets.
+pub const TARGETS: &[&Target] = &[
+    &http1::REQUEST,
+    &http1::RESPONSE,
+    &http1::BODY,
+    &http2::HEAD,
+    &inspect::TLS_HELLO,
+    &inspect::HTTP,
+    &inspect::PROXY_PROTOCOL,
+    &path::NORMALIZE,
+    &path::AUTHORITY,
+    &path::TEMPLATE,
+    &headers::REQUEST,
+    &headers::REGEX,
+    &headers::ADMIN,
+    &log::FORMAT,
+    &xds::LISTENER,
+    &xds::CLUSTER,
+    &xds::ROUTES,
+    &xds::ENDPOINTS,
+    &xds::SECRET,
+    &wire::JSON,
+    &wire::BOOTSTRAP,
+    &wire::SIDECAR,
+    &wire::GRPC,
+    &wire::PEER,
+    &wire::CERTIFICATE,
+    &mesh::YAML,
+    &mesh::MESH,
+    &mesh::MESH_CONFIG,
+    &mesh::DURATION,
+    &pod::IPTABLES,
+    &pod::INJECT,
+    &cluster::URL,
+    &cluster::SELECTOR,
+    &cluster::BODY,
+    &cluster::PATCH,
+    &cluster::OBJECT,
+    &cluster::CUSTOM,
+    &stream::SPDY,
+    &stream::CHANNEL,
+    &stream::DNS,
+    &stream::WORDS_OF_PODS,
+];
