@@ -100,7 +100,8 @@ pub fn parse(quantity: &Value) -> Option<f64> {
             10f64.powi(exponent.parse::<i32>().ok()?)
         }
     };
-    Some(number * factor)
+    // Neither `0e999` (nothing times infinity) nor `1e999` is an amount.
+    Some(number * factor).filter(|amount| amount.is_finite())
 }
 
 #[cfg(test)]
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(number("x"), None);
         assert_eq!(number(""), None);
         assert_eq!(number("5Zi"), None);
+        assert_eq!((number("0e999"), number("1e999")), (None, None));
         assert_eq!(parse(&json!(2)), Some(2.0));
     }
 
