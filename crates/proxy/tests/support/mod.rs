@@ -19,12 +19,19 @@ use lateen_proxy_core::config::route::*;
 use lateen_proxy_core::config::*;
 use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
 
-/// A loopback address nobody listens on.
+/// A loopback address nobody listens on, another one with every call: the
+/// kernel may give a port that is free again a second time.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static GIVEN: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        if !given.contains(&address) {
+            given.push(address);
+            return address;
+        }
+    }
 }
 
 pub fn forward(cluster: &str) -> Forward {
