@@ -373,7 +373,13 @@ pub fn unkeyed(kind: &Kind, applied: &Value) -> Option<String> {
     fields
         .filter(|(field, _)| !matches!(field.as_str(), "apiVersion" | "kind"))
         .find_map(|(field, value)| {
-            unkeyed_field(root, field, root_field(root, field), value, &format!(".{field}"))
+            unkeyed_field(
+                root,
+                field,
+                root_field(root, field),
+                value,
+                &format!(".{field}"),
+            )
         })
 }
 
@@ -408,7 +414,9 @@ fn unkeyed_field(
                 if !seen.insert(id.clone()) {
                     return Some(format!("{path}: duplicate entries for key {}", &id[2..]));
                 }
-                let inner = item.as_object().and_then(|map| below(child.items(), map, path));
+                let inner = item
+                    .as_object()
+                    .and_then(|map| below(child.items(), map, path));
                 if inner.is_some() {
                     return inner;
                 }
