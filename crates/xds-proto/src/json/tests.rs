@@ -339,3 +339,15 @@ fn the_last_of_a_oneof_on_the_wire_wins_and_messages_merge() {
         json!({"eds_cluster_config": {"eds_config": {"ads": {}}, "service_name": "s"}})
     );
 }
+
+#[test]
+fn groups_of_unknown_fields_are_passed_over_as_by_decoders() {
+    // Field 500 as a group that holds a varint and another group; then the name.
+    let group = [0xa3, 0x1f, 0x08, 0x01, 0x13, 0x14, 0xa4, 0x1f];
+    let wire = [&group[..], b"\x0a\x01c"].concat();
+    assert!(Cluster::decode(&wire[..]).is_ok());
+    assert_eq!(from_wire(CLUSTER, &wire).unwrap(), json!({"name": "c"}));
+    for broken in [&group[..6], &group[6..], &[0xa3, 0x1f, 0x14][..]] {
+        assert!(from_wire(CLUSTER, broken).is_err(), "{broken:?}");
+    }
+}

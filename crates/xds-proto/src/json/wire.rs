@@ -14,6 +14,8 @@ pub(super) enum Item<'a> {
 pub(super) const VARINT: u32 = 0;
 pub(super) const FIXED64: u32 = 1;
 pub(super) const LENGTH: u32 = 2;
+const GROUP: u32 = 3;
+const GROUP_END: u32 = 4;
 pub(super) const FIXED32: u32 = 5;
 
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -75,25 +77,58 @@ pub(super) fn fixed64(bytes: &mut &[u8]) -> Outcome<u64> {
     Ok(u64::from_le_bytes(word))
 }
 
+/// Reads a tag off the front: field number and wire type.
+fn tag(bytes: &mut &[u8]) -> Outcome<(u32, u32)> {
+    let tag = varint(bytes)?;
+    match u32::try_from(tag >> 3) {
+        Ok(number @ 1..=0x1fff_ffff) => Ok((number, (tag & 7) as u32)),
+        _ => fail(Problem::Wire("a field number is out of range")),
+    }
+}
+
+fn item<'a>(bytes: &mut &'a [u8], wire_type: u32) -> Outcome<Item<'a>> {
+    Ok(match wire_type {
+        VARINT => Item::Varint(varint(bytes)?),
+        FIXED64 => Item::Fixed64(fixed64(bytes)?),
+        LENGTH => {
+            let length = usize::try_from(varint(bytes)?).unwrap_or(usize::MAX);
+            Item::Bytes(take(bytes, length)?)
+        }
+        FIXED32 => Item::Fixed32(fixed32(bytes)?),
+        _ => {
+            return fail(Problem::Wire(
+                "no such wire type, or a group that ends unbegun",
+            ));
+        }
+    })
+}
+
+/// Passes over a group whose start was read: no message here has one, so it is an unknown field,
+/// which decoders pass over too.
+fn skip_group(bytes: &mut &[u8], number: u32) -> Outcome<()> {
+    let mut open = vec![number];
+    while let Some(last) = open.last().copied() {
+        match tag(bytes)? {
+            (number, GROUP) => open.push(number),
+            (number, GROUP_END) if number == last => {
+                open.pop();
+            }
+            (_, wire_type) => {
+                item(bytes, wire_type)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The occurrences of a message, in wire order.
 pub(super) fn items(mut bytes: &[u8]) -> Outcome<Vec<(u32, Item<'_>)>> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
-        let tag = varint(&mut bytes)?;
-        let Ok(number @ 1..=0x1fff_ffff) = u32::try_from(tag >> 3) else {
-            return fail(Problem::Wire("a field number is out of range"));
-        };
-        let item = match (tag & 7) as u32 {
-            VARINT => Item::Varint(varint(&mut bytes)?),
-            FIXED64 => Item::Fixed64(fixed64(&mut bytes)?),
-            LENGTH => {
-                let length = usize::try_from(varint(&mut bytes)?).unwrap_or(usize::MAX);
-                Item::Bytes(take(&mut bytes, length)?)
-            }
-            FIXED32 => Item::Fixed32(fixed32(&mut bytes)?),
-            _ => return fail(Problem::Wire("groups are not read")),
-        };
-        found.push((number, item));
+        match tag(&mut bytes)? {
+            (number, GROUP) => skip_group(&mut bytes, number)?,
+            (number, wire_type) => found.push((number, item(&mut bytes, wire_type)?)),
+        }
     }
     Ok(found)
 }
