@@ -101,7 +101,7 @@ pub const BODY: Target = Target {
         "1e999",
         "\\ud800",
     ],
-    rounds: 3000,
+    rounds: 1200,
 };
 
 /// Patches of the four kinds: object, line end, patch.
@@ -128,7 +128,7 @@ pub const PATCH: Target = Target {
         "\"containerPort\":80",
         ",",
     ],
-    rounds: 2000,
+    rounds: 400,
 };
 
 /// Objects of built-in kinds: cleaned, defaulted, validated, printed as a table.
@@ -284,10 +284,11 @@ fn url(data: &[u8]) {
         return;
     };
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    assert_eq!(
-        fuzz::path(path),
-        fuzz::path(&format!("{path}/")).replace("//\")", "/\")")
-    );
+    let named = fuzz::path(path);
+    if !named.starts_with("Other") {
+        let slash = fuzz::path(&format!("{path}/"));
+        assert_eq!(named, slash, "a slash at the end names another thing");
+    }
     let _ = fuzz::query(query);
     let (_, ports) = fuzz::stream_query(query);
     assert!(ports.is_none_or(|ports| (1..=127).contains(&ports.len()) && !ports.contains(&0)));

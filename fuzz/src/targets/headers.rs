@@ -75,7 +75,7 @@ pub const REGEX: Target = Target {
         "(", ")", "*", "+", "?", "{1000}", "[", "]", "\\1", "\\", "(?P<a>", "\\pL", "|", "^", "$",
         "\n", "(?i)", ".",
     ],
-    rounds: 1500,
+    rounds: 400,
 };
 
 /// Query strings of the admin interface.

@@ -100,7 +100,7 @@ pub const YAML: Target = Target {
     run: objects,
     seeds: object_seeds,
     words: WORDS,
-    rounds: 1200,
+    rounds: 400,
 };
 
 /// Objects to snapshot, to xDS, to the proxy's values.
@@ -123,7 +123,7 @@ pub const MESH_CONFIG: Target = Target {
         ])
     },
     words: WORDS,
-    rounds: 1500,
+    rounds: 500,
 };
 
 /// Durations of users.

@@ -93,7 +93,7 @@ pub const INJECT: Target = Target {
         "\"httpGet\":{\"port\":\"x\"}",
         "\"name\":\"istio-proxy\"",
     ],
-    rounds: 400,
+    rounds: 200,
 };
 
 fn arguments(data: &[u8]) {

@@ -33,7 +33,7 @@ pub const SPDY: Target = Target {
         "\0\x03\0\0\0\x08",
         "\0\x08\0\0\0\x04",
     ],
-    rounds: 4000,
+    rounds: 1500,
 };
 
 /// Messages of the WebSocket channels of exec and attach.

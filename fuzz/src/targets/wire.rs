@@ -98,7 +98,7 @@ pub const BOOTSTRAP: Target = Target {
         "ads_config:\n",
         "api_type: DELTA_GRPC",
     ],
-    rounds: 1000,
+    rounds: 500,
 };
 
 /// What injection tells a sidecar: labels, annotations and settings of a pod.
@@ -123,7 +123,7 @@ pub const SIDECAR: Target = Target {
         "concurrency: -1",
         ":",
     ],
-    rounds: 1000,
+    rounds: 400,
 };
 
 /// gRPC messages in HTTP/2 data.
