@@ -65,8 +65,14 @@ struct EnvoyArgs {
     #[arg(long, value_name = "FILE")]
     admin_address_path: Option<PathBuf>,
     /// Take unknown fields in the bootstrap
-    #[arg(long)]
+    #[arg(long, alias = "allow-unknown-fields")]
     allow_unknown_static_fields: bool,
+    /// Print the version, as Envoy does, and exit
+    #[arg(long)]
+    version: bool,
+    /// Print the hot restart compatibility version and exit: there is none
+    #[arg(long)]
+    hot_restart_version: bool,
     #[command(flatten)]
     ignored: Ignored,
 }
@@ -108,6 +114,12 @@ struct Ignored {
     reject_unknown_dynamic_fields: bool,
     #[arg(long, hide = true)]
     ignore_unknown_dynamic_fields: bool,
+    #[arg(long, hide = true)]
+    enable_mutex_tracing: bool,
+    #[arg(long, hide = true)]
+    skip_deprecated_logs: bool,
+    #[arg(long, hide = true)]
+    log_stacktrace_single_entry: bool,
     #[arg(long, hide = true)]
     cpuset_threads: bool,
     #[arg(long, hide = true)]
@@ -188,7 +200,21 @@ pub fn run(args: &[String]) -> ExitCode {
     exit::code(outcome)
 }
 
+/// What Envoy says of itself, in its words: scripts cut the version out of the second field.
+fn about(args: &EnvoyArgs) -> Option<String> {
+    if args.version {
+        let version = crate::commands::version::VERSION;
+        return Some(format!(
+            "\nlateen proxy  version: lateen/{version}/Clean/RELEASE/AWS-LC\n\n"
+        ));
+    }
+    args.hot_restart_version.then(|| "disabled\n".to_owned())
+}
+
 fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
+    if let Some(text) = about(&args) {
+        return Ok(style::print(&text)?);
+    }
     let levels = start_logs(&args.log_level, args.component_log_level.as_deref())?;
     let file = args.config_path.as_deref().map(read).transpose()?;
     let path = args
@@ -418,4 +444,24 @@ fn command_line(args: &EnvoyArgs) -> serde_json::Value {
         "allow_unknown_static_fields": args.allow_unknown_static_fields,
         "disable_hot_restart": args.ignored.disable_hot_restart,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envoys_own_flags_are_taken() {
+        let parse = |flags: &str| EnvoyArgs::try_parse_from(flags.split(' '));
+        let version = parse("proxy --version").ok().and_then(|args| about(&args));
+        let version = version.expect("a version");
+        let fields: Vec<&str> = version.trim().split("version: ").collect();
+        assert_eq!(fields[1].split('/').count(), 5, "{version}");
+        let hot = parse("proxy --hot-restart-version").expect("taken");
+        assert_eq!(about(&hot).as_deref(), Some("disabled\n"));
+        let all = "proxy -c x --base-id 3 --disable-hot-restart --enable-mutex-tracing \
+                   --skip-deprecated-logs --allow-unknown-fields --log-stacktrace-single-entry";
+        let args = parse(&all.split_whitespace().collect::<Vec<_>>().join(" ")).expect("taken");
+        assert!(args.allow_unknown_static_fields && about(&args).is_none());
+    }
 }
