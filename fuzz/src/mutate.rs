@@ -15,7 +15,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -25,7 +25,7 @@ impl Random {
     /// A number below `limit`; 0 when that is 0.
     pub fn below(&mut self, limit: usize) -> usize {
         let limit = limit.max(1) as u64;
-        usize::try_from((self.next() >> 16) % limit).unwrap_or(0)
+        usize::try_from((self.number() >> 16) % limit).unwrap_or(0)
     }
 
     /// One of the items.
@@ -77,7 +77,7 @@ fn step(random: &mut Random, data: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[&st
         }
         1 => {
             if let Some(byte) = data.get_mut(at) {
-                *byte = random.next().to_le_bytes()[3];
+                *byte = random.number().to_le_bytes()[3];
             }
         }
         2 => {

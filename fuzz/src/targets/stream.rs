@@ -225,7 +225,7 @@ fn view() -> View {
     let endpoint = |last: u8| EndpointView {
         address: Ipv4Addr::new(10, 244, 0, last),
         ports: vec![("http".to_owned(), Protocol::Tcp, 8080)],
-        ready: last % 2 == 0,
+        ready: last.is_multiple_of(2),
         serving: true,
         terminating: false,
         node: None,

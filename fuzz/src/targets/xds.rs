@@ -199,7 +199,8 @@ fn cluster(data: &[u8]) {
     let Some(wire) = wire(MESSAGE, data) else {
         return;
     };
-    let Ok(decoded) = decode::cluster(&wire, &Context::empty(), data.len() % 2 == 0) else {
+    let Ok(decoded) = decode::cluster(&wire, &Context::empty(), data.len().is_multiple_of(2))
+    else {
         return;
     };
     assert_can_be_dumped(MESSAGE, &wire);
