@@ -97,7 +97,7 @@ fn unreachable(error: &anyhow::Error) -> Option<String> {
 
 /// The chain of causes as one line. What an API server says ends it, in its own words: for an
 /// object that is not there they are all there is to say.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
         if let Some(kube::Error::Api(status)) = cause.downcast_ref::<kube::Error>() {

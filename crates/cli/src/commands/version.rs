@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Api;
@@ -9,6 +10,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::client::ClusterArgs;
+use crate::exit::sentence;
 use crate::style;
 
 /// The version that every part reports.
@@ -87,17 +89,30 @@ struct Mesh {
     data_plane: BTreeMap<String, usize>,
 }
 
-async fn mesh(cluster: &ClusterArgs) -> Mesh {
-    let Ok(cluster) = cluster.connect().await else {
-        return Mesh::default();
-    };
-    let pods: Api<Pod> = Api::all(cluster.client.clone());
+/// Asks the cluster. One that was named and does not answer is told; where none was, there may
+/// simply be none.
+async fn mesh(args: &ClusterArgs) -> Mesh {
+    match pods(args).await {
+        Ok((pods, istio_namespace)) => versions(&pods, &istio_namespace),
+        Err(error) => {
+            if args.kubeconfig.is_some() || args.context.is_some() {
+                let why = sentence(&error);
+                style::warning(&format!("the cluster's versions are not known: {why}"));
+            }
+            Mesh::default()
+        }
+    }
+}
+
+async fn pods(args: &ClusterArgs) -> anyhow::Result<(Vec<Pod>, String)> {
+    let cluster = args.connect().await?;
+    let api: Api<Pod> = Api::all(cluster.client.clone());
     let wait = std::time::Duration::from_secs(5);
     let params = ListParams::default();
-    match tokio::time::timeout(wait, pods.list(&params)).await {
-        Ok(Ok(pods)) => versions(&pods.items, &cluster.istio_namespace),
-        _ => Mesh::default(),
-    }
+    let list = tokio::time::timeout(wait, api.list(&params))
+        .await
+        .context("no answer in 5 s")??;
+    Ok((list.items, cluster.istio_namespace))
 }
 
 fn versions(pods: &[Pod], istio_namespace: &str) -> Mesh {

@@ -50,7 +50,7 @@ pub struct Up {
 }
 
 impl Up {
-    /// The mesh's objects; none for a plain cluster.
+    /// The mesh's objects, or why the arguments cannot be met.
     fn manifests(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         if self.profile == "empty" && self.demo.is_some() {
             let why = "the demo needs the mesh: leave --profile empty out";
@@ -78,7 +78,7 @@ const READY: Duration = Duration::from_secs(120);
 pub fn run(args: Up) -> anyhow::Result<()> {
     lateen_process::logs::start(&args.log_level, false)?;
     let home = paths::home();
-    args.manifests()?;
+    let objects = args.manifests()?;
     let tools = preflight::check(args.api_port)?;
     let lock = lock::take(&home)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,7 +87,7 @@ pub fn run(args: Up) -> anyhow::Result<()> {
         .build()?;
     let outcome = runtime.block_on(async {
         let stop = lateen_process::stop::on_signals()?;
-        session(&args, &home, tools, stop).await
+        session(&args, objects, &home, tools, stop).await
     });
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(lock);
@@ -96,6 +96,7 @@ pub fn run(args: Up) -> anyhow::Result<()> {
 
 async fn session(
     args: &Up,
+    objects: Vec<serde_json::Value>,
     home: &Path,
     tools: preflight::Tools,
     stop: Stop,
@@ -113,7 +114,7 @@ async fn session(
     .await
     .context("starting the cluster")?;
     let outcome = tokio::select! {
-        outcome = inhabit(args, home, &cluster, &progress) => outcome,
+        outcome = inhabit(args, objects, home, &cluster, &progress) => outcome,
         () = stop.stopped() => Err(Failure::quiet(130).into()),
     };
     let outcome = match outcome {
@@ -140,6 +141,7 @@ async fn session(
 /// Installs the mesh and the demo; gives what to print when all is ready.
 async fn inhabit(
     args: &Up,
+    objects: Vec<serde_json::Value>,
     home: &Path,
     cluster: &LocalCluster,
     progress: &Progress,
@@ -148,7 +150,7 @@ async fn inhabit(
     let client = client(&kubeconfig).await?;
     if args.profile != "empty" {
         progress.step("installing the mesh");
-        super::install::apply(&client, args.manifests()?).await?;
+        super::install::apply(&client, objects).await?;
         progress.step("waiting for the mesh");
         super::install::wait_ready(&client, "istio-system", READY).await?;
     }
