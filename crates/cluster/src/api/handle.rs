@@ -345,7 +345,7 @@ impl Api {
     }
 
     /// Deletes an object: `Ok(None)` when it is gone, `Ok(Some(object))` when grace or
-    /// finalizers keep it for now.
+    /// finalizers keep it.
     ///
     /// # Errors
     /// 404, 409 for a failed precondition.

@@ -43,7 +43,7 @@ pub enum Current {
         /// Since when.
         since: Timestamp,
     },
-    /// Ended, and (for now) not to be restarted.
+    /// Ended; a restart, where one follows, is a state of its own.
     Terminated(Terminated),
 }
 
