@@ -59,8 +59,10 @@ fn streams(k: &Kubectl) {
     k.sh("echo data > up && kubectl cp up p:/tmp/x && kubectl cp p:/tmp/x down")
         .good();
     k.says("cat down", "data");
-    // Again and again until the server inside and the forwarder outside are there.
-    let forward = "kubectl exec p -- sh -c 'mkdir /w; head -c 3000000 /dev/zero | tr \"\\0\" s > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 &' ; \
+    // kubectl gives a forward up at the first refused connection: the server listens before it
+    // starts, and curl comes again only while the forwarder's own port is not there.
+    let forward = "kubectl exec p -- sh -c 'mkdir /w; head -c 3000000 /dev/zero | tr \"\\0\" s > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 & \
+        until curl -s -o /dev/null localhost:80; do sleep 0.1; done'; \
         $KUBECTL port-forward pod/p :80 > forward & F=$!; \
         until PORT=$(grep -m 1 -o '127.0.0.1:[0-9]*' forward); do sleep 0.1; done; \
         until curl -s -m 20 $PORT/f -o got; do kill -0 $F || exit 1; sleep 0.3; done; kill $F; tr -d s < got | wc -c; wc -c < got";
