@@ -2,6 +2,7 @@
 //! sidecar's own ports, and a stop that loses no request.
 
 mod dump;
+mod rest;
 mod state;
 
 use std::net::{IpAddr, SocketAddr};
@@ -136,6 +137,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         drain_time: options.drain_time,
         concurrency: options.concurrency,
     }));
+    tokio::spawn(rest::after_changes(handle.snapshots.clone()));
     let xds = tokio::spawn(client.run());
     let (stopper, pages) = stop::pair();
     if let Some(address) = admin_address {
