@@ -66,7 +66,7 @@ impl Kubectl {
 
     async fn run(&self, arguments: &[&str]) -> Output {
         let run = self.command(arguments).output();
-        tokio::time::timeout(Duration::from_secs(30), run)
+        tokio::time::timeout(Duration::from_secs(120), run)
             .await
             .unwrap_or_else(|_| panic!("{} {arguments:?} hangs", self.program.display()))
             .expect("kubectl starts")
@@ -84,7 +84,7 @@ impl Kubectl {
         let feeding = tokio::spawn(async move {
             let _ = stdin.write_all(&input).await;
         });
-        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+        let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output())
             .await
             .unwrap_or_else(|_| panic!("{} {arguments:?} hangs", self.program.display()))
             .expect("kubectl ends");
@@ -276,7 +276,7 @@ async fn logs_stream_and_explain_their_errors() {
                 seen.push_str(&text(&buffer[..read]));
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), reading)
+        tokio::time::timeout(Duration::from_secs(120), reading)
             .await
             .expect("flushed lines");
     }
@@ -318,7 +318,7 @@ async fn port_forward_carries_connections_at_the_same_time() {
             }
         };
         let name = kubectl.name();
-        tokio::time::timeout(Duration::from_secs(30), all)
+        tokio::time::timeout(Duration::from_secs(120), all)
             .await
             .unwrap_or_else(|_| panic!("{name}"));
         child.kill().await.expect("stopped");
@@ -346,10 +346,12 @@ async fn a_long_session_outlives_the_keep_alive() {
 #[tokio::test]
 async fn a_closed_port_is_told_and_ends_the_command() {
     for kubectl in Kubectl::all().await {
-        // A port that was free a moment ago.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
+        // A port that nobody listens at and nobody else can get.
+        let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+        closed
+            .bind("127.0.0.1:0".parse().expect("an address"))
+            .expect("a port");
+        let port = closed.local_addr().expect("an address").port();
         let mut command = kubectl.command(&["port-forward", "pod/one", &format!(":{port}")]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl starts");
@@ -360,11 +362,11 @@ async fn a_closed_port_is_told_and_ends_the_command() {
         let mut back = Vec::new();
         let read = stream.read_to_end(&mut back);
         // The connection may end by a reset as well as by an orderly close.
-        let _ = tokio::time::timeout(Duration::from_secs(10), read)
+        let _ = tokio::time::timeout(Duration::from_secs(60), read)
             .await
             .expect("it ends");
         assert!(back.is_empty());
-        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output());
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output());
         let errors = text(&output.await.expect("it ends").expect("readable").stderr);
         let told = format!("error forwarding port {port} to pod one, uid : ");
         assert!(errors.contains(&told), "{}: {errors}", kubectl.name());
@@ -424,7 +426,7 @@ async fn a_terminal_sends_its_size_and_keys() {
             }
         };
         let name = kubectl.name();
-        tokio::time::timeout(Duration::from_secs(20), talk)
+        tokio::time::timeout(Duration::from_secs(120), talk)
             .await
             .unwrap_or_else(|_| panic!("{name}"));
         child.wait().await.expect("it ends");

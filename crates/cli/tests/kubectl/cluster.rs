@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+/// How long anything may take that is waited for: a bound for a machine under a heavy load, which
+/// a run that passes never meets.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// A running `lateen up --profile empty`.
 pub struct Cluster {
     child: Mutex<Child>,
@@ -136,13 +140,25 @@ impl Cluster {
 
     fn wait(&self) {
         let kubectl = self.bare("kubectl");
-        let limit = Instant::now() + Duration::from_secs(60);
-        let ready =
-            "kubectl wait --for=condition=Ready node --all --timeout=5s && kubectl get sa default";
-        while kubectl.sh(ready).code != 0 {
-            if Instant::now() > limit {
+        let limit = Instant::now() + PATIENCE;
+        // By name: `--all` is content with the node that is registered first.
+        let ready = "kubectl wait --for=condition=Ready node/lateen-1 node/lateen-2 --timeout=5s \
+             && kubectl get sa default";
+        loop {
+            let said = kubectl.sh(ready);
+            if said.code == 0 {
+                return;
+            }
+            let ended = {
+                let mut child = self.child.lock().expect("no panic while held");
+                child.try_wait().expect("a child")
+            };
+            if ended.is_some() || Instant::now() > limit {
                 let log = std::fs::read_to_string(self.home().join("up.log"));
-                panic!("`lateen up --profile empty` did not serve in 60 s: {log:?}");
+                panic!(
+                    "`lateen up --profile empty` does not serve ({ended:?}): {}\n{log:?}",
+                    said.text
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -191,7 +207,7 @@ impl Cluster {
         }
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         let _ = kill(pid, Signal::SIGTERM);
-        let limit = Instant::now() + Duration::from_secs(40);
+        let limit = Instant::now() + PATIENCE;
         while Instant::now() < limit && matches!(child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -201,7 +217,7 @@ impl Cluster {
 }
 
 impl Kubectl {
-    /// A shell line in which `kubectl` is this kubectl in its namespace; it may take 120 s. In the
+    /// A shell line in which `kubectl` is this kubectl in its namespace; it may take 200 s. In the
     /// background and in pipes that end early it is `$KUBECTL`: a process of its own, not a function.
     pub fn sh(&self, line: &str) -> Said {
         // A function, so that the namespace stands before `--` and may be overridden by a later -n.
@@ -214,7 +230,7 @@ impl Kubectl {
         let [out, err] = ["stdout", "stderr"].map(|name| self.folder.join(name));
         let file = |path| std::fs::File::create(path).expect("a file");
         let mut child = Command::new("timeout")
-            .args(["120", "bash", "-c", &script])
+            .args(["200", "bash", "-c", &script])
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.folder)
             .env("SHELL", "/bin/bash")
@@ -283,10 +299,10 @@ impl Kubectl {
         }
     }
 
-    /// Repeats a line up to 60 s, until what it says is as wanted.
+    /// Repeats a line until what it says is as wanted, up to [`PATIENCE`].
     #[track_caller]
     pub fn settle(&self, what: &str, line: &str, wanted: impl Fn(&Said) -> bool) {
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + PATIENCE;
         loop {
             let said = self.sh(line);
             if wanted(&said) {
@@ -294,11 +310,20 @@ impl Kubectl {
             }
             assert!(
                 Instant::now() < limit,
-                "waited 60 s in vain for {what}: {}",
+                "waited in vain for {what} (exit code {}): {}",
+                said.code,
                 said.text
             );
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Repeats a line until it works and says each of these somewhere.
+    #[track_caller]
+    pub fn comes_to_tell(&self, line: &str, texts: &[&str]) {
+        self.settle(&format!("{texts:?} of `{line}`"), line, |said| {
+            said.code == 0 && texts.iter().all(|text| said.text.contains(text))
+        });
     }
 
     /// Removes the namespace, not waiting for it.

@@ -23,18 +23,18 @@ fn deploy(k: &Kubectl, replicas: u32) {
 
 fn done(k: &Kubectl) {
     k.tells(
-        "kubectl rollout status deploy/d --timeout=60s",
+        "kubectl rollout status deploy/d --timeout=180s",
         &["deployment \"d\" successfully rolled out"],
     );
 }
 
 fn rollouts(k: &Kubectl) {
     deploy(k, 2);
-    k.tells(
+    k.comes_to_tell(
         "kubectl get deploy,rs -o wide",
         &["2/2     2            2", "busybox:1", "pod-template-hash="],
     );
-    k.tells(
+    k.comes_to_tell(
         "kubectl describe deploy d",
         &[
             "Replicas:               2 desired | 2 updated | 2 total | 2 available | 0 unavailable",
@@ -83,7 +83,7 @@ fn rollouts(k: &Kubectl) {
     );
     done(k);
     k.says(
-        "kubectl scale deploy d --replicas=3 --timeout=60s",
+        "kubectl scale deploy d --replicas=3 --timeout=180s",
         "deployment.apps/d scaled",
     );
     k.refuses(
@@ -103,12 +103,12 @@ fn jobs(k: &Kubectl) {
         "job.batch/j created",
     );
     k.says(
-        "kubectl wait --for=condition=complete job/j --timeout=60s",
+        "kubectl wait --for=condition=complete job/j --timeout=180s",
         "job.batch/j condition met",
     );
     k.says("kubectl logs job/j", "hi");
     k.tells("kubectl get job j", &["Complete", "1/1"]);
-    k.tells(
+    k.comes_to_tell(
         "kubectl describe job j",
         &[
             "0 Active (0 Ready) / 1 Succeeded / 0 Failed",
@@ -141,7 +141,7 @@ fn nodes_drained(k: &Kubectl) {
     k.says("kubectl cordon lateen-1", "node/lateen-1 cordoned");
     k.tells("kubectl get node lateen-1", &["Ready,SchedulingDisabled"]);
     let drained = k.sh(
-        "kubectl drain lateen-1 --ignore-daemonsets --force --delete-emptydir-data --timeout=60s",
+        "kubectl drain lateen-1 --ignore-daemonsets --force --delete-emptydir-data --timeout=180s",
     );
     k.sh("kubectl uncordon lateen-1").good();
     assert!(
@@ -149,6 +149,11 @@ fn nodes_drained(k: &Kubectl) {
         "{}",
         drained.text
     );
+    // The deployment's status may still be the one from before the drain.
+    k.settle(
+        "a pod on the other node",
+        "kubectl get pod -l app=d --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'",
+        |said| said.text == "lateen-2",
+    );
     done(k);
-    k.says("kubectl get pod -l app=d --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'", "lateen-2");
 }

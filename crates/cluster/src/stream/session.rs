@@ -267,7 +267,7 @@ pub(super) mod tests {
         let (output, mut from) = mpsc::channel(8);
         let task = tokio::spawn(carry(upper(0), Purpose::Exec, input, output));
         drop(to);
-        tokio::time::timeout(Duration::from_secs(5), task)
+        tokio::time::timeout(Duration::from_secs(60), task)
             .await
             .expect("ends")
             .expect("no panic");

@@ -63,7 +63,7 @@ async fn kubectl_lives_with_custom_resources() {
                 "wait",
                 "--for=condition=Established",
                 "crd/routes.demo.io",
-                "--timeout=10s",
+                "--timeout=50s",
             ],
             "",
         )
@@ -195,7 +195,7 @@ async fn kubectl_lives_with_custom_resources() {
         c.ok(
             k,
             ns,
-            &["delete", "crd", "routes.demo.io", "--timeout=20s"],
+            &["delete", "crd", "routes.demo.io", "--timeout=50s"],
             "",
         )
         .await;

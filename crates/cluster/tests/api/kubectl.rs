@@ -364,7 +364,7 @@ async fn reading_in_every_form() {
                 "wait",
                 "--for=jsonpath={.spec.replicas}=1",
                 "deploy/app",
-                "--timeout=5s",
+                "--timeout=50s",
             ],
             "",
         )

@@ -166,7 +166,7 @@ impl Cluster {
     }
 }
 
-/// Waits until a check gives something; panics with `what` after 15 seconds.
+/// Waits until a check gives something; panics with `what` after 90 seconds.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -174,7 +174,7 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
             return found;
         }
         assert!(
-            start.elapsed() < Duration::from_secs(15),
+            start.elapsed() < Duration::from_secs(90),
             "never happened: {what}"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -44,7 +44,7 @@ impl Kubectl<'_> {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(40), run)
+        let output = tokio::time::timeout(Duration::from_secs(200), run)
             .await
             .unwrap_or_else(|_| panic!("{} {line} hangs", self.program.display()))
             .expect("kubectl starts");
@@ -61,6 +61,14 @@ impl Kubectl<'_> {
         let (code, out, errors) = self.try_run(line).await;
         assert_eq!(code, 0, "{} {line}\n{out}{errors}", self.program.display());
         out
+    }
+
+    /// Repeats a command line until it tells something.
+    async fn comes_to_tell(&self, line: &str, text: &str) {
+        eventually(&format!("{text:?} of `{line}`"), async || {
+            self.run(line).await.contains(text).then_some(())
+        })
+        .await;
     }
 }
 
@@ -94,15 +102,15 @@ async fn rollouts(kubectl: &Kubectl<'_>) {
     let done = "deployment \"web\" successfully rolled out";
     assert!(
         kubectl
-            .run("rollout status deployment/web --timeout=30s")
+            .run("rollout status deployment/web --timeout=180s")
             .await
             .contains(done)
     );
     kubectl
-        .run("wait --for=condition=Available deployment/web --timeout=20s")
+        .run("wait --for=condition=Available deployment/web --timeout=180s")
         .await;
     kubectl
-        .run("wait --for=condition=Ready pod -l app=web --timeout=20s")
+        .run("wait --for=condition=Ready pod -l app=web --timeout=180s")
         .await;
     kubectl
         .run("set image deployment/web c=example.com/two:2")
@@ -112,7 +120,7 @@ async fn rollouts(kubectl: &Kubectl<'_>) {
         .await;
     assert!(
         kubectl
-            .run("rollout status deployment/web --timeout=30s")
+            .run("rollout status deployment/web --timeout=180s")
             .await
             .contains(done)
     );
@@ -131,7 +139,7 @@ async fn rollouts(kubectl: &Kubectl<'_>) {
         "{undone}"
     );
     kubectl
-        .run("rollout status deployment/web --timeout=30s")
+        .run("rollout status deployment/web --timeout=180s")
         .await;
     let image = "get deployment web -o jsonpath={.spec.template.spec.containers[0].image}";
     assert_eq!(kubectl.run(image).await, "example.com/one:1");
@@ -146,12 +154,12 @@ async fn rollouts(kubectl: &Kubectl<'_>) {
         "{restarted}"
     );
     kubectl
-        .run("rollout status deployment/web --timeout=30s")
+        .run("rollout status deployment/web --timeout=180s")
         .await;
     kubectl.run("rollout pause deployment/web").await;
     kubectl.run("rollout resume deployment/web").await;
     kubectl
-        .run("rollout status deployment/web --timeout=30s")
+        .run("rollout status deployment/web --timeout=180s")
         .await;
     let described = kubectl.run("describe deployment web").await;
     for needle in [
@@ -168,11 +176,11 @@ async fn rollouts(kubectl: &Kubectl<'_>) {
 
 async fn scaling(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     let scaled = kubectl
-        .run("scale deployment web --replicas=4 --timeout=20s")
+        .run("scale deployment web --replicas=4 --timeout=180s")
         .await;
     assert!(scaled.contains("deployment.apps/web scaled"), "{scaled}");
     kubectl
-        .run("rollout status deployment/web --timeout=30s")
+        .run("rollout status deployment/web --timeout=180s")
         .await;
     assert_eq!(cluster.pods(("app", "web")).await.len(), 4);
     let service = kubectl.run("describe service web").await;
@@ -180,10 +188,13 @@ async fn scaling(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     let first = kubectl
         .run("get pod -l app=web -o jsonpath={.items[0].metadata.name}")
         .await;
-    let pod = kubectl.run(&format!("describe pod {first}")).await;
-    assert!(pod.contains("Successfully assigned default/web-"), "{pod}");
-    let events = kubectl.run("get events").await;
-    assert!(events.contains("Scaled up replica set web-"), "{events}");
+    let describe = format!("describe pod {first}");
+    kubectl
+        .comes_to_tell(&describe, "Successfully assigned default/web-")
+        .await;
+    kubectl
+        .comes_to_tell("get events", "Scaled up replica set web-")
+        .await;
 }
 
 async fn streams(kubectl: &Kubectl<'_>) {
@@ -219,7 +230,7 @@ async fn deletion(kubectl: &Kubectl<'_>, cluster: &Cluster) {
         .run("-n team create deployment other --image=example.com/x:1")
         .await;
     kubectl
-        .run("-n team rollout status deployment/other --timeout=30s")
+        .run("-n team rollout status deployment/other --timeout=180s")
         .await;
     kubectl.run("delete namespace team").await;
     let (code, _, errors) = kubectl.try_run("get namespace team").await;
@@ -235,15 +246,13 @@ async fn generators(kubectl: &Kubectl<'_>) {
         .await;
     kubectl.run("expose deployment gen --port=80").await;
     kubectl
-        .run("rollout status deployment/gen --timeout=30s")
+        .run("rollout status deployment/gen --timeout=180s")
         .await;
-    let slices = kubectl
-        .run("get endpointslices -l kubernetes.io/service-name=gen")
-        .await;
-    assert!(slices.contains("gen-") && slices.contains("80"), "{slices}");
+    let slices = "get endpointslices -l kubernetes.io/service-name=gen -o jsonpath={.items[*].metadata.name}:{.items[*].ports[*].port}";
+    kubectl.comes_to_tell(slices, ":80").await;
     kubectl.run("run one --image=example.com/x:1").await;
     kubectl
-        .run("wait --for=condition=Ready pod/one --timeout=20s")
+        .run("wait --for=condition=Ready pod/one --timeout=180s")
         .await;
     kubectl.run("delete pod one").await;
 }

@@ -171,7 +171,7 @@ impl Cluster {
                 return (*pod).clone();
             }
             assert!(
-                started.elapsed().as_secs() < 20,
+                started.elapsed() < crate::PATIENCE,
                 "{name} never was {what}: {:#}",
                 pod["status"]
             );
@@ -208,7 +208,7 @@ impl Cluster {
             .unwrap();
         let started = std::time::Instant::now();
         while self.api.get(&PODS, Some("default"), name).await.is_ok() {
-            assert!(started.elapsed().as_secs() < 20, "{name} was never gone");
+            assert!(started.elapsed() < crate::PATIENCE, "{name} was never gone");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
@@ -250,9 +250,21 @@ impl Cluster {
         String::from_utf8(text).unwrap()
     }
 
-    /// Reasons and messages of the events about a pod.
-    pub async fn events(&self, pod: &str) -> Vec<String> {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    /// Waits until the events about a pod hold this one, "Reason: message".
+    pub async fn tells(&self, pod: &str, wanted: &str) {
+        let started = std::time::Instant::now();
+        loop {
+            let events = self.events(pod).await;
+            if events.iter().any(|event| event == wanted) {
+                return;
+            }
+            assert!(started.elapsed() < crate::PATIENCE, "{wanted}: {events:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Reasons and messages of the events about a pod so far.
+    async fn events(&self, pod: &str) -> Vec<String> {
         let (events, _) = self
             .api
             .list(&EVENTS, Some("default"), &Selectors::all())
@@ -288,22 +300,41 @@ impl Cluster {
             "addressType": "IPv4", "endpoints": list,
             "ports": [{"name": port["name"].as_str().unwrap_or(""), "port": port["targetPort"], "protocol": "TCP"}],
         });
-        let mut applied = self.node.as_ref().unwrap().services().applied();
-        applied.mark_unchanged();
         self.api
             .create(&ENDPOINT_SLICES, Some("default"), slice)
             .await
             .unwrap();
-        // A Service without endpoints needs no rule of its own.
+        // A Service without endpoints needs no rule of its own; and what the kernel has, the name
+        // server has.
         if !endpoints.is_empty() {
-            let change = applied.changed();
-            tokio::time::timeout(std::time::Duration::from_secs(5), change)
-                .await
-                .unwrap()
-                .unwrap();
+            self.rules_hold(&service, endpoints).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         (*service).clone()
+    }
+
+    /// Waits until the kernel's rules lead from the Service's address to each of its endpoints.
+    async fn rules_hold(&self, service: &Value, endpoints: &[&Value]) {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let chain = format!("chain svc/default/{}/", text(&service["metadata"]["name"]));
+        let ip = format!("{} . tcp", text(&service["spec"]["clusterIP"]));
+        let started = std::time::Instant::now();
+        loop {
+            let output = tokio::process::Command::new("nft")
+                .args(["list", "table", "ip", &self.bed.instance])
+                .output()
+                .await
+                .unwrap();
+            let rules = String::from_utf8_lossy(&output.stdout).into_owned();
+            let own = rules.split(&chain).nth(1).unwrap_or_default();
+            let own = own.split('}').next().unwrap_or_default();
+            // A map of endpoints ends with the first brace too.
+            let all = |pod: &&Value| own.contains(&text(&pod["status"]["podIP"]));
+            if rules.contains(&ip) && endpoints.iter().all(all) {
+                return;
+            }
+            assert!(started.elapsed() < crate::PATIENCE, "no rules: {rules}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 }
 

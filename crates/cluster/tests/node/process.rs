@@ -313,13 +313,11 @@ async fn agent_killed() {
     };
     assert!(alive());
     holder.kill().await.unwrap();
-    for _ in 0..100 {
-        if !alive() {
-            break;
-        }
+    let killed = std::time::Instant::now();
+    while alive() {
+        assert!(killed.elapsed() < crate::PATIENCE, "it outlives its agent");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert!(!alive());
     let links = lateen_cluster::network::link::Links::open().unwrap();
     assert!(links.index("lttest13").await.unwrap().is_some());
     for _ in 0..2 {
@@ -358,12 +356,12 @@ async fn network() {
         "curl",
         "-sS",
         "--retry",
-        "20",
+        "60",
         "--retry-connrefused",
         "--retry-delay",
         "1",
         "-m",
-        "5",
+        "90",
         &url,
     ];
     let (text, status) = run(&sandboxes[0].0, &launch(&root, &fetch)).await;
