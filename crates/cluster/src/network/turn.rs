@@ -15,7 +15,7 @@ pub const SHARED: &str = "/run/lateen";
 const LOCK: &str = "network.lock";
 const NOTE: &str = "forwarding-was-off";
 /// Another cluster's turn takes some hundred milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The turn; ends when dropped, also by the end of the process.
@@ -74,7 +74,7 @@ pub fn leave(shared: &Path, found_off: bool, others: bool) -> io::Result<bool> {
 /// # Errors
 /// When the interfaces cannot be read.
 pub fn others(instance: &str) -> io::Result<bool> {
-    let prefix = "lateen-";
+    let prefix = "lateen";
     for entry in std::fs::read_dir("/sys/class/net")? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
