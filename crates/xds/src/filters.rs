@@ -12,7 +12,7 @@ use lateen_xds_proto::envoy::extensions::filters::http::{
 };
 use lateen_xds_proto::envoy::extensions::filters::listener::{
     http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
-    tls_inspector::v3::TlsInspector,
+    original_src::v3::OriginalSrc, tls_inspector::v3::TlsInspector,
 };
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter,
@@ -205,6 +205,18 @@ pub fn original_dst() -> ListenerFilter {
     listener_filter(
         "envoy.filters.listener.original_dst",
         &OriginalDst::default(),
+    )
+}
+
+/// Connects to the application from the client's own address, with the mark that the
+/// redirection rules know such packets by.
+pub fn original_src() -> ListenerFilter {
+    listener_filter(
+        "envoy.filters.listener.original_src",
+        &OriginalSrc {
+            mark: 1337,
+            ..OriginalSrc::default()
+        },
     )
 }
 

@@ -42,15 +42,17 @@ pub fn virtual_inbound(cx: &Context<'_>) -> Listener {
         chains.extend(port_chains(cx, &s, protocol));
     }
     let off = disabled_at(&opaque);
+    let transparent = super::transparent(cx);
+    let mut listener_filters = vec![filters::original_dst()];
+    listener_filters.extend(transparent.map(|_| filters::original_src()));
+    listener_filters.push(filters::tls_inspector(off.clone()));
+    listener_filters.push(filters::http_inspector(off));
     let mut listener = Listener {
         name: names::VIRTUAL_INBOUND.to_owned(),
         address: Some(wire::socket_address(&wire::ANY.to_string(), PORT)),
         filter_chains: chains,
-        listener_filters: vec![
-            filters::original_dst(),
-            filters::tls_inspector(off.clone()),
-            filters::http_inspector(off),
-        ],
+        transparent,
+        listener_filters,
         traffic_direction: TrafficDirection::Inbound as i32,
         access_log: access_log::listener_logs(cx),
         ..Listener::default()

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use lateen_model::proxy::InterceptionMode;
+use lateen_xds_proto::BoolValue;
 use lateen_xds_proto::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener,
 };
@@ -71,8 +73,67 @@ fn at_port(port: u16, mut m: FilterChainMatch) -> FilterChainMatch {
     m
 }
 
+/// Accepts connections to other addresses, where redirection rules bring them unchanged.
+fn transparent(cx: &Context<'_>) -> Option<BoolValue> {
+    match cx.key.interception {
+        InterceptionMode::Tproxy => wire::bool_value(true),
+        InterceptionMode::Redirect | InterceptionMode::None => None,
+    }
+}
+
 /// How long inspectors wait for the first bytes; afterwards the connection goes on unseen.
 fn detection(cx: &Context<'_>, listener: &mut Listener) {
     listener.listener_filters_timeout = wire::duration(cx.snapshot.mesh.protocol_detection_timeout);
     listener.continue_on_listener_filters_timeout = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use lateen_model::{EndpointTable, ProxyKey, Snapshot};
+
+    use super::*;
+    use crate::context::Features;
+
+    /// The two listeners that redirection rules know, of a proxy with this mode.
+    fn captured(interception: InterceptionMode) -> [Listener; 2] {
+        let key = ProxyKey {
+            interception,
+            ..ProxyKey::default()
+        };
+        let (snapshot, endpoints) = (Snapshot::default(), EndpointTable::default());
+        let cx = Context::new(&snapshot, &endpoints, &key, Features::default());
+        [
+            outbound::virtual_outbound(&cx),
+            inbound::virtual_inbound(&cx),
+        ]
+    }
+
+    fn filters(listener: &Listener) -> Vec<&str> {
+        let last = |name: &str| {
+            name.rsplit_once('.')
+                .map_or(0, |(before, _)| before.len() + 1)
+        };
+        let names = listener.listener_filters.iter().map(|f| f.name.as_str());
+        names.map(|name| &name[last(name)..]).collect()
+    }
+
+    #[test]
+    fn tproxy_keeps_both_addresses() {
+        let [outbound, inbound] = captured(InterceptionMode::Tproxy);
+        assert!(outbound.transparent.is_some_and(|t| t.value));
+        assert!(inbound.transparent.is_some_and(|t| t.value));
+        let want = [
+            "original_dst",
+            "original_src",
+            "tls_inspector",
+            "http_inspector",
+        ];
+        assert_eq!(filters(&inbound), want);
+        let [outbound, inbound] = captured(InterceptionMode::Redirect);
+        assert!(outbound.transparent.is_none() && inbound.transparent.is_none());
+        assert_eq!(
+            filters(&inbound),
+            ["original_dst", "tls_inspector", "http_inspector"]
+        );
+    }
 }

@@ -37,6 +37,7 @@ pub fn virtual_outbound(cx: &Context<'_>) -> Listener {
         name: names::VIRTUAL_OUTBOUND.to_owned(),
         address: Some(wire::socket_address(&wire::ANY.to_string(), PORT)),
         use_original_dst: wire::bool_value(true),
+        transparent: super::transparent(cx),
         filter_chains: vec![black_hole, catch_all],
         traffic_direction: TrafficDirection::Outbound as i32,
         access_log: access_log::listener_logs(cx),
