@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use lateen_proxy_core::config::{FilterChain, Listener};
 
 use crate::io::Io;
+use crate::upstream::OriginalSource;
 use crate::worker::Worker;
 
 /// What the client's certificate says.
@@ -41,6 +42,9 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Who the client is; PROXY protocol may say so.
     pub remote: SocketAddr,
+    /// What connections to endpoints on its behalf come from; none = as their
+    /// cluster says.
+    pub source: Option<OriginalSource>,
     /// SNI, lower-case; empty = none.
     pub server_name: String,
     /// ALPN that was agreed on.

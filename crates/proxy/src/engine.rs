@@ -322,10 +322,7 @@ fn socket(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
         crate::os::set_freebind(&socket, address.is_ipv4())?;
     }
     if listener.transparent {
-        match address {
-            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-            SocketAddr::V6(_) => crate::os::set_transparent_v6(&socket)?,
-        }
+        crate::os::set_transparent(&socket, address.is_ipv4())?;
     }
     for option in &listener.socket_options {
         crate::os::set_socket_option(&socket, option)?;

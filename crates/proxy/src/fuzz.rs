@@ -1,9 +1,17 @@
 //! Doors to the private parsers, for the fuzz targets. No part of the crate's interface: it
 //! changes with what is behind it.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use lateen_proxy_core::config::{Name, Value};
+use lateen_proxy_core::config::{Listener, Name, Value};
+
+use crate::conn::{Connection, Drain};
+use crate::io::Io;
+use crate::worker::Worker;
 
 pub use crate::admin::query::Query;
 pub use crate::listener::hello::{Found, inspect as tls_hello};
@@ -20,4 +28,26 @@ pub fn peer_metadata_wire(metadata: &BTreeMap<Name, Value>) -> Vec<u8> {
     let mut out = Vec::new();
     crate::mesh::peer::write_struct(metadata, &mut out);
     out
+}
+
+/// A connection of a client that has come through the listener's first chain.
+pub fn connection(worker: &Rc<Worker>, listener: &Arc<Listener>, io: Io) -> Rc<Connection> {
+    Rc::new(Connection {
+        id: worker.connection_id(),
+        worker: worker.clone(),
+        listener: listener.clone(),
+        chain: listener.filter_chains[0].clone(),
+        io: Rc::new(io),
+        local: SocketAddr::from(([10, 0, 0, 1], 80)),
+        remote: SocketAddr::from(([10, 0, 0, 2], 5000)),
+        source: None,
+        server_name: String::new(),
+        alpn: None,
+        peer: None,
+        accepted_ns: 1,
+        requests: Cell::new(0),
+        drain: Rc::new(Drain::default()),
+        termination: RefCell::new(None),
+        idle: RefCell::new(None),
+    })
 }

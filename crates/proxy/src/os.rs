@@ -64,14 +64,91 @@ pub fn set_fast_open(socket: &impl AsFd, queue: i32) -> io::Result<()> {
     set_int(socket.as_fd(), libc::SOL_TCP, libc::TCP_FASTOPEN, queue)
 }
 
-/// IPV6_TRANSPARENT: accepts connections to addresses of others (TPROXY).
-pub fn set_transparent_v6(socket: &impl AsFd) -> io::Result<()> {
-    set_int(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)
+/// IP_TRANSPARENT: accepts connections to addresses of others, and may be bound
+/// to one to connect from (TPROXY).
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN or CAP_NET_RAW; the text names the option.
+pub fn set_transparent(socket: &impl AsFd, v4: bool) -> io::Result<()> {
+    let (level, name, text) = if v4 {
+        (libc::SOL_IP, libc::IP_TRANSPARENT, "IP_TRANSPARENT")
+    } else {
+        (libc::SOL_IPV6, libc::IPV6_TRANSPARENT, "IPV6_TRANSPARENT")
+    };
+    named(text, set_int(socket.as_fd(), level, name, 1))
+}
+
+/// SO_MARK: what firewall rules and policy routes know packets by.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN or CAP_NET_RAW; the text names the option.
+pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    let set = set_bytes(
+        socket.as_fd(),
+        libc::SOL_SOCKET,
+        libc::SO_MARK,
+        &mark.to_ne_bytes(),
+    );
+    named("SO_MARK", set)
+}
+
+/// Says which option failed, and what a caller without the right lacks.
+fn named(option: &str, set: io::Result<()>) -> io::Result<()> {
+    set.map_err(|error| {
+        let text = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                format!("{option}: {error}, it takes CAP_NET_ADMIN")
+            }
+            _ => format!("{option}: {error}"),
+        };
+        io::Error::new(error.kind(), text)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
+
+    /// Without the capability the thread must be told so, with the option's name.
+    #[test]
+    fn transparency_takes_a_capability() {
+        if !nix::unistd::geteuid().is_root() {
+            return assert_refused();
+        }
+        // IP_TRANSPARENT: an address that no interface holds can be a source.
+        for (domain, address) in [
+            (Domain::IPV4, "203.0.113.1:0"),
+            (Domain::IPV6, "[2001:db8::1]:0"),
+        ] {
+            let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+            let address: std::net::SocketAddr = address.parse().unwrap();
+            assert!(socket.bind(&address.into()).is_err(), "not ours");
+            set_transparent(&socket, address.is_ipv4()).unwrap();
+            set_mark(&socket, 1337).unwrap();
+            assert_eq!(socket.mark().unwrap(), 1337);
+            socket.bind(&address.into()).unwrap();
+        }
+        // The effective user of one thread; setting it drops its capabilities.
+        let without = std::thread::spawn(|| {
+            let nobody = 65534;
+            // SAFETY: takes three numbers and changes this thread alone (the
+            // bare system call, not libc's that tells all threads).
+            let code = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+            assert_eq!(code, 0);
+            assert_refused();
+        });
+        without.join().unwrap();
+    }
+
+    fn assert_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let refused = set_transparent(&socket, true).unwrap_err();
+        let want = "IP_TRANSPARENT: Operation not permitted (os error 1), it takes CAP_NET_ADMIN";
+        assert_eq!(refused.to_string(), want);
+        let refused = set_mark(&socket, 1).unwrap_err();
+        assert!(refused.to_string().starts_with("SO_MARK: "), "{refused}");
+    }
 
     #[test]
     fn options_reach_the_socket() {

@@ -126,6 +126,7 @@ cells! {
         counter upstream_rq_cancelled,
         counter upstream_rq_completed,
         counter upstream_rq_pending_total,
+        gauge upstream_rq_pending_active,
         counter upstream_rq_pending_overflow,
         counter upstream_rq_retry,
         counter upstream_rq_retry_limit_exceeded,

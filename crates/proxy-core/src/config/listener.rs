@@ -84,7 +84,7 @@ pub struct ListenerFilter {
 pub enum ListenerFilterKind {
     /// Reads SO_ORIGINAL_DST (or the local address under TPROXY).
     OriginalDst,
-    /// Binds upstream connections to the client's address; the socket mark to set.
+    /// Binds upstream connections to the client's address, without its port (IP_TRANSPARENT).
     OriginalSrc {
         /// SO_MARK of upstream sockets, 0 = none.
         mark: u32,

@@ -11,7 +11,8 @@ use lateen_proxy_core::filter_chain::Matcher;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::listener::v3 as pb;
 use lateen_xds_proto::envoy::extensions::filters::listener::{
-    proxy_protocol::v3 as proxy_protocol, tls_inspector::v3 as tls_inspector,
+    original_src::v3 as original_src, proxy_protocol::v3 as proxy_protocol,
+    tls_inspector::v3 as tls_inspector,
 };
 
 use super::common::{
@@ -221,6 +222,12 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
     let kind = match name.as_str() {
         "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
             ListenerFilterKind::OriginalDst
+        }
+        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
+            let t: original_src::OriginalSrc = typed(any).at("typed_config")?;
+            // Envoy reads the field and binds no port either.
+            refuse_set(&[(t.bind_port, "bind_port")]).at("typed_config")?;
+            ListenerFilterKind::OriginalSrc { mark: t.mark }
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
             ListenerFilterKind::HttpInspector

@@ -491,7 +491,7 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
     let in_manager = |field: &str| -> &'static str { format!("{MANAGER}.{field}: is not").leak() };
     let mut original_src = manager(json!({}));
     original_src["listener_filters"] = json!([{ "name": "s", "typed_config":
-        { "@type": typed_url("envoy.extensions.filters.listener.original_src.v3.OriginalSrc") } }]);
+        { "@type": typed_url("envoy.extensions.filters.listener.original_src.v3.OriginalSrc"), "bind_port": true } }]);
     vec![
         (
             CLUSTER,
@@ -567,7 +567,7 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         (
             LISTENER,
             original_src,
-            "listener_filters[0].typed_config: listener filter envoy.extensions.filters.listener.original_src",
+            "listener_filters[0].typed_config.bind_port: is not",
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",

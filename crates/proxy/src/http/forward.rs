@@ -501,6 +501,7 @@ impl Stream<'_> {
                 true => self.record.request.authority().to_vec(),
                 false => Vec::new(),
             },
+            source: self.record.conn.source,
         };
         let cluster = tries.cluster.clone();
         self.record.times.connect = (0, 0);

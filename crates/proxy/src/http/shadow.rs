@@ -132,6 +132,8 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
             true => head.authority().to_vec(),
             false => Vec::new(),
         },
+        // A copy is the proxy's own request, as in Envoy.
+        source: None,
     };
     let begun = timer::now_ms();
     host.active.set(host.active.get() + 1);

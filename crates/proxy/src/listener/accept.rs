@@ -234,6 +234,7 @@ fn connection(
         io: Rc::new(io),
         local: inspected.local,
         remote: inspected.remote,
+        source: inspected.source,
         server_name: inspected.server_name,
         alpn: None,
         peer: None,

@@ -7,6 +7,7 @@ use lateen_proxy_core::config::listener::{Listener, ListenerFilterKind};
 
 use super::hello::{self, Found};
 use crate::io::{Io, Timer, timer};
+use crate::upstream::OriginalSource;
 
 /// What was learned.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Inspected {
     pub transport: &'static str,
     /// From ALPN or the HTTP inspector.
     pub protocols: Vec<String>,
+    /// What connections to endpoints on this one's behalf come from.
+    pub source: Option<OriginalSource>,
 }
 
 /// Why a connection is not served.
@@ -44,20 +47,15 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
         server_name: String::new(),
         transport: "raw_buffer",
         protocols: Vec::new(),
+        source: None,
     };
-    let mut reads = config.active_filters(local.port()).filter(|kind| {
-        !matches!(
-            kind,
-            ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. }
-        )
-    });
-    let Some(first) = reads.next() else {
+    let filters = || config.active_filters(local.port());
+    if filters().all(|filter| found.at_once(filter)) {
         return Ok(found);
-    };
-    let filters = std::iter::once(first).chain(reads);
+    }
     let work = async {
         let mut seen = Vec::new();
-        for filter in filters {
+        for filter in filters() {
             apply(io, filter, &mut seen, &mut found).await?;
         }
         io.unread(&seen);
@@ -79,6 +77,24 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
     }
 }
 
+impl Inspected {
+    /// Does what a filter does that waits for nothing; false = it reads.
+    fn at_once(&mut self, filter: &ListenerFilterKind) -> bool {
+        match filter {
+            ListenerFilterKind::OriginalDst => true,
+            ListenerFilterKind::OriginalSrc { mark } => {
+                // A client of a unix socket has no address to keep.
+                self.source = (!self.remote.ip().is_unspecified()).then(|| OriginalSource {
+                    ip: self.remote.ip(),
+                    mark: *mark,
+                });
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 async fn more(io: &Io, seen: &mut Vec<u8>) -> Result<(), Stopped> {
     let mut chunk = [0_u8; 2048];
     match io.read(&mut chunk).await {
@@ -97,7 +113,10 @@ async fn apply(
     found: &mut Inspected,
 ) -> Result<(), Stopped> {
     match filter {
-        ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. } => Ok(()),
+        ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc { .. } => {
+            found.at_once(filter);
+            Ok(())
+        }
         ListenerFilterKind::TlsInspector { .. } => tls(io, seen, found).await,
         ListenerFilterKind::HttpInspector => http(io, seen, found).await,
         ListenerFilterKind::ProxyProtocol {

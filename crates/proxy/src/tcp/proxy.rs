@@ -14,7 +14,9 @@ use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
 use crate::upstream::host::Connected;
-use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited, connect};
+use crate::upstream::{
+    ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending, connect,
+};
 
 /// Serves a connection whose chain ends in a TCP proxy.
 pub async fn serve(
@@ -94,12 +96,15 @@ async fn open(
     cluster: &Rc<ClusterState>,
     record: &mut TcpRecord,
 ) -> Option<(Rc<Host>, Io, Connected)> {
-    let options = ConnectOptions::default();
+    let options = ConnectOptions {
+        source: conn.source,
+        ..ConnectOptions::default()
+    };
     let mut tried: Vec<Rc<Host>> = Vec::new();
     let none: &[(&str, &str)] = &[];
     let client = Some(conn.remote.ip());
     let hash = hash_policy::compute(&config.hash_policy, none, client, &mut || fastrand::u64(..));
-    let (Some(permit), Some(_pending)) = (
+    let (Some(permit), Some(pending)) = (
         cluster.permit(0, Limited::Connections),
         cluster.permit(0, Limited::Pending),
     ) else {
@@ -107,6 +112,7 @@ async fn open(
         record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
         return None;
     };
+    let _pending = Pending::new(pending, &cluster.stats);
     for attempt in 1..=config.max_connect_attempts.max(1) {
         record.attempts = attempt;
         let Some(host) = choose(conn, cluster, &tried, hash.hash) else {

@@ -2,10 +2,13 @@
 //! retries a cluster may have at once. The counts are shared by all workers
 //! where a limit can be reached; a limit at the type's end counts nothing.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lateen_proxy_core::config::cluster::CircuitBreaker;
+
+use crate::stats::ClusterStats;
 
 /// A limit from here on is no limit (Istio writes 2^32 - 1).
 const UNLIMITED: u32 = 1 << 30;
@@ -96,6 +99,32 @@ impl Drop for Permit {
         if let Some((all, what)) = &self.0 {
             all.count(*what).fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// A request that waits for a connection: holds its permit and its place in the
+/// statistics until dropped.
+#[derive(Debug)]
+pub struct Pending {
+    stats: Rc<ClusterStats>,
+    _permit: Permit,
+}
+
+impl Pending {
+    /// Counts one more, for which there is permission.
+    pub fn new(permit: Permit, stats: &Rc<ClusterStats>) -> Self {
+        stats.cells.upstream_rq_pending_total.inc();
+        stats.cells.upstream_rq_pending_active.add(1);
+        Self {
+            stats: stats.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.stats.cells.upstream_rq_pending_active.sub(1);
     }
 }
 

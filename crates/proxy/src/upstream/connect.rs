@@ -3,17 +3,18 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use lateen_proxy_core::config::address::SocketOption;
 use lateen_proxy_core::config::cluster::{Cluster, Http2Options, TcpKeepalive, UpstreamProtocol};
 use lateen_proxy_core::config::{Address, BindConfig};
 use tokio::net::{TcpSocket, UnixStream};
 
-use super::breaker::{Limited, Permit};
+use super::breaker::{Limited, Pending, Permit};
 use super::cluster::ClusterState;
 use super::host::{Connected, H1Client, H2Client, H2Stream, Host, add_one};
 use crate::io::timer;
@@ -43,9 +44,21 @@ pub enum HttpConnection {
     H2(H2Stream),
 }
 
+/// The client's address as the source of a connection to an endpoint, in place
+/// of what the cluster binds (TPROXY). Takes CAP_NET_ADMIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginalSource {
+    /// The client's address; the port is the kernel's choice.
+    pub ip: IpAddr,
+    /// SO_MARK of the socket, by which the answers find their way back; 0 = none.
+    pub mark: u32,
+}
+
 /// What a new connection needs to know of the request that asks for it.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectOptions {
+    /// Where it comes from; a connection of one client serves no other.
+    pub source: Option<OriginalSource>,
     /// Downstream speaks HTTP/2 (of meaning for `use_downstream_protocol`).
     pub downstream_h2: bool,
     /// The request's authority, for clusters that send it as SNI.
@@ -68,7 +81,7 @@ pub async fn http(
         }
         UpstreamProtocol::UseDownstream => h1(cluster, host, priority, options).await,
         UpstreamProtocol::Auto => {
-            if let Some(client) = host.take_stream() {
+            if let Some(client) = host.take_stream(options.source) {
                 return Ok((HttpConnection::H2(client.begin()), true));
             }
             h1(cluster, host, priority, options).await
@@ -82,23 +95,24 @@ async fn h1(
     priority: usize,
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
-    if let Some(client) = host.take_idle() {
+    if let Some(client) = host.take_idle(options.source) {
         return Ok((HttpConnection::H1(client), true));
     }
-    let Some(permit) = connection_permit(cluster, host, priority) else {
-        let client = wait_for_idle(cluster, host, priority).await?;
-        return Ok((HttpConnection::H1(client), true));
+    let _pending = pending(cluster, priority)?;
+    let permit = loop {
+        if let Some(permit) = permit_or_room(cluster, host, priority) {
+            break permit;
+        }
+        if let Some(client) = wait_for_idle(host, options.source).await? {
+            return Ok((HttpConnection::H1(client), true));
+        }
     };
-    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
-        return Err(ConnectError::Overflow);
-    };
-    cluster.stats.cells.upstream_rq_pending_total.inc();
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
-    let client = Box::new(H1Client::new(io, connected));
+    let client = Box::new(H1Client::new(io, options.source, connected));
     if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
-        let client = h2_over(cluster, host, io, connected).await?;
+        let client = h2_over(cluster, host, io, options.source, connected).await?;
         return Ok((HttpConnection::H2(client.begin()), false));
     }
     cluster.stats.cells.upstream_cx_http1_total.inc();
@@ -121,17 +135,32 @@ fn connection_permit(cluster: &ClusterState, host: &Host, priority: usize) -> Op
     }
 }
 
+/// A permit for a connection; one that idles for another client gives way.
+fn permit_or_room(cluster: &ClusterState, host: &Host, priority: usize) -> Option<Permit> {
+    let permit = connection_permit(cluster, host, priority);
+    permit.or_else(|| {
+        host.close_idle()
+            .then(|| connection_permit(cluster, host, priority))
+            .flatten()
+    })
+}
+
+/// Counts a request that waits for a connection.
+fn pending(cluster: &Rc<ClusterState>, priority: usize) -> Result<Pending, ConnectError> {
+    let permit = cluster.permit(priority, Limited::Pending);
+    let permit = permit.ok_or(ConnectError::Overflow)?;
+    Ok(Pending::new(permit, &cluster.stats))
+}
+
+/// Waits for a connection that its request gives back. `None` = one idles for
+/// another client.
 async fn wait_for_idle(
-    cluster: &Rc<ClusterState>,
-    host: &Rc<Host>,
-    priority: usize,
-) -> Result<Box<H1Client>, ConnectError> {
-    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
-        return Err(ConnectError::Overflow);
-    };
-    cluster.stats.cells.upstream_rq_pending_total.inc();
-    poll_fn(|cx| match host.take_idle() {
-        Some(client) => Poll::Ready(Ok(client)),
+    host: &Host,
+    source: Option<OriginalSource>,
+) -> Result<Option<Box<H1Client>>, ConnectError> {
+    poll_fn(|cx| match host.take_idle(source) {
+        Some(client) => Poll::Ready(Ok(Some(client))),
+        None if host.pooled().0 > 0 => Poll::Ready(Ok(None)),
         // The connections died instead of idling: the request must not wait
         // for ever; it is refused like any other overflow.
         None if host.connections.get() == 0 => Poll::Ready(Err(ConnectError::Overflow)),
@@ -150,7 +179,7 @@ async fn h2(
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
     loop {
-        if let Some(client) = host.take_stream() {
+        if let Some(client) = host.take_stream(options.source) {
             return Ok((HttpConnection::H2(client.begin()), true));
         }
         if !host.opening.get() {
@@ -170,14 +199,11 @@ async fn h2(
     let Some(permit) = connection_permit(cluster, host, priority) else {
         return Err(ConnectError::Overflow);
     };
-    let Some(_pending) = cluster.permit(priority, Limited::Pending) else {
-        return Err(ConnectError::Overflow);
-    };
-    cluster.stats.cells.upstream_rq_pending_total.inc();
+    let _pending = pending(cluster, priority)?;
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
-    let client = h2_over(cluster, host, io, connected).await?;
+    let client = h2_over(cluster, host, io, options.source, connected).await?;
     drop(opening);
     Ok((HttpConnection::H2(client.begin()), false))
 }
@@ -203,6 +229,7 @@ async fn h2_over(
     cluster: &Rc<ClusterState>,
     host: &Rc<Host>,
     io: Io,
+    source: Option<OriginalSource>,
     connected: Connected,
 ) -> Result<Rc<H2Client>, ConnectError> {
     let options = &cluster.config.http.http2;
@@ -214,6 +241,7 @@ async fn h2_over(
     let client = Rc::new(H2Client::new(
         send,
         local,
+        source,
         options.max_concurrent_streams,
         cluster.config.http.max_requests_per_connection,
         connected,
@@ -331,7 +359,7 @@ async fn open_now(
                 let text = format!("{} is not an address", host.text);
                 ConnectError::Failed(io::Error::new(io::ErrorKind::AddrNotAvailable, text))
             })?;
-            let stream = connect_tcp(addr, &cluster.config)
+            let stream = connect_tcp(addr, &cluster.config, options.source)
                 .await
                 .map_err(ConnectError::Failed)?;
             Io::tcp(stream)
@@ -362,7 +390,11 @@ async fn connect_unix(path: &str) -> io::Result<UnixStream> {
     }
 }
 
-async fn connect_tcp(addr: SocketAddr, cluster: &Cluster) -> io::Result<tokio::net::TcpStream> {
+async fn connect_tcp(
+    addr: SocketAddr,
+    cluster: &Cluster,
+    source: Option<OriginalSource>,
+) -> io::Result<tokio::net::TcpStream> {
     let socket = if addr.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -371,10 +403,33 @@ async fn connect_tcp(addr: SocketAddr, cluster: &Cluster) -> io::Result<tokio::n
     if let Some(keepalive) = &cluster.tcp_keepalive {
         set_keepalive(&socket, keepalive)?;
     }
-    if let Some(bind) = &cluster.bind {
-        bind_source(&socket, addr, bind)?;
+    match (source, &cluster.bind) {
+        (Some(source), bind) => {
+            let options = bind.as_ref().map_or(&[][..], |b| &b.socket_options);
+            bind_original(&socket, addr, source, options)?;
+        }
+        (None, Some(bind)) => bind_source(&socket, addr, bind)?,
+        (None, None) => {}
     }
     socket.connect(addr).await
+}
+
+/// Gives the socket the client's address, which is not this machine's.
+fn bind_original(
+    socket: &TcpSocket,
+    target: SocketAddr,
+    source: OriginalSource,
+    options: &[SocketOption],
+) -> io::Result<()> {
+    for option in options {
+        crate::os::set_socket_option(socket, option)?;
+    }
+    crate::os::set_transparent(socket, target.is_ipv4())?;
+    if source.mark != 0 {
+        crate::os::set_mark(socket, source.mark)?;
+    }
+    crate::os::set_bind_address_no_port(socket)?;
+    socket.bind(SocketAddr::new(source.ip, 0))
 }
 
 fn set_keepalive(socket: &TcpSocket, config: &TcpKeepalive) -> io::Result<()> {

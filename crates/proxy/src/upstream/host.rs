@@ -13,6 +13,7 @@ use lateen_proxy_core::outlier::{HostResult, Monitor};
 
 use super::breaker::Permit;
 use super::cluster::ClusterState;
+use super::connect::OriginalSource;
 use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
 use crate::io::Io;
@@ -122,14 +123,26 @@ impl Host {
         new
     }
 
-    /// Takes the idle connection used last that is still alive.
-    pub fn take_idle(&self) -> Option<Box<H1Client>> {
+    /// Takes the idle connection from `source` used last that is still alive.
+    pub fn take_idle(&self, source: Option<OriginalSource>) -> Option<Box<H1Client>> {
         loop {
-            let mut client = self.idle.borrow_mut().pop()?;
+            let mut client = {
+                let mut idle = self.idle.borrow_mut();
+                let at = idle.iter().rposition(|c| c.source == source)?;
+                idle.remove(at)
+            };
             if client.is_alive() {
                 return Some(client);
             }
         }
+    }
+
+    /// Closes the connection that idles longest; false = none idles.
+    pub(super) fn close_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let any = !idle.is_empty();
+        idle.drain(..usize::from(any));
+        any
     }
 
     /// Keeps a connection for the next request.
@@ -142,11 +155,12 @@ impl Host {
         self.wake_one();
     }
 
-    /// An HTTP/2 connection with room for one more stream.
-    pub fn take_stream(&self) -> Option<Rc<H2Client>> {
+    /// An HTTP/2 connection from `source` with room for one more stream.
+    pub fn take_stream(&self, source: Option<OriginalSource>) -> Option<Rc<H2Client>> {
         let mut streams = self.streams.borrow_mut();
         streams.retain(|c| !c.closed.get());
-        streams.iter().find(|c| c.has_room()).cloned()
+        let fits = |c: &&Rc<H2Client>| c.source == source && c.has_room();
+        streams.iter().find(fits).cloned()
     }
 
     /// Keeps an HTTP/2 connection for others to share.
@@ -265,14 +279,16 @@ pub struct H1Client {
     /// When it was opened (ms).
     pub born: u64,
     idle_since: u64,
+    source: Option<OriginalSource>,
     connected: Connected,
 }
 
 impl H1Client {
-    pub(super) fn new(io: Io, connected: Connected) -> Self {
+    pub(super) fn new(io: Io, source: Option<OriginalSource>, connected: Connected) -> Self {
         let now = now_ms();
         Self {
             io,
+            source,
             reader: H1Reader::default(),
             writer: H1Writer::default(),
             requests: 0,
@@ -314,6 +330,7 @@ pub struct H2Client {
     pub closed: Cell<bool>,
     /// Why it went, for logs.
     pub reason: RefCell<Option<String>>,
+    source: Option<OriginalSource>,
     most: u32,
     most_requests: u32,
     idle_since: Cell<u64>,
@@ -325,6 +342,7 @@ impl H2Client {
     pub(super) fn new(
         send: h2::client::SendRequest<Bytes>,
         local: SocketAddr,
+        source: Option<OriginalSource>,
         most: u32,
         most_requests: Option<u32>,
         connected: Connected,
@@ -336,6 +354,7 @@ impl H2Client {
             requests: Cell::new(0),
             closed: Cell::new(false),
             reason: RefCell::default(),
+            source,
             most,
             most_requests: most_requests.unwrap_or(u32::MAX),
             idle_since: Cell::new(now_ms()),

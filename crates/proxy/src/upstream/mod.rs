@@ -9,8 +9,8 @@ pub mod dns;
 pub mod host;
 pub mod table;
 
-pub use breaker::{Limited, Permit};
+pub use breaker::{Limited, Pending, Permit};
 pub use cluster::ClusterState;
-pub use connect::{ConnectError, ConnectOptions, HttpConnection};
+pub use connect::{ConnectError, ConnectOptions, HttpConnection, OriginalSource};
 pub use host::Host;
 pub use table::ClusterTable;
