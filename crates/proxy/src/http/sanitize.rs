@@ -16,7 +16,8 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
     let conn = record.conn.clone();
     let head = &mut record.request;
     let stripped = rewrite::strip_host(hcm, head.authority(), Some(conn.local.port()));
-    if stripped.len() != head.authority().len() {
+    // A CONNECT is nothing without the port it names (RFC 9110 9.3.6).
+    if stripped.len() != head.authority().len() && head.method() != b"CONNECT" {
         let stripped = stripped.to_vec();
         head.set_authority(&stripped);
     }
