@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+/// A proxy gives the pages of its start back 5 s after the last change of its configuration.
+const AT_REST: Duration = Duration::from_secs(10);
+
 /// Clients that load pages at once.
 const CLIENTS: usize = 8;
 
@@ -102,10 +105,11 @@ impl Mesh {
             "| `up --demo bookinfo` to a page served | {:.1} s |",
             self.started.as_secs_f32()
         );
+        std::thread::sleep(AT_REST);
         for _ in 0..200 {
             self.page()?;
         }
-        self.memory()?;
+        self.memory("after 200 pages")?;
         let (whole, after) = self.changes(changes)?;
         println!(
             "| `kubectl apply` of a VirtualService to the first request that follows it, {changes} changes, kubectl's own run included | {} |",
@@ -119,7 +123,7 @@ impl Mesh {
         println!("| page loads through the ingress, one client | {alone:.0} a second |");
         let many = self.pages_per_second(CLIENTS)?;
         println!("| page loads through the ingress, {CLIENTS} clients | {many:.0} a second |");
-        Ok(())
+        self.memory("after these loads")
     }
 
     /// Page loads a second by this many clients, each on a new connection a page, for ten seconds.
@@ -149,7 +153,7 @@ impl Mesh {
     /// so the program's own text, one copy for all, is in every process; private is what the
     /// process alone holds; the set splits a shared page among its users, so that the sum is what
     /// the machine really gives.
-    fn memory(&self) -> anyhow::Result<()> {
+    fn memory(&self, when: &str) -> anyhow::Result<()> {
         let (mut control, mut sidecars, mut all) = (Memory::default(), Vec::new(), 0);
         for id in descendants(self.child.id())? {
             let folder = PathBuf::from(format!("/proc/{id}"));
@@ -171,14 +175,14 @@ impl Mesh {
         }
         sidecars.sort_by_key(|memory| memory.resident);
         let middle = sidecars.get(sidecars.len() / 2).copied();
-        println!("| memory, control plane | {} |", control.text());
+        println!("| memory {when}, control plane | {} |", control.text());
         println!(
-            "| memory, one sidecar (median of {}) | {} |",
+            "| memory {when}, one sidecar (median of {}) | {} |",
             sidecars.len(),
             middle.unwrap_or_default().text()
         );
         println!(
-            "| memory, the whole set | {:.0} MB, shared pages counted once |",
+            "| memory {when}, the whole set | {:.0} MB, shared pages counted once |",
             mb(all)
         );
         Ok(())
