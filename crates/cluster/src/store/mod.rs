@@ -115,7 +115,7 @@ impl Store {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer::run(&for_thread, &disk, inbox))
+            .spawn(move || writer::run(&for_thread, disk, inbox))
             .map_err(|e| StoreError::Disk(e.to_string()))?;
         Ok(Self {
             shared,
@@ -193,7 +193,8 @@ impl Store {
     /// `metadata.resourceVersion`.
     ///
     /// # Errors
-    /// The condition did not hold, or the disk failed.
+    /// The condition did not hold, or the disk failed; after a failure of the disk nothing has
+    /// changed, and a later write is tried with the file opened anew.
     pub async fn write(&self, key: Key, write: Write) -> Result<Arc<Value>, StoreError> {
         let (reply, answer) = oneshot::channel();
         {

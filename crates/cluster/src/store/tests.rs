@@ -171,3 +171,80 @@ async fn a_reopened_store_has_everything_and_goes_on_numbering() {
         .expect("create");
     assert_eq!(version(&next), rv + 1);
 }
+
+/// Runs `work` in a mount namespace of its own, with a small file system at `at`.
+fn with_small_disk<T: Send + 'static>(
+    at: &Path,
+    size: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    use nix::mount::{MsFlags, mount};
+    let at = at.to_owned();
+    let inside = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+        let options = Some(size);
+        mount(Some("t"), &at, Some("tmpfs"), MsFlags::empty(), options).expect("a small disk");
+        work()
+    };
+    std::thread::spawn(inside).join().expect("no panic")
+}
+
+/// A full disk refuses what does not fit; as soon as there is room the store goes on, and all that
+/// was acknowledged is there, also after the next start.
+#[test]
+fn a_full_disk_is_survived() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: a small disk needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("dir");
+    let at = dir.path().to_owned();
+    with_small_disk(dir.path(), "size=3m", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(fill_and_go_on(&at));
+    });
+}
+
+async fn fill_and_go_on(dir: &Path) {
+    let (path, ballast) = (dir.join("s.redb"), dir.join("ballast"));
+    std::fs::write(&ballast, vec![1_u8; 1 << 20]).expect("ballast");
+    let store = Store::open(&path, 100).expect("open");
+    let mut kept = Vec::new();
+    let mut round = async |from: usize| {
+        for i in from..from + 200 {
+            let name = format!("o{i}");
+            let mut wide = object(&name, 1);
+            wide["data"]["wide"] = "x".repeat(50_000).into();
+            match store.write(key(&name), Write::Create(wide)).await {
+                Ok(_) => kept.push(name),
+                Err(error) => return (name, error.to_string()),
+            }
+        }
+        panic!("the disk is never full");
+    };
+    let (refused, error) = round(0).await;
+    assert!(error.contains("No space left"), "{error}");
+    assert!(store.get(&CONFIG_MAPS, "default", &refused).is_none());
+    // Still full: still refused, for the same reason and not for the earlier failure.
+    let (_, error) = round(1000).await;
+    assert!(error.contains("No space left"), "{error}");
+    std::fs::remove_file(&ballast).expect("room");
+    let made = store.write(key(&refused), Write::Create(object(&refused, 2)));
+    made.await.expect("there is room again");
+    round(2000).await;
+    let rv = store.revision();
+    assert!(kept.iter().any(|name| name == "o2000"));
+    kept.push(refused);
+    kept.sort();
+    store.close();
+    let store = Store::open(&path, 100).expect("reopen");
+    let (found, _) = store.list(&CONFIG_MAPS, None);
+    let names: Vec<_> = found
+        .iter()
+        .filter_map(|o| o["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, kept);
+    assert_eq!(store.revision(), rv);
+}

@@ -21,7 +21,7 @@ struct Accepted {
     reply: oneshot::Sender<Result<Arc<Value>, StoreError>>,
 }
 
-pub(super) fn run(shared: &Shared, disk: &Disk, mut inbox: mpsc::UnboundedReceiver<Request>) {
+pub(super) fn run(shared: &Shared, mut disk: Disk, mut inbox: mpsc::UnboundedReceiver<Request>) {
     let mut queue = Vec::with_capacity(BATCH);
     loop {
         queue.clear();
@@ -32,8 +32,7 @@ pub(super) fn run(shared: &Shared, disk: &Disk, mut inbox: mpsc::UnboundedReceiv
         if accepted.is_empty() {
             continue;
         }
-        let last = accepted.last().map(|a| a.rv);
-        match commit(disk, &accepted, last) {
+        match commit(shared, &mut disk, &accepted) {
             Ok(()) => publish(shared, accepted),
             Err(e) => {
                 tracing::error!(error = %e, "the cluster store cannot be written");
@@ -94,18 +93,25 @@ fn admit(write: Write, current: Option<u64>) -> Result<(ChangeKind, Value), Stor
     }
 }
 
-fn commit(disk: &Disk, accepted: &[Accepted], last: Option<u64>) -> Result<(), StoreError> {
+fn commit(shared: &Shared, disk: &mut Disk, accepted: &[Accepted]) -> Result<(), StoreError> {
+    let bytes = |object: &Value| serde_json::to_vec(object);
     let mut batch = Vec::with_capacity(accepted.len());
+    let mut last = 0;
     for a in accepted {
-        let bytes = if a.kind == ChangeKind::Deleted {
+        let row = if a.kind == ChangeKind::Deleted {
             None
         } else {
-            let bytes = serde_json::to_vec(&*a.object);
-            Some(bytes.map_err(|e| StoreError::Disk(e.to_string()))?)
+            Some(bytes(&a.object).map_err(|e| StoreError::Disk(e.to_string()))?)
         };
-        batch.push((&a.key, bytes));
+        batch.push((&a.key, row));
+        last = a.rv;
     }
-    disk.commit(&batch, last)
+    disk.commit(&batch, last, |key| {
+        let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
+        let object = state.get(&key.res, &key.ns, &key.name)?;
+        // It was written before, so that it can be written again.
+        bytes(&object).ok()
+    })
 }
 
 fn publish(shared: &Shared, accepted: Vec<Accepted>) {
