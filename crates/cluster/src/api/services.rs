@@ -9,6 +9,7 @@ use super::core::Core;
 use super::error::{ApiError, Cause};
 use super::meta;
 use super::resource::SERVICES;
+use crate::network::ports;
 
 /// Random tries before a range is searched in order.
 const RANDOM_TRIES: usize = 32;
@@ -202,7 +203,7 @@ fn assign_node_ports(
         });
         let n = kept
             .filter(|p| *p != 0 && taken.ports.insert(*p))
-            .or_else(|| free_port(&range, taken))
+            .or_else(|| free_port(&range, taken, ports::is_free))
             .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
         service["spec"]["ports"][i]["nodePort"] = n.into();
     }
@@ -220,11 +221,17 @@ fn shared_port(service: &Value, index: usize, port: u16) -> bool {
     })
 }
 
-fn free_port(range: &std::ops::RangeInclusive<u16>, taken: &mut Used) -> Option<u16> {
+/// A port that no Service has, and if there is one, that nothing else on this host (`unused`) has.
+fn free_port(
+    range: &std::ops::RangeInclusive<u16>,
+    taken: &mut Used,
+    unused: impl Fn(u16) -> bool,
+) -> Option<u16> {
     let free = |p: u16| !taken.ports.contains(&p);
-    let found = (0..RANDOM_TRIES)
-        .map(|_| fastrand::u16(range.clone()))
-        .find(|p| free(*p))
+    let random = (0..RANDOM_TRIES).map(|_| fastrand::u16(range.clone()));
+    let found = random
+        .chain(range.clone())
+        .find(|p| free(*p) && unused(*p))
         .or_else(|| range.clone().find(|p| free(*p)))?;
     taken.ports.insert(found);
     Some(found)
@@ -236,5 +243,25 @@ fn clear_node_ports(service: &mut Value) {
         .and_then(Value::as_array_mut);
     for p in ports.into_iter().flatten() {
         meta::remove(p, "nodePort");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_in_use_on_the_host_are_passed_over() {
+        let range = 30000..=30003;
+        let mut taken = Used {
+            ips: HashSet::new(),
+            ports: HashSet::from([30001]),
+        };
+        let unused = |p: u16| p == 30003;
+        assert_eq!(free_port(&range, &mut taken, unused), Some(30003));
+        // Better one that is in use elsewhere than none.
+        assert_eq!(free_port(&range, &mut taken, unused), Some(30000));
+        assert_eq!(free_port(&range, &mut taken, unused), Some(30002));
+        assert_eq!(free_port(&range, &mut taken, unused), None);
     }
 }

@@ -12,6 +12,7 @@ pub mod host;
 pub mod link;
 pub mod netns;
 pub mod nft;
+pub mod ports;
 pub mod ruleset;
 pub mod service;
 pub mod turn;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::nft;
+use super::ports::Ports;
 use super::ruleset::{self, Layout};
 use super::view::{self, Key, View};
 use crate::api::handle::{Api, WatchEvent, WatchKind, WatchStream};
@@ -76,6 +77,8 @@ impl ServiceSync {
             .iter()
             .for_each(|event| change_slice(&mut view, event));
         let mut written = String::new();
+        let mut ports = Ports::default();
+        ports.follow(&view);
         let mut due = Some(Instant::now());
         let mut again = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
         loop {
@@ -83,6 +86,7 @@ impl ServiceSync {
                 // Somebody else may have taken them away: what is there is not looked at.
                 _ = again.tick() => {
                     written.clear();
+                    ports.follow(&view);
                     let retry = self.write(layout, &view, &mut written).await;
                     due = retry.then(|| Instant::now() + RETRY);
                     continue;
@@ -101,6 +105,7 @@ impl ServiceSync {
                     continue;
                 }
             }
+            ports.follow(&view);
             self.view.store(Arc::new(view.clone()));
             due.get_or_insert_with(|| Instant::now() + GATHER);
         }

@@ -141,6 +141,9 @@ async fn services_and_names() {
     // From a pod to itself through the service, from the host, by node port.
     let (text, _) = cluster.exec("client", "c", "ip addr; ip route").await;
     assert!(!text.contains(ip), "{text}");
+    // Whoever looks for a free port of this host passes it over.
+    let number = u16::try_from(node_port.as_u64().unwrap()).unwrap();
+    assert!(!lateen_cluster::network::ports::is_free(number));
     let node = &cluster.bed.network.nodes[1].address;
     for url in [
         format!("http://{ip}/"),
