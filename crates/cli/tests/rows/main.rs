@@ -13,6 +13,7 @@ mod inject;
 mod life;
 mod packet;
 mod routing;
+mod tproxy;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +37,7 @@ fn rows() -> Vec<Row> {
         routing::ROWS,
         packet::ROWS,
         fault::ROWS,
+        tproxy::ROWS,
     ]
     .concat()
     .into_iter()
