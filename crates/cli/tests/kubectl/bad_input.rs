@@ -5,6 +5,7 @@ use crate::cluster::Kubectl;
 
 pub const CHECKS: &[Check] = &[
     ("bad_pods", bad_pods),
+    ("bad_names", bad_names),
     ("bad_services", bad_services),
     ("bad_workloads", bad_workloads),
     ("immutable_fields", immutable_fields),
@@ -60,6 +61,33 @@ fn bad_pods(k: &Kubectl) {
         ),
         &["quantities must match the regular expression"],
     );
+}
+
+fn bad_names(k: &Kubectl) {
+    k.refused(
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: b, env: [{name: a=b, value: c}]}]}}",
+        &["The Pod \"p\" is invalid: spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name must consist only of printable ASCII characters other than '='"],
+    );
+    let map = |finalizers: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: f, finalizers: [{finalizers}]}}}}"
+        )
+    };
+    k.refused(
+        &map("a.dev/b, mine"),
+        &["The ConfigMap \"f\" is invalid: metadata.finalizers[1]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"],
+    );
+    k.refused(
+        &map("a.dev/"),
+        &["metadata.finalizers: Invalid value: \"a.dev/\": name part must be non-empty"],
+    );
+    k.apply(&map("a.dev/b"));
+    k.refuses(
+        "kubectl patch cm f -p '{\"metadata\":{\"finalizers\":[\"mine\"]}}'",
+        &["name is neither a standard finalizer name nor is it fully qualified"],
+    );
+    k.sh("kubectl patch cm f --type=merge -p '{\"metadata\":{\"finalizers\":null}}'")
+        .good();
 }
 
 fn bad_services(k: &Kubectl) {

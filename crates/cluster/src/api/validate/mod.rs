@@ -19,6 +19,10 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 pub fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut out = Vec::new();
     metadata(kind.names, &object["metadata"], "metadata", old, &mut out);
+    // Definitions are validated by the extension server, which takes any qualified name.
+    if kind.store.group != "apiextensions.k8s.io" {
+        standard_finalizers(&object["metadata"], &mut out);
+    }
     match (kind.store.group.as_ref(), kind.store.plural.as_ref()) {
         ("", "pods") => pod::pod(object, old, &mut out),
         ("", "services") => service::service(object, old, &mut out),
@@ -61,6 +65,9 @@ fn metadata(rule: NameRule, m: &Value, path: &str, old: Option<&Value>, out: &mu
         } else if let Some(why) = names::problem(rule, name) {
             out.push(Cause::invalid(format!("{path}.name"), &m["name"], &why));
         }
+    }
+    if old.is_none() {
+        finalizers(m, path, out);
     }
     label_map(&m["labels"], &format!("{path}.labels"), out);
     let mut size = 0;
@@ -126,6 +133,40 @@ fn metadata(rule: NameRule, m: &Value, path: &str, old: Option<&Value>, out: &mu
                 &format!(
                     "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
                 ),
+            ));
+        }
+    }
+}
+
+fn finalizer_names(m: &Value) -> impl Iterator<Item = &str> {
+    let list = m["finalizers"].as_array().into_iter().flatten();
+    list.filter_map(Value::as_str)
+}
+
+/// What a new object's finalizers must be, whatever its kind.
+fn finalizers(m: &Value, path: &str, out: &mut Vec<Cause>) {
+    let at = format!("{path}.finalizers");
+    for name in finalizer_names(m) {
+        if let Some(why) = names::qualified_name_problem(name) {
+            out.push(Cause::invalid(at.clone(), &name.into(), &why));
+        }
+    }
+    let has = |wanted: &str| finalizer_names(m).any(|name| name == wanted);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        out.push(Cause::invalid(at, &m["finalizers"], why));
+    }
+}
+
+/// Built-in kinds take only finalizers of a domain, and the cluster's own.
+fn standard_finalizers(m: &Value, out: &mut Vec<Cause>) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    for (i, name) in finalizer_names(m).enumerate() {
+        if !name.contains('/') && !STANDARD.contains(&name) {
+            out.push(Cause::invalid(
+                format!("metadata.finalizers[{i}]"),
+                &name.into(),
+                "name is neither a standard finalizer name nor is it fully qualified",
             ));
         }
     }

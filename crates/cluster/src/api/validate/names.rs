@@ -123,6 +123,17 @@ pub fn config_key_problem(key: &str) -> Option<String> {
     (!ok).then(|| CONFIG_KEY.to_owned())
 }
 
+/// The name of an environment variable.
+#[must_use]
+pub fn variable_problem(name: &str) -> Option<&'static str> {
+    let ok = name
+        .bytes()
+        .all(|c| (b' '..=b'~').contains(&c) && c != b'=');
+    (!ok).then_some(
+        "a valid environment variable name must consist only of printable ASCII characters other than '='",
+    )
+}
+
 /// A port name: at most 15 lower-case characters, digits and single dashes, with a letter.
 #[must_use]
 pub fn port_name_problem(name: &str) -> Option<&'static str> {
@@ -159,6 +170,8 @@ mod tests {
         assert!(label_value_problem("").is_none());
         assert!(label_value_problem("-a").is_some());
         assert!(config_key_problem("a/b").is_some());
+        assert!(variable_problem("a-b.c d").is_none());
+        assert!(variable_problem("a=b").is_some() && variable_problem("\u{e9}").is_some());
         assert!(port_name_problem("http-web").is_none());
         assert!(port_name_problem("123").is_some());
     }

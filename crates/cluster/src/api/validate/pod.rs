@@ -173,7 +173,11 @@ fn container(c: &Value, at: &str, volumes: &HashSet<&str>, out: &mut Vec<Cause>)
     }
     for (i, e) in c["env"].as_array().into_iter().flatten().enumerate() {
         let at = format!("{at}.env[{i}]");
-        need(e, "name", &at, out);
+        if need(e, "name", &at, out)
+            && let Some(why) = names::variable_problem(e["name"].as_str().unwrap_or_default())
+        {
+            out.push(Cause::invalid(format!("{at}.name"), &e["name"], why));
+        }
         let value = e["value"].as_str().unwrap_or_default();
         if !value.is_empty() && e["valueFrom"].is_object() {
             out.push(Cause::invalid(
@@ -181,6 +185,12 @@ fn container(c: &Value, at: &str, volumes: &HashSet<&str>, out: &mut Vec<Cause>)
                 &json!(""),
                 "may not be specified when `value` is not empty",
             ));
+        }
+    }
+    for (i, from) in c["envFrom"].as_array().into_iter().flatten().enumerate() {
+        if let Some(why) = from["prefix"].as_str().and_then(names::variable_problem) {
+            let at = format!("{at}.envFrom[{i}].prefix");
+            out.push(Cause::invalid(at, &from["prefix"], why));
         }
     }
     mounts(c, at, volumes, out);
