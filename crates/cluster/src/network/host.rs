@@ -248,6 +248,7 @@ pub async fn clean_up(state_dir: &Path) -> Result<(), NetworkError> {
         return Ok(());
     };
     kill_helpers(&record.instance);
+    crate::node::cgroup::clean_up(&record.instance).await;
     let links = Links::open().map_err(io_at("netlink"))?;
     if let Some(bridge) = links.index(&record.instance).await? {
         for port in links.ports_of(bridge).await? {

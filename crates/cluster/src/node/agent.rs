@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::cgroup::Groups;
 use super::event::Recorder;
 use super::files::parse_search;
 use super::host::HostTools;
@@ -119,6 +120,8 @@ pub struct Agent {
     pub resolvers: Vec<IpAddr>,
     /// Search domains of the host, for pods with `dnsPolicy: Default`.
     pub host_search: Vec<String>,
+    /// Control groups for containers with a memory limit; `None` where the host has none to give.
+    pub groups: Option<Groups>,
     /// Processors of the machine.
     pub cpus: usize,
     /// Memory of the machine in bytes.
@@ -164,6 +167,11 @@ impl Agent {
             .nodes
             .iter()
             .map(|n| (n.name.clone(), AddressPool::new(n.range)));
+        let groups = Groups::open(&options.instance)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "memory limits of containers are not enforced");
+            })
+            .ok();
         // A host without the file has no resolvers to offer.
         let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         Ok(Self {
@@ -176,6 +184,7 @@ impl Agent {
             },
             host: HostTools::discover(),
             events: Recorder::new(api.clone()),
+            groups,
             mountpoint,
             pools: Mutex::new(pools.collect()),
             pods: Mutex::default(),

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::cgroup::Group;
 use super::log::{Log, Source};
 use super::process::sandbox::{Process, Sandbox, StartError, Stdio};
 use super::process::spec::Launch;
@@ -46,8 +47,12 @@ pub struct Live {
     pub template: Launch,
     /// Container id.
     pub id: String,
+    /// Its control group, when its memory is limited.
+    pub group: Option<Arc<Group>>,
     /// When it was started.
     pub started: Instant,
+    /// The same by the clock on the wall.
+    pub started_at: Timestamp,
     attached: AtomicBool,
 }
 
@@ -62,6 +67,8 @@ pub struct LiveSpec {
     pub stdin_once: bool,
     /// Container id.
     pub id: String,
+    /// Its control group, when its memory is limited; removed after its end.
+    pub group: Option<Group>,
 }
 
 /// A pipe into the runtime: our end for reading, the program's end for writing.
@@ -120,7 +127,9 @@ impl Live {
             interactive,
             stdin_once,
             id,
+            group,
         } = spec;
+        let group = group.map(Arc::new);
         let mut pumps = Vec::new();
         let mut input = None;
         let (process, terminal) = if launch.tty {
@@ -167,7 +176,9 @@ impl Live {
             stdin_once,
             template,
             id,
+            group: group.clone(),
             started: Instant::now(),
+            started_at: Timestamp::now(),
             attached: AtomicBool::new(false),
         });
         let end = tokio::spawn(async move {
@@ -179,6 +190,10 @@ impl Live {
                 }
             }
             log.close();
+            if let Some(group) = group {
+                group.look();
+                tokio::spawn(async move { group.remove().await });
+            }
             status
         });
         Ok((live, end))
@@ -254,6 +269,12 @@ impl Live {
         {
             tracing::debug!(%error, "kill was not sent");
         }
+    }
+
+    /// Whether the kernel has killed in it because it used more memory than its limit; known once
+    /// its end is told.
+    pub fn out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.killed())
     }
 
     /// Whether this is the first client to attach.

@@ -5,6 +5,7 @@
 //! pure modules beside it; [`process`] is the only part that touches namespaces.
 
 pub mod agent;
+pub mod cgroup;
 pub mod env;
 pub mod event;
 pub mod files;

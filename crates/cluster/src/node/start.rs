@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
 use super::agent::{Agent, PodEntry, locked};
+use super::cgroup::Group;
 use super::env::{self, EnvSources, PodFacts};
 use super::event::Level;
 use super::hook;
@@ -154,11 +155,17 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         fastrand::u64(..),
         fastrand::u64(..)
     );
+    let group = memory_group(job, &id).map_err(|e| failed(format!("memory limit: {e}")))?;
+    let launch = Launch {
+        group: group.as_ref().map(entrance),
+        ..launch
+    };
     let spec = LiveSpec {
         launch,
         interactive,
         stdin_once,
         id,
+        group,
     };
     let started = Live::start(Arc::clone(&job.sandbox), spec, log).await;
     let (live, end) = started.map_err(|error| match error {
@@ -188,6 +195,27 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         end,
         image_id: image::normalized(job.container.image.as_deref().unwrap_or_default()),
     })
+}
+
+/// The control group of a container with a memory limit, where the host has such groups.
+fn memory_group(job: &StartJob, id: &str) -> std::io::Result<Option<Group>> {
+    let resources = job.container.resources.as_ref();
+    let limit = resources
+        .and_then(|r| r.limits.as_ref()?.get("memory"))
+        .and_then(env::milli)
+        .and_then(|milli| u64::try_from(milli / 1000).ok())
+        .filter(|bytes| *bytes > 0);
+    match (&job.agent.groups, limit) {
+        (Some(groups), Some(limit)) => {
+            let id = id.rsplit('/').next().unwrap_or(id);
+            groups.limited(id, limit).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn entrance(group: &Group) -> String {
+    group.entrance().to_string_lossy().into_owned()
 }
 
 async fn post_start(job: &StartJob, live: &Arc<Live>) -> Result<(), StartFailure> {
@@ -333,6 +361,7 @@ async fn prepare(job: &StartJob, image: &Image) -> Result<(Launch, bool, bool), 
         cwd,
         identity: security.identity,
         tty,
+        group: None,
         share_pid,
     };
     Ok((

@@ -4,6 +4,7 @@
 
 mod agent;
 mod bed;
+mod ends;
 mod process;
 
 use std::time::Duration;
@@ -37,7 +38,7 @@ fn main() {
         eprintln!("SKIPPED: tests of the node agent need root");
         return;
     }
-    let tests: Vec<Test> = [process::TESTS, agent::TESTS].concat();
+    let tests: Vec<Test> = [process::TESTS, agent::TESTS, ends::TESTS].concat();
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -75,6 +75,7 @@ fn launch(root: &str, argv: &[&str]) -> Launch {
             ..Identity::default()
         },
         tty: false,
+        group: None,
         share_pid: false,
     }
 }

@@ -34,6 +34,8 @@ use crate::network::host::NodeNetwork;
 
 /// How often volumes are compared with their sources.
 const REFRESH: Duration = Duration::from_secs(15);
+/// How long after the last container's end the news of it may take.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Wait before a failed set-up or deletion is tried again.
 const RETRY: Duration = Duration::from_millis(RETRY_MS);
 const RETRY_MS: u64 = 1_000;
@@ -57,8 +59,10 @@ pub enum Notice {
     Probe(usize, u64, Purpose, Option<bool>, String),
     /// The pod's first process is gone.
     SandboxLost(u64),
-    /// All containers were stopped.
+    /// All containers were stopped; the news of their ends may still be on the way.
     Stopped,
+    /// What was to come of those news has come.
+    Settled,
 }
 
 /// Starts a pod's task; the sender reaches it.
@@ -114,6 +118,8 @@ struct Worker {
     look_at: Option<u64>,
     grace: u64,
     stopping: Option<tokio::task::AbortHandle>,
+    /// The stopping of the containers is over.
+    all_stopped: bool,
     gone: bool,
 }
 
@@ -188,6 +194,7 @@ impl Worker {
             look_at: None,
             grace: 0,
             stopping: None,
+            all_stopped: false,
             gone: false,
             pod,
         }
@@ -274,7 +281,7 @@ impl Worker {
             tokio::select! {
                 notice = receiver.recv() => match notice {
                     None | Some(Notice::Shutdown) => break,
-                    Some(Notice::Stopped) => {
+                    Some(Notice::Settled) => {
                         if self.complete_deletion().await {
                             break;
                         }
@@ -409,7 +416,8 @@ impl Worker {
                 self.probed(n, turn, purpose, verdict, &message);
             }
             Notice::SandboxLost(generation) => self.sandbox_lost(generation),
-            Notice::Gone | Notice::Shutdown | Notice::Stopped => {}
+            Notice::Stopped => self.stopped(),
+            Notice::Gone | Notice::Shutdown | Notice::Settled => {}
         }
     }
 
@@ -512,6 +520,9 @@ impl Worker {
         }
         unit.ended(status, now, &message_file, &log);
         self.after_end(n);
+        if self.all_stopped && self.units.iter().all(|unit| unit.live.is_none()) {
+            drop(self.notices.send(Notice::Settled));
+        }
     }
 
     /// Bookkeeping after an instance is over, however it got there.
@@ -579,6 +590,21 @@ impl Worker {
                 self.stop_one(n);
             }
         }
+    }
+
+    /// How each container ended is told with its last output, a little later than its end. One
+    /// that cannot be killed is not waited for.
+    fn stopped(&mut self) {
+        self.all_stopped = true;
+        let notices = self.notices.clone();
+        if self.units.iter().all(|unit| unit.live.is_none()) {
+            drop(notices.send(Notice::Settled));
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            drop(notices.send(Notice::Settled));
+        });
     }
 
     fn sandbox_lost(&mut self, generation: u64) {
@@ -720,7 +746,7 @@ impl Worker {
                 let notices = self.notices.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(RETRY).await;
-                    drop(notices.send(Notice::Stopped));
+                    drop(notices.send(Notice::Settled));
                 });
                 return false;
             }

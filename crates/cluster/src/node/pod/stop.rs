@@ -1,9 +1,11 @@
-//! Stopping containers: pre-stop hook, stop signal, grace, kill; sidecars after the others.
+//! Stopping containers: pre-stop hook, stop signal, grace, kill; sidecars after the others, each
+//! with what is left of the grace.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Mode, Notice, Worker};
@@ -13,7 +15,7 @@ use crate::node::live::Live;
 use crate::node::plan::{Life, Role};
 use crate::node::start::field;
 
-/// What a container gets after a pre-stop hook used up the grace.
+/// What a container gets after a pre-stop hook, or a sidecar after the others, used up the grace.
 const MINIMUM: Duration = Duration::from_secs(2);
 /// How long a killed process may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -37,6 +39,13 @@ fn stop_signal(container: &Container) -> i32 {
 }
 
 async fn stop(target: Target, until: Instant) {
+    pre_stop(&target, until).await;
+    let now = Instant::now();
+    let until = if until > now { until } else { now + MINIMUM };
+    end(&target, until).await;
+}
+
+async fn pre_stop(target: &Target, until: Instant) {
     let handler = target
         .container
         .lifecycle
@@ -56,9 +65,11 @@ async fn stop(target: Target, until: Instant) {
             tracing::debug!(container = target.container.name, %message, "pre-stop hook failed");
         }
     }
+}
+
+/// Asks the program to end, and at `until` ends it.
+async fn end(target: &Target, until: Instant) {
     target.live.signal(stop_signal(&target.container)).await;
-    let now = Instant::now();
-    let until = if until > now { until } else { now + MINIMUM };
     if timeout_at(until, target.live.process.ended())
         .await
         .is_err()
@@ -157,13 +168,27 @@ impl Worker {
     }
 }
 
-/// Main containers (and a running init container) together, then sidecars in reverse order.
+/// Main containers (and a running init container) together, then sidecars in reverse order. The
+/// pre-stop hooks of all begin at once.
 async fn stop_all(targets: Vec<Target>, until: Instant) {
     let (sidecars, others): (Vec<Target>, Vec<Target>) =
         targets.into_iter().partition(|t| t.role == Role::Sidecar);
-    let stops = others.into_iter().map(|target| stop(target, until));
-    futures_util::future::join_all(stops).await;
-    for sidecar in sidecars.into_iter().rev() {
-        stop(sidecar, until).await;
-    }
+    // How many turns are over: the first is that of the others.
+    let turns = watch::Sender::new(0);
+    let others = async {
+        let stops = others.into_iter().map(|target| stop(target, until));
+        futures_util::future::join_all(stops).await;
+        turns.send_modify(|over| *over += 1);
+    };
+    let in_turn = sidecars.iter().rev().zip(1..).map(|(sidecar, turn)| {
+        let (turns, mut seen) = (&turns, turns.subscribe());
+        async move {
+            pre_stop(sidecar, until).await;
+            // The sender is in this very task.
+            let _ = seen.wait_for(|over| *over >= turn).await;
+            end(sidecar, until.max(Instant::now() + MINIMUM)).await;
+            turns.send_modify(|over| *over += 1);
+        }
+    });
+    futures_util::future::join(others, futures_util::future::join_all(in_turn)).await;
 }

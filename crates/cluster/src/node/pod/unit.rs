@@ -177,7 +177,10 @@ impl Unit {
     }
 
     pub fn running(&mut self, live: Arc<Live>, image_id: String, now: u64) {
-        let at = Timestamp::now();
+        // The post-start hook ran since.
+        let at = live.started_at;
+        let ran = u64::try_from(live.started.elapsed().as_millis()).unwrap_or(0);
+        let now = now.saturating_sub(ran);
         self.life = Life::Running;
         self.current = Current::Running { since: at };
         self.container_id.clone_from(&live.id);
@@ -267,7 +270,12 @@ impl Unit {
         let end = Terminated {
             code,
             signal: 0,
-            reason: if code == 0 { "Completed" } else { "Error" }.to_owned(),
+            reason: match code {
+                0 => "Completed",
+                _ if self.live.as_ref().is_some_and(|live| live.out_of_memory()) => "OOMKilled",
+                _ => "Error",
+            }
+            .to_owned(),
             message,
             started_at,
             finished_at: Timestamp::now(),

@@ -87,11 +87,26 @@ impl Stdio {
 
 /// Turns the calling (forked) process into the program, or reports why not and exits.
 pub(super) fn become_program(launch: &Launch, stdio: Stdio, status: &OwnedFd) -> ! {
-    let failure = match execute(launch, stdio) {
-        Err(failure) => failure,
+    match execute(launch, stdio) {
+        Err(failure) => give_up(&failure, status),
         Ok(never) => match never {},
+    }
+}
+
+/// Makes the calling (forked) process, and so its children, a member of the program's control
+/// group, while the host's files are still in sight; or reports why not and exits.
+pub(super) fn join_group(launch: &Launch, status: &OwnedFd) {
+    let Some(group) = &launch.group else {
+        return;
     };
-    let bytes = serde_json::to_vec(&failure).unwrap_or_default();
+    if let Err(error) = fs::write(group, "0") {
+        let failure = Failure::preparing(&format!("control group {group}: {error}"));
+        give_up(&failure, status);
+    }
+}
+
+fn give_up(failure: &Failure, status: &OwnedFd) -> ! {
+    let bytes = serde_json::to_vec(failure).unwrap_or_default();
     // Up to PIPE_BUF bytes are written whole; a vanished reader needs no report.
     let _ = nix::unistd::write(status, &bytes[..bytes.len().min(4096)]);
     sys::exit_now(failure.code)

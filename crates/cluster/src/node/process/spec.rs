@@ -99,6 +99,8 @@ pub struct Launch {
     pub identity: Identity,
     /// Allocate a terminal in the container and send its master side over the console socket.
     pub tty: bool,
+    /// The host's file through which it joins its control group; `None`: it has none.
+    pub group: Option<String>,
     /// Share the pod's pid namespace instead of having its own.
     pub share_pid: bool,
 }

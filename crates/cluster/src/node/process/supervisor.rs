@@ -307,7 +307,10 @@ fn fork_program(
     match sys::fork_with(flags) {
         Err(error) => Err(Failure::preparing(&format!("fork: {error}"))),
         Ok(Some(pid)) => Ok(pid),
-        Ok(None) => launch::become_program(launch, stdio, &status),
+        Ok(None) => {
+            launch::join_group(launch, &status);
+            launch::become_program(launch, stdio, &status)
+        }
     }
 }
 
@@ -327,9 +330,11 @@ fn join_program(
         let mut bytes = [0; 4];
         return match File::from(pid_read).read_exact(&mut bytes) {
             Ok(()) => Ok(Pid::from_raw(i32::from_ne_bytes(bytes))),
+            // As a rule it has not come as far as to say why.
             Err(_) => Err(Failure::preparing("container is not running")),
         };
     }
+    launch::join_group(launch, &status);
     let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     if setns(&namespaces, both).is_ok() {
         match sys::fork_with(libc::CLONE_PARENT) {
