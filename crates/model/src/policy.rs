@@ -1,7 +1,7 @@
 //! What happens after routing: destination rules and their traffic policies.
 
 use crate::{ExportTo, Origin, Selector, Str, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A destination rule, or several of the same host and namespace merged.
@@ -109,6 +109,20 @@ impl TrafficPolicy {
         put(&mut self.retry_budget, &over.retry_budget);
         if !over.port_level.is_empty() {
             self.port_level.clone_from(&over.port_level);
+        }
+    }
+
+    /// Adds the keys of labels that failover orders compare, those of single ports included.
+    pub(crate) fn ask_labels(&self, keys: &mut BTreeSet<Str>) {
+        let locality = self
+            .load_balancer
+            .as_ref()
+            .and_then(|l| l.locality.as_ref());
+        let order = locality.iter().flat_map(|l| &l.failover_priority);
+        // `key=value` compares endpoints with a fixed value, `key` with the client's own.
+        keys.extend(order.filter(|e| !e.contains('=')).cloned());
+        for policy in self.port_level.values() {
+            policy.ask_labels(keys);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     DestinationRule, ExportTo, Gateway, Labels, MeshConfig, Service, ServiceKey, Sidecar, Str,
     VirtualService, host,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Namespace, label key and label value.
@@ -95,6 +95,53 @@ pub struct Snapshot {
     gateways: Vec<Arc<Gateway>>,
     sidecars: HashMap<Str, Vec<Arc<Sidecar>>>,
     namespaces: BTreeMap<Str, Labels>,
+    asks: Asks,
+}
+
+/// What the configuration asks about the workload of a sidecar, beyond its namespace. Two
+/// sidecars that agree in this are treated alike as clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asks {
+    /// Keys of labels that a rule, a route's match, a Sidecar's selector or a failover order
+    /// names.
+    pub labels: BTreeSet<Str>,
+    /// The node: some service is for clients of the same node only.
+    pub node: bool,
+}
+
+impl Asks {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut labels: BTreeSet<Str> = BTreeSet::new();
+        let selectors = snapshot
+            .sidecars()
+            .filter_map(|s| s.selector.as_ref())
+            .chain(
+                snapshot
+                    .destination_rules
+                    .iter()
+                    .filter_map(|r| r.workload_selector.as_ref()),
+            );
+        labels.extend(selectors.flat_map(|s| s.0.keys().cloned()));
+        for vs in &snapshot.virtual_services {
+            let http = vs.http.iter().flat_map(|r| &r.matches);
+            let tls = vs.tls.iter().flat_map(|r| &r.matches);
+            let tcp = vs.tcp.iter().flat_map(|r| &r.matches);
+            let sources = http
+                .map(|m| &m.source_labels)
+                .chain(tls.chain(tcp).map(|m| &m.source_labels));
+            labels.extend(sources.flat_map(|l| l.keys().cloned()));
+        }
+        for rule in &snapshot.destination_rules {
+            let subsets = rule.subsets.iter().map(|s| &s.policy);
+            for policy in std::iter::once(&rule.policy).chain(subsets) {
+                policy.ask_labels(&mut labels);
+            }
+        }
+        Self {
+            labels,
+            node: snapshot.services.iter().any(|s| s.node_local),
+        }
+    }
 }
 
 /// Destination rules of one namespace by host; wildcards most specific first.
@@ -203,7 +250,13 @@ impl Snapshot {
         snap.virtual_services = virtual_services;
         snap.destination_rules = destination_rules;
         snap.gateways = gateways;
+        snap.asks = Asks::of(&snap);
         snap
+    }
+
+    /// What the configuration asks about the workloads of sidecars.
+    pub fn asks(&self) -> &Asks {
+        &self.asks
     }
 
     /// All services, oldest first.

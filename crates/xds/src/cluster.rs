@@ -23,33 +23,51 @@ const INBOUND_SOURCE: &str = "127.0.0.6";
 
 /// All clusters of a proxy.
 pub fn clusters(cx: &Context<'_>) -> Vec<Arc<Resource>> {
-    let mut out = outbound(cx);
-    out.push(black_hole());
-    if !cx.is_gateway() {
-        out.push(passthrough(names::PASSTHROUGH));
-        out.extend(inbound(cx));
-        let mut own = passthrough(names::INBOUND_PASSTHROUGH);
-        own.upstream_bind_config = inbound_bind();
-        out.push(own);
+    let mut out: Vec<Arc<Resource>> = cx
+        .services()
+        .iter()
+        .flat_map(|s| of_service(cx, s))
+        .collect();
+    out.extend(without_service(cx));
+    out.extend(own(cx));
+    out
+}
+
+/// The clusters of one service: its ports and their subsets.
+pub fn of_service(cx: &Context<'_>, service: &Service) -> Vec<Arc<Resource>> {
+    let mut out = Vec::new();
+    let rule = cx.rule(service);
+    for port in &service.ports {
+        if port.protocol == Protocol::Udp {
+            continue;
+        }
+        out.extend(service_cluster(cx, service, port, rule, None));
+        for subset in rule.iter().flat_map(|r| &r.subsets) {
+            out.extend(service_cluster(cx, service, port, rule, Some(&subset.name)));
+        }
     }
     out.into_iter().map(resource).collect()
 }
 
-fn outbound(cx: &Context<'_>) -> Vec<Cluster> {
-    let mut out = Vec::new();
-    for service in &cx.services {
-        let rule = cx.rule(service);
-        for port in &service.ports {
-            if port.protocol == Protocol::Udp {
-                continue;
-            }
-            out.extend(service_cluster(cx, service, port, rule, None));
-            for subset in rule.iter().flat_map(|r| &r.subsets) {
-                out.extend(service_cluster(cx, service, port, rule, Some(&subset.name)));
-            }
-        }
+/// The outbound clusters that stand for no service.
+pub fn without_service(cx: &Context<'_>) -> Vec<Arc<Resource>> {
+    let mut out = vec![resource(black_hole())];
+    if !cx.is_gateway() {
+        out.push(resource(passthrough(names::PASSTHROUGH)));
     }
     out
+}
+
+/// The clusters towards a sidecar's own workload.
+pub fn own(cx: &Context<'_>) -> Vec<Arc<Resource>> {
+    if cx.is_gateway() {
+        return Vec::new();
+    }
+    let mut out = inbound(cx);
+    let mut other = passthrough(names::INBOUND_PASSTHROUGH);
+    other.upstream_bind_config = inbound_bind();
+    out.push(other);
+    out.into_iter().map(resource).collect()
 }
 
 /// The cluster of a service port or one of its subsets; `None` when no endpoint of it could

@@ -1,13 +1,14 @@
 //! What the generators of one proxy share: the configuration seen from its namespace, the
 //! service ports it serves itself and the destination rules in force.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lateen_model::service::TargetPort;
 use lateen_model::{
     DestinationRule, EndpointTable, Labels, OutboundPolicy, Port, Protocol, ProxyKey, ProxyType,
-    Service, Sidecar, Snapshot, Workload,
+    Service, Sidecar, Snapshot, VirtualService, Workload,
 };
 
 /// Switches of the generator that are the same for all proxies of a control plane.
@@ -43,10 +44,10 @@ pub struct Context<'a> {
     pub key: &'a ProxyKey,
     /// Generator switches.
     pub features: Features,
-    /// Services the proxy may call, oldest first.
-    pub services: Vec<Arc<Service>>,
     /// The Sidecar object in force.
     pub sidecar: Option<Arc<Sidecar>>,
+    services: OnceCell<Vec<Arc<Service>>>,
+    rules: OnceCell<Vec<Arc<VirtualService>>>,
 }
 
 impl<'a> Context<'a> {
@@ -61,18 +62,32 @@ impl<'a> Context<'a> {
             ProxyType::Sidecar => snapshot.sidecar_for(&key.namespace, &key.labels).cloned(),
             ProxyType::Router => None,
         };
-        let mut services = snapshot.visible_services(&key.namespace);
-        if let Some(sidecar) = &sidecar {
-            services.retain(|s| sidecar.imports(&s.namespace, &s.hostname));
-        }
         Self {
             snapshot,
             endpoints,
             key,
             features,
-            services,
             sidecar,
+            services: OnceCell::new(),
+            rules: OnceCell::new(),
         }
+    }
+
+    /// Services the proxy may call, oldest first.
+    pub fn services(&self) -> &[Arc<Service>] {
+        self.services.get_or_init(|| {
+            let mut services = self.snapshot.visible_services(&self.key.namespace);
+            if let Some(sidecar) = &self.sidecar {
+                services.retain(|s| sidecar.imports(&s.namespace, &s.hostname));
+            }
+            services
+        })
+    }
+
+    /// Virtual services for sidecars of the proxy's namespace, oldest first.
+    pub fn mesh_rules(&self) -> &[Arc<VirtualService>] {
+        let all = || self.snapshot.mesh_virtual_services(&self.key.namespace);
+        self.rules.get_or_init(all)
     }
 
     /// True for a gateway.

@@ -37,7 +37,7 @@ pub fn by_name(cx: &Context<'_>, name: &str) -> Arc<Resource> {
 pub fn all_names(cx: &Context<'_>) -> Vec<String> {
     let mut out = Vec::new();
     for service in cx
-        .services
+        .services()
         .iter()
         .filter(|s| s.resolution == Resolution::Static)
     {

@@ -19,11 +19,13 @@ mod policy;
 pub mod resource;
 pub mod route;
 pub mod secret;
+pub mod sharing;
 mod wire;
 
 pub use context::{Context, Features, Serves};
 pub use filters::ASKED as EXTENSIONS;
 pub use resource::{Resource, ResourceSet, ResourceType};
+pub use sharing::{Ingredients, class};
 
 /// The resources of a type. Clusters, listeners and the name table are whole; of the other
 /// types the named ones are made, whether somebody else knows the name or not.

@@ -14,7 +14,7 @@ use crate::resource::Resource;
 /// The one name table of a proxy.
 pub fn name_table(cx: &Context<'_>) -> Arc<Resource> {
     let mut table = BTreeMap::new();
-    for service in cx.services.iter().filter(|s| !s.is_wildcard()) {
+    for service in cx.services().iter().filter(|s| !s.is_wildcard()) {
         let ips = addresses(cx, service);
         if !ips.is_empty() {
             table.insert(service.hostname.to_string(), info(service, ips));

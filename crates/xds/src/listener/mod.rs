@@ -24,14 +24,34 @@ const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
 
 /// All listeners of a proxy.
 pub fn listeners(cx: &Context<'_>) -> Vec<Arc<Resource>> {
+    in_order(&shared(cx), &own(cx))
+}
+
+/// The listeners that do not depend on a sidecar's own workload; all of a gateway's.
+pub fn shared(cx: &Context<'_>) -> Vec<Arc<Resource>> {
     let all = if cx.is_gateway() {
         gateway::listeners(cx)
     } else {
-        let mut all = vec![outbound::virtual_outbound(cx), inbound::virtual_inbound(cx)];
+        let mut all = vec![outbound::virtual_outbound(cx)];
         all.extend(outbound::listeners(cx));
         all
     };
     all.into_iter().map(resource).collect()
+}
+
+/// The listener in front of a sidecar's own workload.
+pub fn own(cx: &Context<'_>) -> Vec<Arc<Resource>> {
+    if cx.is_gateway() {
+        return Vec::new();
+    }
+    vec![resource(inbound::virtual_inbound(cx))]
+}
+
+/// Both parts together: what catches connections stands before what they are handed to.
+pub fn in_order(shared: &[Arc<Resource>], own: &[Arc<Resource>]) -> Vec<Arc<Resource>> {
+    let first = shared.len().min(1);
+    let (catching, rest) = shared.split_at(first);
+    [catching, own, rest].concat()
 }
 
 /// Routes that listeners of a proxy ask for by name, for the debug pages.

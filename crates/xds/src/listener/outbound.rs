@@ -114,7 +114,7 @@ pub fn route_names(cx: &Context<'_>) -> Vec<String> {
 
 fn plans(cx: &Context<'_>) -> Plans {
     let mut plans = Plans::new();
-    for service in &cx.services {
+    for service in cx.services() {
         for port in &service.ports {
             match cx.outbound_protocol(port) {
                 Protocol::Udp => {}

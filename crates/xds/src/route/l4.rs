@@ -20,12 +20,11 @@ pub struct Rule {
 
 /// The rules for connections of a sidecar to a service port.
 pub fn mesh_rules(cx: &Context<'_>, hostname: &str, port: &Port) -> Vec<Rule> {
-    let all = cx.snapshot.mesh_virtual_services(&cx.key.namespace);
     let of_host = |vs: &&std::sync::Arc<VirtualService>| {
         (!vs.tcp.is_empty() || !vs.tls.is_empty())
             && vs.hosts.iter().any(|h| host::covers(h, hostname))
     };
-    let Some(vs) = all.iter().find(of_host) else {
+    let Some(vs) = cx.mesh_rules().iter().find(of_host) else {
         return Vec::new();
     };
     let mut out = Vec::new();

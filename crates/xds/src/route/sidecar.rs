@@ -28,21 +28,20 @@ pub fn virtual_hosts(cx: &Context<'_>, name: &str) -> Vec<VirtualHost> {
 }
 
 fn one_service(cx: &Context<'_>, service: &Arc<Service>, port: u16) -> Vec<VirtualHost> {
-    let rules = cx.snapshot.mesh_virtual_services(&cx.key.namespace);
-    let mut v = service_host(cx, &rules, service, port);
+    let mut v = service_host(cx, cx.mesh_rules(), service, port);
     v.domains = vec!["*".to_owned()];
     vec![v]
 }
 
 fn of_port(cx: &Context<'_>, port: u16) -> Vec<VirtualHost> {
-    let rules = cx.snapshot.mesh_virtual_services(&cx.key.namespace);
+    let rules = cx.mesh_rules();
     let mut out = Vec::new();
-    for service in cx.services.iter().filter(|s| serves_http(cx, s, port)) {
-        let mut v = service_host(cx, &rules, service, port);
+    for service in cx.services().iter().filter(|s| serves_http(cx, s, port)) {
+        let mut v = service_host(cx, rules, service, port);
         v.domains = domains::of_service(cx, service, port);
         out.push(v);
     }
-    let known: BTreeSet<&str> = cx.services.iter().map(|s| &*s.hostname).collect();
+    let known: BTreeSet<&str> = cx.services().iter().map(|s| &*s.hostname).collect();
     for vs in rules.iter().filter(|vs| !vs.http.is_empty()) {
         for h in vs.hosts.iter().filter(|h| !known.contains(&***h)) {
             out.push(rule_only_host(cx, vs, h, port));
