@@ -1,22 +1,25 @@
-//! The newest configuration and what was generated from it. One generation serves every
-//! proxy with the same key, the debug pages included, and survives a new configuration
-//! as far as nothing it was made from has changed.
+//! The newest configuration and what was generated from it. One generation serves all
+//! proxies as far as they are alike, the debug pages included, and survives a new
+//! configuration as far as nothing it was made from has changed.
 
-use std::collections::HashMap;
+mod generated;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lateen_model::{
-    EndpointTable, Locality, ProxyKey, ProxyType, Resolution, ServiceEndpoints, ServiceKey,
-    Snapshot, Str,
-};
+use lateen_model::proxy::InterceptionMode;
+use lateen_model::{EndpointTable, Locality, ProxyKey, ProxyType, Snapshot, Str};
 use lateen_resources::{Body, Diagnostic, Kind, ObjectSet};
-use lateen_xds::{Context, Features, Resource, ResourceSet, ResourceType, Serves, names, secret};
+use lateen_xds::{Context, Features, Resource, ResourceSet, ResourceType, secret};
 use tokio::sync::watch;
 
+use self::generated::{Generated, Inline, Inputs, Shared};
 use crate::ads::{Names, NodeInfo, NodeKind, Source, View};
 
 /// One consistent configuration.
@@ -56,26 +59,68 @@ impl Configuration {
 /// Holds the newest configuration and hands out views of it.
 #[derive(Debug)]
 pub struct Store {
-    current: ArcSwap<Configuration>,
+    current: ArcSwap<Current>,
     ticks: watch::Sender<u64>,
     features: Features,
-    generated: Mutex<HashMap<ProxyKey, Weak<Generated>>>,
+    kept: Mutex<Kept>,
+}
+
+/// The newest configuration with what is asked of it for every proxy.
+#[derive(Debug)]
+struct Current {
+    configuration: Arc<Configuration>,
+    inline: Inline,
+}
+
+/// What was generated, as long as some view uses it.
+#[derive(Debug, Default)]
+struct Kept {
+    of_proxies: HashMap<ProxyKey, Weak<Generated>>,
+    of_classes: HashMap<ProxyKey, Weak<Shared>>,
+    /// Size of the larger map at which those that nobody uses are swept out.
+    sweep_at: usize,
+}
+
+impl Kept {
+    fn sweep(&mut self) {
+        if self.of_proxies.len().max(self.of_classes.len()) < self.sweep_at {
+            return;
+        }
+        self.of_proxies.retain(|_, g| g.strong_count() > 0);
+        self.of_classes.retain(|_, s| s.strong_count() > 0);
+        // Looking at all of them is paid by as many new ones.
+        self.sweep_at = 64 + 2 * self.of_proxies.len().max(self.of_classes.len());
+    }
+
+    fn shared(&mut self, class: ProxyKey, inputs: Inputs) -> Arc<Shared> {
+        match self.of_classes.get(&class).and_then(Weak::upgrade) {
+            Some(known) if known.is_of(&inputs) => known,
+            older => {
+                let fresh = Arc::new(Shared::new(class.clone(), inputs, older.as_deref()));
+                self.of_classes.insert(class, Arc::downgrade(&fresh));
+                fresh
+            }
+        }
+    }
 }
 
 impl Store {
     /// A store without configuration.
     pub fn new(features: Features) -> Self {
         Self {
-            current: ArcSwap::from_pointee(Configuration::empty()),
+            current: ArcSwap::from_pointee(Current {
+                configuration: Arc::new(Configuration::empty()),
+                inline: Inline::default(),
+            }),
             ticks: watch::Sender::new(0),
             features,
-            generated: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
     /// The newest configuration.
     pub fn current(&self) -> Arc<Configuration> {
-        self.current.load_full()
+        self.current.load().configuration.clone()
     }
 
     /// Generator switches of this control plane.
@@ -86,34 +131,85 @@ impl Store {
     /// Puts a new configuration in place and tells every stream.
     pub fn publish(&self, configuration: Configuration) {
         let number = configuration.number;
-        self.current.store(Arc::new(configuration));
+        let inline = Inline::of(&configuration, &self.current.load().inline);
+        self.current.store(Arc::new(Current {
+            configuration: Arc::new(configuration),
+            inline,
+        }));
         self.ticks.send_replace(number);
+    }
+
+    fn kept_now(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest configuration as a proxy with this key sees it.
     pub fn view_of(&self, key: ProxyKey) -> ProxyView {
-        let configuration = self.current();
-        let inputs = Inputs::of(&configuration, &key, self.features);
-        let mut all = self
-            .generated
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(&key).and_then(Weak::upgrade);
+        let current = self.current.load_full();
+        let configuration = current.configuration.clone();
+        let (snapshot, endpoints) = (&configuration.snapshot, &configuration.endpoints);
+        let serves = Context::new(snapshot, endpoints, &key, self.features).serves();
+        let class = lateen_xds::class(snapshot, endpoints, &key);
+        let inputs = Inputs {
+            snapshot: snapshot.clone(),
+            inline: current.inline.clone(),
+            // What a gateway listens on depends on its own Services.
+            serves: match key.kind {
+                ProxyType::Router => serves.clone(),
+                ProxyType::Sidecar => Vec::new(),
+            },
+        };
+        let mut kept = self.kept_now();
+        kept.sweep();
+        let shared = kept.shared(class, inputs);
+        let known = kept.of_proxies.get(&key).and_then(Weak::upgrade);
         let generated = match known {
-            Some(g) if g.inputs == inputs => g,
+            Some(g) if g.is_of(&shared, snapshot, &serves) => g,
             older => {
-                let fresh = Arc::new(Generated::new(inputs, older.as_deref()));
-                all.retain(|_, g| g.strong_count() > 0);
-                all.insert(key.clone(), Arc::downgrade(&fresh));
+                let fresh = Generated::new(shared, snapshot.clone(), serves, older.as_deref());
+                let fresh = Arc::new(fresh);
+                kept.of_proxies.insert(key.clone(), Arc::downgrade(&fresh));
                 fresh
             }
         };
+        drop(kept);
         ProxyView {
             configuration,
             key,
             features: self.features,
             generated,
         }
+    }
+
+    fn live(&self) -> (Vec<Arc<Shared>>, Vec<Arc<Generated>>) {
+        let kept = self.kept_now();
+        let shared = kept.of_classes.values().filter_map(Weak::upgrade);
+        let own = kept.of_proxies.values().filter_map(Weak::upgrade);
+        (shared.collect(), own.collect())
+    }
+
+    /// Generated resources that are kept, each once however many proxies share it. A proxy
+    /// whose resources are being generated is waited for.
+    pub fn kept(&self) -> BTreeMap<ResourceType, Vec<Arc<Resource>>> {
+        let mut all = Vec::new();
+        let (shared, own) = self.live();
+        shared.iter().for_each(|s| s.list(&mut all));
+        own.iter().for_each(|g| g.list(&mut all));
+        let mut seen = HashSet::new();
+        let mut out: BTreeMap<ResourceType, Vec<Arc<Resource>>> = BTreeMap::new();
+        for (t, resource) in all {
+            if seen.insert(Arc::as_ptr(&resource)) {
+                out.entry(t).or_default().push(resource);
+            }
+        }
+        out
+    }
+
+    /// Forgets all generated resources: each is made anew when it is next asked for.
+    pub fn forget(&self) {
+        let (shared, own) = self.live();
+        shared.iter().for_each(|s| s.forget());
+        own.iter().for_each(|g| g.forget());
     }
 }
 
@@ -127,79 +223,6 @@ impl Source for Store {
     fn view(&self, node: &NodeInfo) -> Arc<ProxyView> {
         let key = proxy_key(node, &self.current().endpoints);
         Arc::new(self.view_of(key))
-    }
-}
-
-/// What clusters, listeners and routes of one proxy are made from, other than its key.
-#[derive(Debug, Clone)]
-struct Inputs {
-    snapshot: Arc<Snapshot>,
-    serves: Vec<Serves>,
-    /// Endpoints that stand in clusters or listeners themselves: DNS and headless services.
-    inline: Vec<Option<Arc<ServiceEndpoints>>>,
-}
-
-impl Inputs {
-    fn of(c: &Configuration, key: &ProxyKey, features: Features) -> Self {
-        let cx = Context::new(&c.snapshot, &c.endpoints, key, features);
-        let is_inline =
-            |s: &&Arc<lateen_model::Service>| s.resolution != Resolution::Static || s.headless;
-        let inline = c.snapshot.services().iter().filter(is_inline);
-        Self {
-            snapshot: c.snapshot.clone(),
-            serves: cx.serves(),
-            inline: inline
-                .map(|s| c.endpoints.services.get(&s.key()).cloned())
-                .collect(),
-        }
-    }
-}
-
-impl PartialEq for Inputs {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && self.serves == other.serves
-            && self.inline == other.inline
-    }
-}
-
-/// The endpoints of one cluster with what they were made from.
-#[derive(Debug, Clone)]
-struct MadeEndpoints {
-    from: Option<Arc<ServiceEndpoints>>,
-    made: Arc<Resource>,
-}
-
-#[derive(Debug, Default)]
-struct Made {
-    whole: HashMap<ResourceType, Arc<ResourceSet>>,
-    routes: HashMap<String, Arc<Resource>>,
-    endpoints: HashMap<String, MadeEndpoints>,
-}
-
-/// What was generated for one key from one set of inputs.
-#[derive(Debug)]
-struct Generated {
-    inputs: Inputs,
-    made: Mutex<Made>,
-}
-
-impl Generated {
-    /// Nothing yet, but for endpoints of an older generation over the same snapshot, which
-    /// are checked one by one when asked for.
-    fn new(inputs: Inputs, older: Option<&Generated>) -> Self {
-        let mut made = Made::default();
-        if let Some(older) = older.filter(|o| Arc::ptr_eq(&o.inputs.snapshot, &inputs.snapshot)) {
-            made.endpoints = older.made().endpoints.clone();
-        }
-        Self {
-            inputs,
-            made: Mutex::new(made),
-        }
-    }
-
-    fn made(&self) -> std::sync::MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,54 +244,11 @@ impl ProxyView {
         Context::new(&c.snapshot, &c.endpoints, &self.key, self.features)
     }
 
-    fn whole(&self, t: ResourceType) -> Arc<ResourceSet> {
-        let mut made = self.generated.made();
-        let set = made
-            .whole
-            .entry(t)
-            .or_insert_with(|| Arc::new(lateen_xds::generate(&self.context(), t, [])));
-        set.clone()
-    }
-
-    fn routes(&self, names: &Names) -> ResourceSet {
-        let mut made = self.generated.made();
-        let mut context = None;
-        ResourceSet::new(names.names.iter().map(|name| {
-            let routes = made.routes.entry(name.clone());
-            let make = || {
-                let cx = context.get_or_insert_with(|| self.context());
-                lateen_xds::route::by_name(cx, name)
-            };
-            routes.or_insert_with(make).clone()
-        }))
-    }
-
-    fn endpoints(&self, names: &Names) -> ResourceSet {
-        let mut made = self.generated.made();
-        let mut context = None;
-        ResourceSet::new(names.names.iter().map(|name| {
-            let cx = context.get_or_insert_with(|| self.context());
-            let service =
-                names::parse_outbound(name).and_then(|n| Some(cx.service(&n.host)?.key()));
-            let from = service.and_then(|k: ServiceKey| cx.endpoints.services.get(&k).cloned());
-            if let Some(known) = made.endpoints.get(name) {
-                let same = match (&known.from, &from) {
-                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                    (None, None) => true,
-                    _ => false,
-                };
-                if same {
-                    return known.made.clone();
-                }
-            }
-            let fresh = lateen_xds::endpoint::by_name(cx, name);
-            let entry = MadeEndpoints {
-                from,
-                made: fresh.clone(),
-            };
-            made.endpoints.insert(name.clone(), entry);
-            fresh
-        }))
+    /// The inputs of what is shared with the proxies of the same class.
+    fn shared_context(&self) -> Context<'_> {
+        let c = &self.configuration;
+        let class = &self.generated.shared.class;
+        Context::new(&c.snapshot, &c.endpoints, class, self.features)
     }
 
     /// Secrets of gateways: `kubernetes://NAME` is the Secret of that name in the proxy's own
@@ -328,11 +308,17 @@ impl View for ProxyView {
 
     fn generate(&self, t: ResourceType, names: &Names) -> Arc<ResourceSet> {
         match t {
-            ResourceType::Cluster | ResourceType::Listener | ResourceType::NameTable => {
-                self.whole(t)
+            ResourceType::Cluster | ResourceType::Listener | ResourceType::NameTable => self
+                .generated
+                .whole(t, &self.shared_context(), &self.context()),
+            ResourceType::Route => {
+                let shared = &self.generated.shared;
+                Arc::new(shared.routes(&self.shared_context(), names))
             }
-            ResourceType::Route => Arc::new(self.routes(names)),
-            ResourceType::Endpoint => Arc::new(self.endpoints(names)),
+            ResourceType::Endpoint => {
+                let shared = &self.generated.shared;
+                Arc::new(shared.assignments(&self.shared_context(), names))
+            }
             ResourceType::Secret => Arc::new(self.secrets(names)),
             ResourceType::Extension => Arc::default(),
         }
@@ -365,6 +351,11 @@ pub fn proxy_key(node: &NodeInfo, endpoints: &EndpointTable) -> ProxyKey {
             id => id,
         }),
         network: text(node.meta("NETWORK")),
+        interception: match node.meta("INTERCEPTION_MODE") {
+            "TPROXY" => InterceptionMode::Tproxy,
+            "NONE" => InterceptionMode::None,
+            _ => InterceptionMode::Redirect,
+        },
         dns_capture: node.meta("DNS_CAPTURE") == "true",
         http10: matches!(node.meta("HTTP10"), "1" | "true"),
         extensions: node.extensions.clone(),
