@@ -47,7 +47,8 @@ pub struct Connections {
 }
 
 /// Keeps a stream listed; dropping it takes the stream off the list.
-pub(super) struct Listed {
+#[derive(Debug)]
+pub(crate) struct Listed {
     list: Arc<Connections>,
     number: u64,
     pub(super) connection: Arc<Connection>,
@@ -78,7 +79,7 @@ impl Connections {
             .cloned()
     }
 
-    pub(super) fn add(
+    pub(crate) fn add(
         self: &Arc<Self>,
         node: NodeInfo,
         dialect: &'static str,

@@ -12,6 +12,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use connections::Listed;
 pub use connections::{Connection, Connections};
 pub use node::{NodeError, NodeInfo, NodeKind};
 pub use server::{Ads, Caller, Source, View};

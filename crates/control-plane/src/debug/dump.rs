@@ -67,6 +67,15 @@ pub fn name_table(view: &ProxyView) -> Value {
     bodies(&set).next().unwrap_or_else(|| json!({}))
 }
 
+/// Extension configurations of a proxy by name. Nothing this control plane generates refers
+/// to one, so the list is empty until something does.
+pub fn extensions(view: &ProxyView) -> Value {
+    let set = view.generate(ResourceType::Extension, &wildcard());
+    set.iter()
+        .map(|r| json!({"name": r.name, "version": r.version_text(), "resource": body(r)}))
+        .collect()
+}
+
 fn wildcard() -> Names {
     Names {
         wildcard: true,

@@ -1,8 +1,13 @@
 //! The debug pages: who is connected, what was generated for whom and from what.
 
+mod cache;
 mod dump;
 mod endpoints;
 mod pages;
+mod policy;
+mod scope;
+#[cfg(test)]
+mod tests;
 
 pub use dump::config_dump;
 
@@ -46,11 +51,19 @@ pub struct Params {
     /// `<pod>.<namespace>`.
     #[serde(rename = "proxyID")]
     pub proxy_id: Option<String>,
+    /// Of `cachez`: show bytes in place of names.
+    pub sizes: String,
+    /// Of `cachez`: forget what is kept.
+    pub clear: String,
 }
 
 /// Pages with their meaning, in the order of `/debug/list`.
 const LIST: &[(&str, &str)] = &[
     ("adsz", "Status and debug interface for ADS"),
+    ("authorizationz", "Authorization policies by namespace"),
+    ("cachez", "Generated resources that are kept, by type"),
+    ("cachez?clear=true", "Forget generated resources"),
+    ("cachez?sizes=true", "Bytes of kept resources, by type"),
     ("clusterz", "Clusters watched by this control plane"),
     (
         "config_dump",
@@ -58,6 +71,7 @@ const LIST: &[(&str, &str)] = &[
     ),
     ("configz", "All Istio configuration objects"),
     ("connections", "Connected proxies"),
+    ("ecdsz", "Extension configurations of a proxy (proxyID)"),
     (
         "edsz",
         "Endpoints of all clusters, or of those of a proxy (proxyID)",
@@ -69,10 +83,19 @@ const LIST: &[(&str, &str)] = &[
     ("mesh", "Active mesh configuration"),
     ("ndsz", "Name table of a proxy (proxyID)"),
     ("networkz", "Networks and gateways"),
+    (
+        "pushcontext",
+        "Policies and gateways that pushes are made from",
+    ),
     ("push_status", "Diagnostics of the last compilation"),
     ("registryz", "Services"),
     ("resourcesz", "Objects by kind"),
+    ("sidecarz", "Sidecar scope of a proxy (proxyID)"),
     ("syncz", "Synchronization status of all proxies"),
+    (
+        "telemetryz",
+        "Telemetry objects by namespace, or those for a proxy (proxyID)",
+    ),
 ];
 
 /// `/debug/*`, `/ready`, `/healthz`, `/version` and `/metrics`.
@@ -86,6 +109,12 @@ pub fn router(state: DebugState) -> Router {
         .route("/debug/edsz", get(edsz))
         .route("/debug/config_dump", get(config_dump_page))
         .route("/debug/ndsz", get(ndsz))
+        .route("/debug/ecdsz", get(ecdsz))
+        .route("/debug/sidecarz", get(sidecarz))
+        .route("/debug/telemetryz", get(telemetryz))
+        .route("/debug/authorizationz", get(authorizationz))
+        .route("/debug/pushcontext", get(pushcontext))
+        .route("/debug/cachez", get(cachez))
         .route("/debug/configz", get(configz))
         .route("/debug/registryz", get(registryz))
         .route("/debug/endpointShardz", get(shards))
@@ -223,6 +252,40 @@ async fn config_dump_page(State(s): State<DebugState>, Query(p): Query<Params>) 
 
 async fn ndsz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
     of_required(&s, p, dump::name_table)
+}
+
+async fn ecdsz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
+    of_required(&s, p, dump::extensions)
+}
+
+async fn sidecarz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
+    of_required(&s, p, scope::sidecarz)
+}
+
+async fn telemetryz(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
+    match p.proxy_id {
+        None => json(&policy::telemetryz(&s.store.current())),
+        Some(id) => of_proxy(&s, &id, policy::telemetry_of),
+    }
+}
+
+async fn authorizationz(State(s): State<DebugState>) -> Response {
+    json(&policy::authorizationz(&s.store.current()))
+}
+
+async fn pushcontext(State(s): State<DebugState>) -> Response {
+    json(&policy::pushcontext(&s.store.current()))
+}
+
+async fn cachez(State(s): State<DebugState>, Query(p): Query<Params>) -> Response {
+    if !p.clear.is_empty() {
+        s.store.forget();
+        return "Cache cleared\n".into_response();
+    }
+    if !p.sizes.is_empty() {
+        return json(&cache::sizes(&s.store));
+    }
+    json(&cache::names(&s.store))
 }
 
 fn of_required(

@@ -1,5 +1,6 @@
 //! The pages that list things.
 
+use lateen_model::Service;
 use lateen_model::mesh::{AccessLogEncoding, OutboundPolicy};
 use lateen_model::service::{ServiceAddress, TargetPort};
 use lateen_resources::Kind;
@@ -114,51 +115,61 @@ pub fn configz(s: &DebugState) -> Value {
 /// Services as the mesh sees them.
 pub fn registryz(s: &DebugState) -> Value {
     let c = s.store.current();
-    let service = |s: &std::sync::Arc<lateen_model::Service>| {
-        let ports: Vec<Value> = s
-            .ports
-            .iter()
-            .map(|p| {
-                let target = match &p.target {
-                    TargetPort::Number(n) => json!(n),
-                    TargetPort::Name(n) => json!(&**n),
-                };
-                json!({
-                    "name": &*p.name,
-                    "port": p.number,
-                    "protocol": p.protocol.as_str(),
-                    "targetPort": target,
-                })
+    c.snapshot.services().iter().map(|s| service(s)).collect()
+}
+
+/// One service, for all pages that show services.
+pub fn service(s: &Service) -> Value {
+    let ports: Vec<Value> = s
+        .ports
+        .iter()
+        .map(|p| {
+            let target = match &p.target {
+                TargetPort::Number(n) => json!(n),
+                TargetPort::Name(n) => json!(&**n),
+            };
+            json!({
+                "name": &*p.name,
+                "port": p.number,
+                "protocol": p.protocol.as_str(),
+                "targetPort": target,
             })
-            .collect();
-        let addresses: Vec<String> = s
-            .addresses
-            .iter()
-            .map(|a| match a {
-                ServiceAddress::Ip(ip) => ip.to_string(),
-                ServiceAddress::Cidr(ip, len) => format!("{ip}/{len}"),
-            })
-            .collect();
-        let labels: Map<String, Value> = s
-            .labels
-            .iter()
-            .map(|(k, v)| (k.to_string(), json!(&**v)))
-            .collect();
-        json!({
-            "hostname": &*s.hostname,
-            "ports": ports,
-            "addresses": addresses,
-            "resolution": format!("{:?}", s.resolution),
-            "meshExternal": s.mesh_external,
-            "Attributes": {
-                "Name": &*s.name,
-                "Namespace": &*s.namespace,
-                "ServiceRegistry": format!("{:?}", s.registry),
-                "Labels": labels,
-            },
         })
-    };
-    c.snapshot.services().iter().map(service).collect()
+        .collect();
+    let addresses: Vec<String> = s
+        .addresses
+        .iter()
+        .map(|a| match a {
+            ServiceAddress::Ip(ip) => ip.to_string(),
+            ServiceAddress::Cidr(ip, len) => format!("{ip}/{len}"),
+        })
+        .collect();
+    let labels: Map<String, Value> = s
+        .labels
+        .iter()
+        .map(|(k, v)| (k.to_string(), json!(&**v)))
+        .collect();
+    json!({
+        "hostname": &*s.hostname,
+        "ports": ports,
+        "addresses": addresses,
+        "resolution": format!("{:?}", s.resolution),
+        "meshExternal": s.mesh_external,
+        "Attributes": {
+            "Name": &*s.name,
+            "Namespace": &*s.namespace,
+            "ServiceRegistry": format!("{:?}", s.registry),
+            "Labels": labels,
+        },
+    })
+}
+
+/// The word for what happens to destinations nobody declared.
+pub fn outbound_mode(policy: OutboundPolicy) -> &'static str {
+    match policy {
+        OutboundPolicy::AllowAny => "ALLOW_ANY",
+        OutboundPolicy::RegistryOnly => "REGISTRY_ONLY",
+    }
 }
 
 /// Service ports by connected proxy.
@@ -220,10 +231,7 @@ pub fn mesh(s: &DebugState) -> Value {
             AccessLogEncoding::Text => "TEXT",
             AccessLogEncoding::Json => "JSON",
         },
-        "outboundTrafficPolicy": {"mode": match m.outbound_policy {
-            OutboundPolicy::AllowAny => "ALLOW_ANY",
-            OutboundPolicy::RegistryOnly => "REGISTRY_ONLY",
-        }},
+        "outboundTrafficPolicy": {"mode": outbound_mode(m.outbound_policy)},
         "enableAutoMtls": m.enable_auto_mtls,
         "enableTracing": m.enable_tracing,
         "rootNamespace": &*m.root_namespace,

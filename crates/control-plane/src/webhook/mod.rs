@@ -2,6 +2,8 @@
 
 mod validate;
 
+pub(crate) use validate::has_effect;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;

@@ -44,10 +44,15 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "WasmPlugin",
 ];
 
+/// False for kinds that are stored and do nothing yet.
+pub(crate) fn has_effect(kind: &str) -> bool {
+    !WITHOUT_EFFECT.contains(&kind)
+}
+
 fn without_effect(object: &Value) -> Option<String> {
     let kind = object["kind"].as_str()?;
-    let stored = WITHOUT_EFFECT.contains(&kind);
-    stored.then(|| format!("{kind} is stored, but this version does not enforce it yet"))
+    (!has_effect(kind))
+        .then(|| format!("{kind} is stored, but this version does not enforce it yet"))
 }
 
 fn findings(object: &Value, namespace: &str) -> Vec<Diagnostic> {
