@@ -17,8 +17,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Kinds the control plane needs.
-const WATCHED: [Kind; 14] = [
+/// Kinds the control plane needs. Some of Istio's have no effect yet: the debug pages show
+/// them, so that nobody has to guess what the control plane knows.
+const WATCHED: [Kind; 22] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
@@ -32,7 +33,15 @@ const WATCHED: [Kind; 14] = [
     Kind::DestinationRule,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
+    Kind::WorkloadGroup,
     Kind::Sidecar,
+    Kind::EnvoyFilter,
+    Kind::ProxyConfig,
+    Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
+    Kind::AuthorizationPolicy,
+    Kind::Telemetry,
+    Kind::WasmPlugin,
 ];
 
 /// ConfigMap of the root namespace that holds the mesh settings.
