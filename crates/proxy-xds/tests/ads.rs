@@ -234,7 +234,7 @@ async fn a_life_with_a_management_server() {
         (Kind::Listener, "1", "d", true)
     );
     until(&mut handle, "second listener", |s| s.listeners.len() == 2).await;
-    assert_eq!(handle.status().rejected, 1);
+    assert_eq!(handle.status().outcomes(Kind::Listener).rejected, 1);
     let dump = handle.config_dump(false).to_string();
     assert!(dump.contains("error_state") && dump.contains("\"dynamic_listeners\""));
 

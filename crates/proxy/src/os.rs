@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn options_reach_the_socket() {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
         let socket = socket.unwrap();
         set_bind_address_no_port(&socket).unwrap();
         set_freebind(&socket, true).unwrap();

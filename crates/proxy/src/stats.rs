@@ -1,7 +1,7 @@
 //! The counters Envoy's users look at, one set of cells per worker: listeners,
 //! connection managers, clusters, TCP proxies. Handles are made at first use.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -9,22 +9,21 @@ use lateen_proxy_core::config::Name;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::stats::{Counter, Gauge, Histogram, Registry, Scope};
 
-/// Counters by class of status, 1xx to 5xx, and by status.
+/// Counters by class of status, 1xx to 5xx, and by status, each there from its
+/// first answer on.
 #[derive(Debug)]
 struct Codes {
     scope: Scope,
     prefix: &'static str,
-    classes: [Counter; 5],
+    classes: [OnceCell<Counter>; 5],
     codes: RefCell<HashMap<u16, Counter>>,
     by_code: bool,
 }
 
 impl Codes {
-    fn new(registry: &Registry, scope: &Scope, prefix: &'static str, by_code: bool) -> Self {
+    fn new(scope: &Scope, prefix: &'static str, by_code: bool) -> Self {
         Self {
-            classes: std::array::from_fn(|i| {
-                registry.counter(&scope.code_class(prefix, i as u16 + 1))
-            }),
+            classes: Default::default(),
             scope: scope.clone(),
             prefix,
             codes: RefCell::default(),
@@ -32,8 +31,22 @@ impl Codes {
         }
     }
 
+    /// Makes the counters of all classes, which are shown from the start.
+    fn with_classes(self, registry: &Registry) -> Self {
+        for class in 1..=5 {
+            self.class(registry, class);
+        }
+        self
+    }
+
+    fn class(&self, registry: &Registry, class: u16) -> Option<&Counter> {
+        let cell = self.classes.get(usize::from(class).wrapping_sub(1))?;
+        let name = || self.scope.code_class(self.prefix, class);
+        Some(cell.get_or_init(|| registry.counter(&name())))
+    }
+
     fn count(&self, registry: &Registry, status: u16) {
-        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+        if let Some(class) = self.class(registry, status / 100) {
             class.inc();
         }
         if self.by_code {
@@ -121,6 +134,8 @@ cells! {
         counter upstream_cx_http2_total,
         counter upstream_cx_none_healthy,
         counter upstream_cx_protocol_error,
+        counter upstream_cx_rx_bytes_total,
+        counter upstream_cx_tx_bytes_total,
         counter upstream_rq_total,
         gauge upstream_rq_active,
         counter upstream_rq_cancelled,
@@ -128,7 +143,11 @@ cells! {
         counter upstream_rq_pending_total,
         gauge upstream_rq_pending_active,
         counter upstream_rq_pending_overflow,
+        counter upstream_rq_pending_failure_eject,
         counter upstream_rq_retry,
+        counter upstream_rq_retry_backoff_exponential,
+        counter upstream_rq_retry_backoff_ratelimited,
+        counter upstream_rq_retry_success,
         counter upstream_rq_retry_limit_exceeded,
         counter upstream_rq_retry_overflow,
         counter upstream_rq_timeout,
@@ -187,24 +206,79 @@ impl HttpStats {
     }
 }
 
+/// Answers that are counted a second time, under where their request came from
+/// or what became of them: `external`, `internal`, `retry`.
+#[derive(Debug)]
+struct Answers {
+    completed: Counter,
+    codes: Codes,
+}
+
+impl Answers {
+    fn new(registry: &Registry, scope: &Scope) -> Self {
+        Self {
+            completed: registry.counter(&scope.stat("upstream_rq_completed")),
+            codes: Codes::new(scope, "upstream_rq", true),
+        }
+    }
+
+    fn count(&self, registry: &Registry, status: u16) {
+        self.completed.inc();
+        self.codes.count(registry, status);
+    }
+}
+
+/// The answers to requests of one origin, and their times.
+type OfOrigin = OnceCell<(Answers, Histogram)>;
+
 /// A cluster's statistics with those by status.
 #[derive(Debug)]
 pub struct ClusterStats {
     /// Plain cells.
     pub cells: ClusterCells,
+    scope: Scope,
     codes: Codes,
+    external: OfOrigin,
+    internal: OfOrigin,
+    retried: OnceCell<Answers>,
     registry: Registry,
 }
 
 impl ClusterStats {
-    /// Counts a finished request. What the client did to it is no answer of the
-    /// cluster: a client that went away, a request malformed past its head.
-    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags) {
+    /// Counts an answer that was not passed on: its request was tried again.
+    pub fn retried(&self, status: u16) {
+        let scope = || self.scope.sub("retry");
+        let retried = self
+            .retried
+            .get_or_init(|| Answers::new(&self.registry, &scope()));
+        retried.count(&self.registry, status);
+    }
+
+    fn answered(&self, status: u16, ms: u64, internal: bool) {
+        self.cells.upstream_rq_completed.inc();
+        self.cells.upstream_rq_time.record(ms);
+        self.codes.count(&self.registry, status);
+        let (cell, name) = match internal {
+            true => (&self.internal, "internal"),
+            false => (&self.external, "external"),
+        };
+        let (answers, times) = cell.get_or_init(|| {
+            let scope = self.scope.sub(name);
+            let times = self.registry.histogram(&scope.stat("upstream_rq_time"));
+            (Answers::new(&self.registry, &scope), times)
+        });
+        answers.count(&self.registry, status);
+        times.record(ms);
+    }
+
+    /// Counts a finished request; `internal` = it came from within the mesh's
+    /// own network (`x-envoy-internal`). What the client did to it is no answer
+    /// of the cluster: a client that went away, a request malformed past its
+    /// head.
+    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags, internal: bool) {
         let cells = &self.cells;
         if status != 0 && !flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
-            cells.upstream_rq_completed.inc();
-            cells.upstream_rq_time.record(ms);
-            self.codes.count(&self.registry, status);
+            self.answered(status, ms, internal);
         } else {
             cells.upstream_rq_cancelled.inc();
         }
@@ -278,7 +352,7 @@ impl Stats {
             let scope = Scope::http(prefix);
             HttpStats {
                 cells: HttpCells::make(registry, &scope),
-                codes: Codes::new(registry, &scope, "downstream_rq", false),
+                codes: Codes::new(&scope, "downstream_rq", false).with_classes(registry),
                 registry: registry.clone(),
             }
         })
@@ -291,8 +365,12 @@ impl Stats {
             let scope = Scope::cluster(name);
             ClusterStats {
                 cells: ClusterCells::make(registry, &scope),
-                codes: Codes::new(registry, &scope, "upstream_rq", true),
+                codes: Codes::new(&scope, "upstream_rq", true),
+                external: OnceCell::new(),
+                internal: OnceCell::new(),
+                retried: OnceCell::new(),
                 registry: registry.clone(),
+                scope,
             }
         })
     }

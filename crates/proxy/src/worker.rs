@@ -271,7 +271,8 @@ impl Worker {
         http.stats.cells.downstream_rq_active.sub(1);
         http.stats.finished(record.code, ms, record.flags);
         if let Some(cluster) = &record.cluster {
-            cluster.stats.finished(record.code, ms, record.flags);
+            let stats = &cluster.stats;
+            stats.finished(record.code, ms, record.flags, record.internal);
         }
         if let Some(filter) = &http.telemetry {
             self.mesh.request(record, filter);

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use super::connect::{ClusterConnector, Connect};
 use super::grpc::{Deframer, frame};
-use super::state::{Request, Response, State};
+use super::state::{Outcomes, Request, Response, State};
+use super::traffic::{Counted, Traffic};
 use crate::bootstrap::Loaded;
 use crate::decode::Context;
 use crate::kind::Kind;
@@ -43,6 +44,7 @@ pub struct Handle {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     world: Arc<Mutex<World>>,
     status: Arc<Mutex<Status>>,
+    traffic: Arc<Traffic>,
     /// The bootstrap.
     pub loaded: Arc<Loaded>,
 }
@@ -52,16 +54,28 @@ pub struct Handle {
 pub struct Status {
     /// A stream is open.
     pub connected: bool,
-    /// Streams opened so far.
-    pub connections: u64,
+    /// Connections tried so far.
+    pub attempts: u64,
+    /// Connections that failed to open.
+    pub failures: u64,
+    /// Bytes received on all of them.
+    pub received: u64,
+    /// Bytes sent on all of them.
+    pub sent: u64,
     /// Last failure.
     pub last_error: String,
-    /// Accepted responses.
-    pub accepted: u64,
-    /// Refused responses.
-    pub rejected: u64,
+    /// What became of the responses of each kind.
+    pub outcomes: [Outcomes; 5],
     /// `control_plane.identifier`.
     pub control_plane: String,
+}
+
+impl Status {
+    /// What became of the responses of a kind.
+    #[must_use]
+    pub fn outcomes(&self, kind: Kind) -> Outcomes {
+        self.outcomes[kind as usize]
+    }
 }
 
 impl Handle {
@@ -74,10 +88,13 @@ impl Handle {
     /// The ADS stream's state.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let (received, sent) = self.traffic.counts();
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            received,
+            sent,
+            ..status.clone()
+        }
     }
 }
 
@@ -141,6 +158,7 @@ pub fn start(
         snapshots,
         world: Arc::new(Mutex::new(world)),
         status: Arc::default(),
+        traffic: Arc::default(),
         loaded: Arc::new(loaded),
     };
     let client = AdsClient {
@@ -259,7 +277,13 @@ impl AdsClient {
     /// One stream, from connect to its end.
     async fn stream(&self, state: &mut State, ads: &Ads) -> io::Result<()> {
         let connector = self.connector(ads)?;
-        let io = connector.connect().await?;
+        self.set_status(|s| s.attempts += 1);
+        let opened = connector.connect().await;
+        let io = opened.inspect_err(|_| self.set_status(|s| s.failures += 1))?;
+        let io = Counted {
+            io,
+            traffic: self.handle.traffic.clone(),
+        };
         let request = self.request(ads, &*connector)?;
         let (client, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
@@ -310,10 +334,7 @@ impl AdsClient {
         let (response, mut send) = client
             .send_request(request, false)
             .map_err(io::Error::other)?;
-        self.set_status(|s| {
-            s.connected = true;
-            s.connections += 1;
-        });
+        self.set_status(|s| s.connected = true);
         let first = {
             let mut world = self.handle.world();
             let requests = state.connect(&mut world, self.now());
@@ -387,8 +408,7 @@ impl AdsClient {
             }
         }
         self.set_status(|s| {
-            s.accepted = state.accepted;
-            s.rejected = state.rejected;
+            s.outcomes = state.outcomes;
             s.control_plane.clone_from(&state.control_plane);
         });
         requests

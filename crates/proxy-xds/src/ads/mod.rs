@@ -4,8 +4,9 @@ mod client;
 mod connect;
 mod grpc;
 mod state;
+mod traffic;
 
-pub use client::{AdsClient, Handle, Options, start};
+pub use client::{AdsClient, Handle, Options, Status, start};
 pub use connect::{ClusterConnector, Connect, Connecting, Stream};
 pub use grpc::{Deframer, FrameError};
-pub use state::{Request, Response, State};
+pub use state::{Outcomes, Request, Response, State};

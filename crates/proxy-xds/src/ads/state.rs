@@ -62,12 +62,23 @@ pub struct State {
     /// Wildcard types that are configured: (type, initial fetch timeout in ms, 0 = for ever).
     wildcard: Vec<(Kind, u64)>,
     subscriptions: [Subscription; 5],
-    /// Accepted and refused responses, for the log and statistics.
+    /// Accepted responses.
     pub accepted: u64,
     /// Refused responses.
     pub rejected: u64,
+    /// The same by kind.
+    pub outcomes: [Outcomes; 5],
     /// `control_plane.identifier` of the last response.
     pub control_plane: String,
+}
+
+/// What became of responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Accepted whole.
+    pub accepted: u64,
+    /// Refused, if only for one resource.
+    pub rejected: u64,
 }
 
 impl State {
@@ -90,6 +101,7 @@ impl State {
             subscriptions: Default::default(),
             accepted: 0,
             rejected: 0,
+            outcomes: Default::default(),
             control_plane: String::new(),
         }
     }
@@ -319,10 +331,13 @@ impl State {
             world.set_version(kind, &version);
             s.version = version;
         }
-        match &error {
-            None => self.accepted += 1,
-            Some(_) => self.rejected += 1,
-        }
+        let outcomes = &mut self.outcomes[kind as usize];
+        let (all, of_kind) = match &error {
+            None => (&mut self.accepted, &mut outcomes.accepted),
+            Some(_) => (&mut self.rejected, &mut outcomes.rejected),
+        };
+        *all += 1;
+        *of_kind += 1;
         world.settle(now);
         // What the response made wanted goes out before its own ACK, as Envoy does.
         let mut out = Vec::new();

@@ -86,6 +86,9 @@ pub struct Drain {
 pub trait State: Send + Sync + 'static {
     /// The process's state.
     fn server_state(&self) -> ServerState;
+    /// Why the configuration is not whole yet: clusters or listeners were not
+    /// received, or no response with them was accepted as a whole.
+    fn missing(&self) -> Option<String>;
     /// Time since the start.
     fn uptime(&self) -> Duration;
     /// Command-line options by their Envoy names.

@@ -126,7 +126,12 @@ async fn answer<B>(
 
 fn ready(agent: &Agent) -> Response<Full<Bytes>> {
     match agent.state.server_state() {
-        ServerState::Live => text(200, ""),
+        // A listener that was refused from the start leaves the pod without its
+        // traffic: it must not count as ready.
+        ServerState::Live => match agent.state.missing() {
+            None => text(200, ""),
+            Some(why) => text(503, format!("{why}\n")),
+        },
         other => text(503, format!("proxy is {}\n", other.name())),
     }
 }

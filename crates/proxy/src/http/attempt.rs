@@ -207,6 +207,7 @@ impl Stream<'_> {
             && self.retry_permitted(tries)
         {
             exchange.sender.abort(h2::Reason::CANCEL);
+            tries.cluster.stats.retried(status);
             return (Attempt::Again, false);
         }
         let connect = self.record.request.method() == b"CONNECT";

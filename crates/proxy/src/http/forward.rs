@@ -31,7 +31,7 @@ use super::{peers, rewrite, shadow};
 use crate::io::timer::{self, NEVER};
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
-use crate::upstream::{ClusterState, ConnectError, ConnectOptions, Host, Limited};
+use crate::upstream::{ActiveRequest, ClusterState, ConnectError, ConnectOptions, Host, Limited};
 
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +142,8 @@ impl Stream<'_> {
             .retry_policy
             .as_deref()
             .or(chosen.host.retry_policy.as_deref());
-        let _active = ActiveRequest::new(&cluster);
-        let retries = Retries::new(policy, &self.record.request);
+        let _active = ActiveRequest::new(&cluster.stats);
+        let retries = Retries::new(policy, &self.record.request, &cluster.stats);
         let respects = self.http.router.respect_expected_rq_timeout;
         let timeouts = retry::timeouts(forward, policy, &self.record.request, true, respects);
         if retries.possible() {
@@ -581,22 +581,6 @@ impl Stream<'_> {
         tries
             .cluster
             .choose(tries.hash, avoid, attempts.unwrap_or(1))
-    }
-}
-
-/// Counts a request in flight to a cluster.
-pub(super) struct ActiveRequest(Rc<ClusterState>);
-
-impl ActiveRequest {
-    pub(super) fn new(cluster: &Rc<ClusterState>) -> Self {
-        cluster.stats.cells.upstream_rq_active.add(1);
-        Self(cluster.clone())
-    }
-}
-
-impl Drop for ActiveRequest {
-    fn drop(&mut self) {
-        self.0.stats.cells.upstream_rq_active.sub(1);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The retry state of one request: the decision is `proxy-core`'s, this keeps
 //! the breaker's permission and what was spent.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::route::RetryPolicy;
@@ -8,6 +9,8 @@ use lateen_proxy_core::local_reply::ResetReason;
 use lateen_proxy_core::retry::{Outcome, Retry};
 
 use super::head::Head;
+use super::record::now_ns;
+use crate::stats::ClusterStats;
 use crate::upstream::Permit;
 
 /// Retry state of one request.
@@ -17,18 +20,27 @@ pub(super) struct Retries<'p> {
     policy: Option<&'p RetryPolicy>,
     done: u32,
     exhausted: bool,
+    /// How long the answer that is tried again said to wait.
+    told: Option<Duration>,
     permit: Option<Permit>,
+    stats: Rc<ClusterStats>,
 }
 
 impl<'p> Retries<'p> {
     /// The policy with what the headers of a trusted request add.
-    pub(super) fn new(policy: Option<&'p RetryPolicy>, request: &Head) -> Self {
+    pub(super) fn new(
+        policy: Option<&'p RetryPolicy>,
+        request: &Head,
+        stats: &Rc<ClusterStats>,
+    ) -> Self {
         Self {
             retry: Retry::new(policy, request, true),
             policy,
             done: 0,
             exhausted: false,
+            told: None,
             permit: None,
+            stats: stats.clone(),
         }
     }
 
@@ -59,7 +71,11 @@ impl<'p> Retries<'p> {
     }
 
     fn spend(&mut self, wanted: bool) -> bool {
+        self.told = None;
         if !wanted {
+            if self.done > 0 {
+                self.stats.cells.upstream_rq_retry_success.inc();
+            }
             return false;
         }
         if !self.retry.take() {
@@ -76,7 +92,12 @@ impl<'p> Retries<'p> {
             status: response.status,
             headers: response,
         });
-        self.spend(wanted)
+        let again = self.spend(wanted);
+        if again {
+            let (now, random) = (now_ns() / 1_000_000_000, fastrand::u64(..));
+            self.told = self.retry.told_back_off(response, now, random);
+        }
+        again
     }
 
     /// No answer came: is another try made?
@@ -94,8 +115,15 @@ impl<'p> Retries<'p> {
         self.spend(wanted)
     }
 
-    /// How long to wait before the next try.
-    pub(super) fn back_off(&self, random: u64) -> Duration {
+    /// How long to wait before the next try: what the upstream said, where the
+    /// policy listens to it, else by the policy's own back-off.
+    pub(super) fn back_off(&mut self, random: u64) -> Duration {
+        let cells = &self.stats.cells;
+        if let Some(told) = self.told.take() {
+            cells.upstream_rq_retry_backoff_ratelimited.inc();
+            return told;
+        }
+        cells.upstream_rq_retry_backoff_exponential.inc();
         self.retry.back_off(random)
     }
 }

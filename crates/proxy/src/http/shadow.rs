@@ -13,7 +13,6 @@ use lateen_proxy_core::flags::ResponseFlags;
 
 use super::attempt::fits_pool;
 use super::convert;
-use super::forward::ActiveRequest;
 use super::head::Head;
 use super::known::Known;
 use super::reader::ReadError;
@@ -24,7 +23,9 @@ use super::writer::{BodyWriter, H2Writer, Meter, Source, poll_pump};
 use crate::http1::{Framing, write_request_head};
 use crate::io::{Timer, timer};
 use crate::upstream::host::{H1Client, H2Stream, add_one};
-use crate::upstream::{ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect};
+use crate::upstream::{
+    ActiveRequest, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
+};
 use crate::worker::Worker;
 
 /// How long a copy may take where the route sets no timeout.
@@ -125,7 +126,7 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
     let Some(host) = cluster.choose(None, &[], 1) else {
         return cluster.stats.cells.upstream_cx_none_healthy.inc();
     };
-    let _active = ActiveRequest::new(cluster);
+    let _active = ActiveRequest::new(&cluster.stats);
     let options = ConnectOptions {
         downstream_h2: h2,
         authority: match cluster.config.http.auto_sni {
@@ -149,7 +150,10 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
         Some(status) => {
             host.note_answer(cluster, status);
             let ms = timer::now_ms() - begun;
-            cluster.stats.finished(status, ms, ResponseFlags::NONE);
+            // The proxy asks on its own behalf.
+            cluster
+                .stats
+                .finished(status, ms, ResponseFlags::NONE, true);
         }
         None => host.note_failure(cluster),
     }

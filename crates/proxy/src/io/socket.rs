@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use lateen_proxy_core::stats::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -78,6 +79,15 @@ impl Write for Sync<'_, '_> {
     }
 }
 
+/// Statistics that a connection's bytes are added to as they pass.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    /// Bytes received.
+    pub received: Counter,
+    /// Bytes sent.
+    pub sent: Counter,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Io {
@@ -87,6 +97,7 @@ pub struct Io {
     plain: RefCell<Vec<u8>>,
     received: Cell<u64>,
     sent: Cell<u64>,
+    meters: Option<Box<Meters>>,
     /// Address of this end.
     pub local: SocketAddr,
     /// Address of the other end.
@@ -121,6 +132,7 @@ impl Io {
             plain: RefCell::default(),
             received: Cell::new(0),
             sent: Cell::new(0),
+            meters: None,
             local,
             peer,
         }
@@ -194,10 +206,21 @@ impl Io {
         }
     }
 
-    /// Adds to the byte counters what went around the poll functions.
+    /// Adds the bytes that pass from now on to statistics.
+    pub fn metered(mut self, meters: Meters) -> Self {
+        self.meters = Some(Box::new(meters));
+        self
+    }
+
+    /// Adds to the byte counters; callers are those that move bytes around the
+    /// poll functions.
     pub fn count(&self, received: u64, sent: u64) {
         self.received.set(self.received.get() + received);
         self.sent.set(self.sent.get() + sent);
+        if let Some(meters) = &self.meters {
+            meters.received.add(received);
+            meters.sent.add(sent);
+        }
     }
 
     /// Reads into `buf`; 0 is the end of the stream.
@@ -216,7 +239,7 @@ impl Io {
             return Poll::Ready(Ok(count));
         }
         let count = ready!(self.socket.borrow_mut().poll_read(cx, buf))?;
-        self.received.set(self.received.get() + count as u64);
+        self.count(count as u64, 0);
         Poll::Ready(Ok(count))
     }
 
@@ -271,7 +294,7 @@ impl Io {
             let mut socket = self.socket.borrow_mut();
             match tls.write_tls(&mut Sync(&mut socket, cx)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => self.sent.set(self.sent.get() + count as u64),
+                Ok(count) => self.count(0, count as u64),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -307,7 +330,7 @@ impl Io {
     ) -> Poll<io::Result<usize>> {
         let Some(tls) = &self.tls else {
             let count = ready!(self.socket.borrow_mut().poll_write(cx, bufs))?;
-            self.sent.set(self.sent.get() + count as u64);
+            self.count(0, count as u64);
             return Poll::Ready(Ok(count));
         };
         let mut tls = tls.borrow_mut();

@@ -1,6 +1,7 @@
 //! A proxy process from start to end: configuration, workers, admin, the
 //! sidecar's own ports, and a stop that loses no request.
 
+mod control_plane;
 mod dump;
 mod rest;
 mod state;

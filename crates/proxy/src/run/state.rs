@@ -11,6 +11,7 @@ use lateen_proxy_core::stats::{Gauge, Registry, Scope};
 use lateen_proxy_xds::ads;
 use serde_json::{Value, json};
 
+use super::control_plane::{self, ControlPlane};
 use crate::admin::{Drain, HostStats, ServerState, State};
 use crate::engine::{Engine, EngineHandle};
 
@@ -48,7 +49,7 @@ struct Gauges {
     live: Gauge,
     state: Gauge,
     uptime: Gauge,
-    connected: Gauge,
+    control_plane: ControlPlane,
 }
 
 /// The state of the running process.
@@ -67,7 +68,10 @@ impl Live {
             live: group("server", "live"),
             state: group("server", "state"),
             uptime: group("server", "uptime"),
-            connected: group("control_plane", "connected_state"),
+            control_plane: ControlPlane::new(
+                &parts.registry,
+                parts.xds.loaded.bootstrap.ads.as_ref().map(|a| &*a.cluster),
+            ),
         };
         group("server", "concurrency").set(parts.concurrency as i64);
         Self {
@@ -122,13 +126,11 @@ impl Live {
             ServerState::PreInitializing => 2,
             ServerState::Initializing => 3,
         };
-        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.live.set(i64::from(state == ServerState::Live));
         gauges.state.set(number);
         gauges.uptime.set(self.uptime().as_secs() as i64);
-        gauges
-            .connected
-            .set(i64::from(self.parts.xds.status().connected));
+        gauges.control_plane.refresh(&self.parts.xds.status());
     }
 }
 
@@ -139,6 +141,14 @@ impl State for Live {
             ServerState::Live if changing.failed => ServerState::Draining,
             state => state,
         }
+    }
+
+    fn missing(&self) -> Option<String> {
+        let bootstrap = &self.parts.xds.loaded.bootstrap;
+        control_plane::missing(
+            &self.parts.xds.status(),
+            [bootstrap.cds.is_some(), bootstrap.lds.is_some()],
+        )
     }
 
     fn uptime(&self) -> Duration {

@@ -15,7 +15,7 @@ use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
 use crate::upstream::host::Connected;
 use crate::upstream::{
-    ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending, connect,
+    ActiveRequest, ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending, connect,
 };
 
 /// Serves a connection whose chain ends in a TCP proxy.
@@ -66,6 +66,8 @@ async fn proxy(
         conn.worker.mesh.opened(record, filter);
     }
     host.active.set(host.active.get() + 1);
+    cluster.stats.cells.upstream_rq_total.inc();
+    let _active = ActiveRequest::new(&cluster.stats);
     let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
     let limits = Limits {
         idle: config.idle_timeout.filter(|d| !d.is_zero()),

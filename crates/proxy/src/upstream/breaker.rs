@@ -122,6 +122,24 @@ impl Pending {
     }
 }
 
+/// Counts a request (for TCP: a connection) that a cluster serves, until dropped.
+#[derive(Debug)]
+pub struct ActiveRequest(Rc<ClusterStats>);
+
+impl ActiveRequest {
+    /// Counts one more.
+    pub fn new(stats: &Rc<ClusterStats>) -> Self {
+        stats.cells.upstream_rq_active.add(1);
+        Self(stats.clone())
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.cells.upstream_rq_active.sub(1);
+    }
+}
+
 impl Drop for Pending {
     fn drop(&mut self) {
         self.stats.cells.upstream_rq_pending_active.sub(1);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use lateen_proxy_core::config::cluster::{Cluster, TransportSocket};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
-use lateen_proxy_core::config::{Address, HealthStatus, Metadata, Name};
+use lateen_proxy_core::config::{Address, ClusterDiscovery, HealthStatus, Metadata, Name};
 use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
@@ -152,7 +152,9 @@ impl ClusterState {
         self.balancer
             .update(&self.config, &hosts, assignment.as_deref());
         self.stats.cells.membership_change.inc();
-        self.stats.cells.update_success.inc();
+        if self.config.discovery != ClusterDiscovery::Static {
+            self.stats.cells.update_success.inc();
+        }
         self.count_members(&hosts);
         *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
     }

@@ -18,7 +18,7 @@ use super::breaker::{Limited, Pending, Permit};
 use super::cluster::ClusterState;
 use super::host::{Connected, H1Client, H2Client, H2Stream, Host, add_one};
 use crate::io::timer;
-use crate::io::{Io, IoStream, Timer};
+use crate::io::{Io, IoStream, Meters, Timer};
 
 /// Why no connection was had.
 #[derive(Debug)]
@@ -325,6 +325,8 @@ pub async fn open(
     let cells = &cluster.stats.cells;
     if !matches!(outcome, Some(Ok(_))) {
         add_one(&host.counts.connect_failures);
+        // Whoever opens a connection waits for it.
+        cells.upstream_rq_pending_failure_eject.inc();
     }
     match outcome {
         Some(Ok(io)) => {
@@ -365,6 +367,10 @@ async fn open_now(
             Io::tcp(stream)
         }
     };
+    let io = io.metered(Meters {
+        received: cluster.stats.cells.upstream_cx_rx_bytes_total.clone(),
+        sent: cluster.stats.cells.upstream_cx_tx_bytes_total.clone(),
+    });
     let Some((config, name)) = tls else {
         return Ok(io);
     };

@@ -9,7 +9,7 @@ pub mod dns;
 pub mod host;
 pub mod table;
 
-pub use breaker::{Limited, Pending, Permit};
+pub use breaker::{ActiveRequest, Limited, Pending, Permit};
 pub use cluster::ClusterState;
 pub use connect::{ConnectError, ConnectOptions, HttpConnection, OriginalSource};
 pub use host::Host;
