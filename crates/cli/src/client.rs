@@ -2,6 +2,7 @@
 //! HTTP request to a port inside a pod through the API's port-forward.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -40,6 +41,15 @@ pub struct ClusterArgs {
         default_value = "istio-system"
     )]
     pub istio_namespace: String,
+}
+
+/// The API server that this command talks to, for the words of an error: the client's own errors
+/// do not name it.
+static SERVER: OnceLock<String> = OnceLock::new();
+
+/// The API server's address, once a command has asked for one.
+pub fn server() -> Option<&'static str> {
+    SERVER.get().map(|url| url.trim_end_matches('/'))
 }
 
 /// A connected cluster.
@@ -90,6 +100,8 @@ impl ClusterArgs {
             .namespace
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
+        // A command talks to one cluster; the first one named is the one an error is about.
+        let _ = SERVER.set(config.cluster_url.to_string());
         let client = Client::try_from(config).context("the kubeconfig's credentials")?;
         Ok(Cluster {
             client,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::style;
+use crate::{client, style};
 
 /// Something went wrong that has no code of its own.
 pub const FAILED: u8 = 1;
@@ -107,6 +107,12 @@ pub fn sentence(error: &anyhow::Error) -> String {
             parts.push(status.message.clone());
             break;
         }
+        if let Some(kube::Error::Service(_)) = cause.downcast_ref::<kube::Error>() {
+            let server = client::server().unwrap_or("of the kubeconfig");
+            let why = error.root_cause();
+            parts.push(format!("the API server {server} does not answer: {why}"));
+            break;
+        }
         let text = cause.to_string();
         // Many errors end in the words of their cause: said once is enough.
         if !parts
@@ -152,6 +158,12 @@ mod tests {
         assert_eq!(sentence(&plain.expect_err("an error")), "reading: no");
         let twice = Err::<(), _>(std::io::Error::other("no")).context("reading: no");
         assert_eq!(sentence(&twice.expect_err("an error")), "reading: no");
+        let service = kube::Error::Service("no route".into());
+        let said = sentence(&anyhow::Error::from(service));
+        assert_eq!(
+            said,
+            "the API server of the kubeconfig does not answer: no route"
+        );
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert!(unreachable(&anyhow::Error::from(refused)).is_some());
         assert!(unreachable(&anyhow::anyhow!("no")).is_none());
