@@ -8,6 +8,7 @@ pub const CHECKS: &[Check] = &[
     ("run_and_remove", run_and_remove),
     ("crash_loop", crash_loop),
     ("probes_and_volumes", probes_and_volumes),
+    ("debugged", debugged),
 ];
 
 const SERVER: &str = "apiVersion: v1
@@ -67,6 +68,34 @@ fn streams(k: &Kubectl) {
         until PORT=$(grep -m 1 -o '127.0.0.1:[0-9]*' forward); do sleep 0.1; done; \
         until curl -s -m 20 $PORT/f -o got; do kill -0 $F || exit 1; sleep 0.3; done; kill $F; tr -d s < got | wc -c; wc -c < got";
     k.says(forward, "0\n3000000");
+}
+
+/// `kubectl debug`: a container that looks into a running pod.
+fn debugged(k: &Kubectl) {
+    k.apply(SERVER);
+    ready(k);
+    let look = |flags: &str| {
+        format!(
+            "kubectl debug p {flags} --image=busybox -- sh -c 'tr \"\\0\" \" \" < /proc/1/cmdline; hostname'"
+        )
+    };
+    k.tells(
+        &look("-i -c first --target=c"),
+        &["echo one; echo two", "p\n"],
+    );
+    k.tells(
+        "script -qec 'bash -c \"kubectl debug p -it -c second --image=busybox -- hostname\"' /dev/null",
+        &["p\r"],
+    );
+    k.comes_to_tell("kubectl get pod p", &["1/1     Running   0"]);
+    k.tells(
+        "kubectl describe pod p",
+        &["Ephemeral Containers:\n  first:", "Started container first"],
+    );
+    k.refuses(
+        &look("-c third --target=zz"),
+        &["spec.ephemeralContainers[2].targetContainerName: Not found: \"zz\""],
+    );
 }
 
 fn run_and_remove(k: &Kubectl) {

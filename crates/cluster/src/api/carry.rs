@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::kinds::Kind;
 use super::meta;
-use super::resource::{NAMESPACES, NODES};
+use super::resource::{NAMESPACES, NODES, PODS};
 
 /// Fields of `metadata` that an update takes from the present state.
 const KEPT: [&str; 7] = [
@@ -96,6 +96,19 @@ pub(crate) fn carry_over(kind: &Kind, sub: Option<&str>, current: &Value, next: 
             }
             *next = whole;
         }
+        Some("ephemeralcontainers") => {
+            let containers = next["spec"]["ephemeralContainers"].take();
+            let managed = next["metadata"]["managedFields"].take();
+            let mut whole = current.clone();
+            match containers {
+                Value::Null => drop(meta::remove(&mut whole["spec"], "ephemeralContainers")),
+                list => whole["spec"]["ephemeralContainers"] = list,
+            }
+            if !managed.is_null() {
+                whole["metadata"]["managedFields"] = managed;
+            }
+            *next = whole;
+        }
         Some("finalize") => {
             let finalizers = next["spec"]["finalizers"].take();
             let mut whole = current.clone();
@@ -111,6 +124,13 @@ pub(crate) fn carry_over(kind: &Kind, sub: Option<&str>, current: &Value, next: 
                 match current.get("status") {
                     Some(s) => next["status"] = s.clone(),
                     None => drop(meta::remove(next, "status")),
+                }
+            }
+            if kind.is(&PODS) {
+                // They are added by their subresource only.
+                match current["spec"].get("ephemeralContainers") {
+                    Some(list) => next["spec"]["ephemeralContainers"] = list.clone(),
+                    None => drop(meta::remove(&mut next["spec"], "ephemeralContainers")),
                 }
             }
             if kind.is(&NAMESPACES) {

@@ -69,6 +69,8 @@ pub struct LiveSpec {
     pub id: String,
     /// Its control group, when its memory is limited; removed after its end.
     pub group: Option<Group>,
+    /// The program whose pid namespace it joins instead of having its own.
+    pub beside: Option<Process>,
 }
 
 /// A pipe into the runtime: our end for reading, the program's end for writing.
@@ -128,12 +130,14 @@ impl Live {
             stdin_once,
             id,
             group,
+            beside,
         } = spec;
+        let beside = beside.as_ref();
         let group = group.map(Arc::new);
         let mut pumps = Vec::new();
         let mut input = None;
         let (process, terminal) = if launch.tty {
-            let (process, terminal) = sandbox.run(&launch, Stdio::Terminal).await?;
+            let (process, terminal) = sandbox.run_beside(beside, &launch, Stdio::Terminal).await?;
             if let Some(terminal) = &terminal {
                 pumps.push(tokio::spawn(pump(
                     terminal.clone(),
@@ -154,7 +158,7 @@ impl Live {
                 null()?
             };
             let started = sandbox
-                .run(&launch, Stdio::Fds([stdin, stdout, stderr]))
+                .run_beside(beside, &launch, Stdio::Fds([stdin, stdout, stderr]))
                 .await?;
             pumps.push(tokio::spawn(pump(out, Source::Stdout, Arc::clone(&log))));
             pumps.push(tokio::spawn(pump(err, Source::Stderr, Arc::clone(&log))));

@@ -13,6 +13,8 @@ pub enum Role {
     Sidecar,
     /// A container of `spec.containers`.
     Main,
+    /// One for looking into the pod while it runs: started once, and no part of the pod's work.
+    Ephemeral,
 }
 
 /// The pod's `restartPolicy`.
@@ -86,7 +88,8 @@ pub enum Step {
     },
 }
 
-/// The next steps. `containers` is init containers in order, then main containers.
+/// The next steps. `containers` is init containers in order, then main containers, then ephemeral
+/// ones.
 pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     let first_main = containers
@@ -97,6 +100,15 @@ pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
     if let Some(success) = finished {
         stop_sidecars(&containers[..first_main], success, &mut steps);
         return steps;
+    }
+    let first_ephemeral = containers
+        .iter()
+        .position(|c| c.role == Role::Ephemeral)
+        .unwrap_or(containers.len());
+    for (n, container) in containers.iter().enumerate().skip(first_ephemeral) {
+        if !matches!(container.life, Life::Ended { .. }) {
+            advance(n, container.life, now, &mut steps);
+        }
     }
     for (n, container) in containers[..first_main].iter().enumerate() {
         let passed = match container.role {
@@ -110,7 +122,7 @@ pub fn next(policy: RestartPolicy, containers: &[Seen], now: u64) -> Vec<Step> {
             return steps;
         }
     }
-    let mains = &containers[first_main..];
+    let mains = &containers[first_main..first_ephemeral];
     for (n, container) in mains.iter().enumerate() {
         if ended_for_good(policy, container) {
             continue;

@@ -18,7 +18,7 @@ use super::image::{self, Image, ImageError};
 use super::live::{Live, LiveSpec};
 use super::log::Log;
 use super::plan::Role;
-use super::process::sandbox::{Sandbox, StartError};
+use super::process::sandbox::{Process, Sandbox, StartError};
 use super::process::spec::Launch;
 use super::rootfs::{self, RootInputs};
 use super::runtime::ExitStatus;
@@ -39,6 +39,8 @@ pub struct StartJob {
     pub container: Container,
     /// What it is to the pod.
     pub role: Role,
+    /// The container whose processes it sees, when it is an ephemeral one with a target.
+    pub target: Option<String>,
     /// Number of this instance, from 0.
     pub instance: u32,
     /// The pod's sandbox.
@@ -111,6 +113,7 @@ pub fn field(role: Role, name: &str) -> String {
     match role {
         Role::Main => format!("spec.containers{{{name}}}"),
         Role::Init | Role::Sidecar => format!("spec.initContainers{{{name}}}"),
+        Role::Ephemeral => format!("spec.ephemeralContainers{{{name}}}"),
     }
 }
 
@@ -130,6 +133,10 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
     let image = find_image(job)?;
     let prepared = prepare(job, &image).await;
     let (launch, interactive, stdin_once) = prepared.map_err(|message| {
+        job.event(Level::Warning, "Failed", format!("Error: {message}"));
+        StartFailure::Config(message)
+    })?;
+    let beside = target(job).map_err(|message| {
         job.event(Level::Warning, "Failed", format!("Error: {message}"));
         StartFailure::Config(message)
     })?;
@@ -166,6 +173,7 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         stdin_once,
         id,
         group,
+        beside,
     };
     let started = Live::start(Arc::clone(&job.sandbox), spec, log).await;
     let (live, end) = started.map_err(|error| match error {
@@ -195,6 +203,19 @@ pub async fn start(job: &StartJob) -> Result<Started, StartFailure> {
         end,
         image_id: image::normalized(job.container.image.as_deref().unwrap_or_default()),
     })
+}
+
+/// The running process whose pid namespace the container joins.
+fn target(job: &StartJob) -> Result<Option<Process>, String> {
+    let Some(name) = job.target.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let containers = locked(&job.entry.containers);
+    let live = containers.get(name).and_then(|entry| entry.live.as_ref());
+    match live {
+        Some(live) => Ok(Some(live.process.clone())),
+        None => Err(format!("couldn't find target container {name:?}")),
+    }
 }
 
 /// The control group of a container with a memory limit, where the host has such groups.

@@ -75,7 +75,7 @@ pub struct ContainerFacts {
 /// A pod as the status shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
-    /// Init containers in order, then main containers.
+    /// Init containers in order, then main containers, then ephemeral ones.
     pub containers: Vec<ContainerFacts>,
     /// Node address.
     pub host_ip: String,
@@ -200,7 +200,7 @@ fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
     let incomplete = |c: &&ContainerFacts| match c.role {
         Role::Init => !matches!(&c.current, Current::Terminated(end) if end.code == 0),
         Role::Sidecar => !c.started,
-        Role::Main => false,
+        Role::Main | Role::Ephemeral => false,
     };
     let waiting: Vec<&ContainerFacts> = if facts.initialized || done {
         Vec::new()
@@ -220,7 +220,8 @@ fn verdicts(facts: &PodFacts) -> Vec<Verdict> {
         );
         no("Initialized", "ContainersNotInitialized", text)
     });
-    let counted = facts.containers.iter().filter(|c| c.role != Role::Init);
+    let works = |c: &&ContainerFacts| matches!(c.role, Role::Main | Role::Sidecar);
+    let counted = facts.containers.iter().filter(works);
     let unready: Vec<&ContainerFacts> = counted.filter(|c| !c.ready).collect();
     for name in ["Ready", "ContainersReady"] {
         list.push(match facts.finished {
@@ -339,13 +340,15 @@ pub fn build(pod: &Pod, facts: &PodFacts, now: Timestamp) -> PodStatus {
     };
     let mut mains = of(|role| role == Role::Main);
     mains.sort_by(|a, b| a.name.cmp(&b.name));
-    let inits = of(|role| role != Role::Main);
+    let inits = of(|role| matches!(role, Role::Init | Role::Sidecar));
+    let ephemeral = of(|role| role == Role::Ephemeral);
     PodStatus {
         phase: Some(phase(facts).to_owned()),
         reason: facts.reason.as_ref().map(|r| r.0.clone()),
         message: facts.reason.as_ref().map(|r| r.1.clone()),
         conditions: Some(conditions(pod, facts, now)),
         container_statuses: Some(mains),
+        ephemeral_container_statuses: Some(ephemeral).filter(|list| !list.is_empty()),
         init_container_statuses: Some(inits).filter(|list| !list.is_empty()),
         host_ip: Some(facts.host_ip.clone()),
         host_ips: Some(vec![HostIP {

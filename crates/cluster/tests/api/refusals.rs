@@ -246,3 +246,85 @@ async fn appliers_are_named_without_a_version() {
     );
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn ephemeral_containers_are_only_added() {
+    let c = cluster().await;
+    c.namespace("n").await;
+    let base = "/api/v1/namespaces/n/pods";
+    let look =
+        |name: &str, image: &str| json!({"name": name, "image": image, "targetContainerName": "c"});
+    let pod = |ephemeral: Value| {
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+            "ephemeralContainers": ephemeral}})
+    };
+    let (code, e) = c.json("POST", base, &pod(json!([look("a", "i")]))).await;
+    let text = "spec.ephemeralContainers: Forbidden: cannot be set on create";
+    assert!(
+        code == 422 && e["message"].as_str().is_some_and(|m| m.contains(text)),
+        "{e}"
+    );
+    let (code, e) = c.json("POST", base, &pod(Value::Null)).await;
+    assert_eq!(code, 201, "{e}");
+    let place = format!("{base}/p/ephemeralcontainers");
+    let patch = |list: Value| json!({"spec": {"ephemeralContainers": list}});
+    let (code, p) = c
+        .json("PATCH", &place, &patch(json!([look("a", "i")])))
+        .await;
+    assert_eq!(
+        (code, &p["spec"]["ephemeralContainers"][0]["name"]),
+        (200, &json!("a")),
+        "{p}"
+    );
+    assert_eq!(
+        p["spec"]["ephemeralContainers"][0]["imagePullPolicy"],
+        "Always"
+    );
+    for (list, text) in [
+        (
+            json!([look("a", "other")]),
+            "Forbidden: existing ephemeral containers \"a\" may not be changed",
+        ),
+        (
+            json!([]),
+            "Forbidden: existing ephemeral containers \"a\" may not be removed",
+        ),
+        (
+            json!([p["spec"]["ephemeralContainers"][0], look("c", "i")]),
+            "spec.ephemeralContainers[1].name: Duplicate value: \"c\"",
+        ),
+        (
+            json!([p["spec"]["ephemeralContainers"][0], {"name": "b", "image": "i", "targetContainerName": "zz"}]),
+            "spec.ephemeralContainers[1].targetContainerName: Not found: \"zz\"",
+        ),
+        (
+            json!([p["spec"]["ephemeralContainers"][0], {"name": "b", "image": "i", "ports": [{"containerPort": 1}]}]),
+            "spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+    ] {
+        let (code, e) = c.json("PATCH", &place, &patch(list)).await;
+        assert!(
+            code == 422 && e["message"].as_str().is_some_and(|m| m.contains(text)),
+            "{text}: {e}"
+        );
+    }
+    // Nothing else of the pod is changed here, and they by nothing else.
+    let other = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"activeDeadlineSeconds": 5}});
+    let (code, p) = c.json("PATCH", &place, &other).await;
+    assert_eq!(
+        (
+            code,
+            &p["metadata"]["labels"],
+            &p["spec"]["activeDeadlineSeconds"]
+        ),
+        (200, &Value::Null, &Value::Null)
+    );
+    let (code, p) = c
+        .json("PATCH", &format!("{base}/p"), &patch(json!([])))
+        .await;
+    assert_eq!(
+        (code, &p["spec"]["ephemeralContainers"][0]["name"]),
+        (200, &json!("a"))
+    );
+    c.server.shutdown().await;
+}

@@ -14,6 +14,9 @@ pub const TESTS: &[crate::Test] = &[
         started_before_the_hook().boxed()
     }),
     ("ends_of_a_sidecar", || of_a_sidecar().boxed()),
+    ("ends_of_an_ephemeral_container", || {
+        of_an_ephemeral_container().boxed()
+    }),
     ("ends_of_the_memory", || of_the_memory().boxed()),
 ];
 
@@ -141,4 +144,58 @@ async fn of_the_memory() {
     for root in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"] {
         assert!(!std::path::Path::new(root).join(&instance).exists());
     }
+}
+
+/// An ephemeral container is started in a running pod, once, sees the processes of its target and
+/// the network of the pod, and is no part of the pod's work.
+async fn of_an_ephemeral_container() {
+    let cluster = Cluster::open(19).await;
+    let sleeper = json!({"name": "c", "image": "alpine", "command": ["sleep", "1000"]});
+    cluster.pod("p", json!({"containers": [sleeper]})).await;
+    let pod = cluster.ready("p").await;
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; hostname; ip -br addr; exit 3";
+    let look = |name: &str, more: Value| {
+        let mut container =
+            json!({"name": name, "image": "alpine", "command": ["sh", "-c", script]});
+        container
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        container
+    };
+    let add = async |list: Vec<Value>| {
+        let patch = json!({"spec": {"ephemeralContainers": list}});
+        let (pods, ns, sub) = (&PODS, Some("default"), Some("ephemeralcontainers"));
+        cluster
+            .api
+            .merge_patch(pods, ns, "p", &patch, sub)
+            .await
+            .unwrap();
+    };
+    let ended = |n: usize| {
+        move |pod: &Value| {
+            let status = &pod["status"]["ephemeralContainerStatuses"][n];
+            status["state"]["terminated"]["exitCode"] == 3 && status["restartCount"] == 0
+        }
+    };
+    let first = look("first", json!({"targetContainerName": "c"}));
+    add(vec![first.clone()]).await;
+    cluster.until("p", "looked into", ended(0)).await;
+    let text = cluster.logs("p", "first", LogOptions::default()).await;
+    let ip = pod["status"]["podIP"].as_str().unwrap();
+    assert!(
+        text.starts_with("sleep 1000 p\n") && text.contains(ip),
+        "{text}"
+    );
+    // Without a target it has processes of its own; and the first is not run again.
+    add(vec![first, look("second", json!({}))]).await;
+    let pod = cluster.until("p", "looked into again", ended(1)).await;
+    let text = cluster.logs("p", "second", LogOptions::default()).await;
+    assert!(text.starts_with("sh -c "), "{text}");
+    assert!(ended(0)(&pod));
+    let pod = cluster.ready("p").await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    cluster.delete("p", 0).await;
+    cluster.close().await;
 }

@@ -54,6 +54,7 @@ fn subresources(kind: &Kind) -> Vec<Sub> {
         match kind.res.plural.as_ref() {
             "pods" => {
                 out.push(sub("binding", "Binding", "", "", CREATE));
+                out.push(sub("ephemeralcontainers", "Pod", "", "", CHANGE));
                 out.push(sub("eviction", "Eviction", "policy", "v1", CREATE));
                 out.push(sub("log", "Pod", "", "", &["get"]));
                 for (name, k) in STREAMS.iter().zip([

@@ -378,6 +378,10 @@ impl Ask<'_> {
                 self.update(&body::read(request.into_body()).await?, Some("finalize"))
                     .await
             }
+            "ephemeralcontainers" if kind.is(&PODS) => {
+                self.plain_subresource(&method, request, "ephemeralcontainers")
+                    .await
+            }
             "scale" if kind.scale.is_some() => self.scale(&method, request).await,
             "log" | "exec" | "attach" | "portforward" if kind.is(&PODS) => {
                 self.stream(sub, request).await

@@ -15,7 +15,17 @@ pub(super) fn pod(object: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     }
     if let Some(old) = old {
         unchanged(&object["spec"], &old["spec"], out);
+        ephemeral(&object["spec"], &old["spec"], out);
     } else {
+        if object["spec"]["ephemeralContainers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+        {
+            out.push(Cause::forbidden(
+                "spec.ephemeralContainers",
+                "cannot be set on create",
+            ));
+        }
         pod_spec(&object["spec"], "spec", out);
     }
 }
@@ -67,6 +77,77 @@ fn unchanged(new: &Value, old: &Value, out: &mut Vec<Cause>) {
             "spec.nodeName",
             "the pod is bound already",
         ));
+    }
+}
+
+/// Containers for looking into a running pod: they are only added, and have no part in its work.
+fn ephemeral(new: &Value, old: &Value, out: &mut Vec<Cause>) {
+    const PATH: &str = "spec.ephemeralContainers";
+    let empty = Vec::new();
+    let (had, have) = (&old["ephemeralContainers"], &new["ephemeralContainers"]);
+    let (had, have) = (
+        had.as_array().unwrap_or(&empty),
+        have.as_array().unwrap_or(&empty),
+    );
+    if had == have {
+        return;
+    }
+    for before in had {
+        let what = match have.iter().find(|c| c["name"] == before["name"]) {
+            Some(now) if now == before => continue,
+            Some(_) => "changed",
+            None => "removed",
+        };
+        let why = format!(
+            "existing ephemeral containers {} may not be {what}\n",
+            before["name"]
+        );
+        out.push(Cause::forbidden(PATH, &why));
+    }
+    let names_of = |list: &str| -> Vec<&str> {
+        let all = new[list].as_array().into_iter().flatten();
+        all.filter_map(|c| c["name"].as_str()).collect()
+    };
+    let volumes: HashSet<&str> = names_of("volumes").into_iter().collect();
+    let targets: HashSet<&str> = names_of("containers").into_iter().collect();
+    let mut seen: HashSet<&str> = names_of("initContainers").into_iter().collect();
+    seen.extend(&targets);
+    for (i, c) in have.iter().enumerate() {
+        let at = format!("{PATH}[{i}]");
+        container(c, &at, &volumes, out);
+        if c["name"].as_str().is_some_and(|name| !seen.insert(name)) {
+            out.push(Cause::duplicate(format!("{at}.name"), &c["name"]));
+        }
+        let target = c["targetContainerName"].as_str().unwrap_or_default();
+        if !target.is_empty() && !targets.contains(target) {
+            out.push(Cause {
+                reason: "FieldValueNotFound",
+                message: format!("Not found: {target:?}"),
+                field: format!("{at}.targetContainerName"),
+            });
+        }
+        for field in [
+            "ports",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+            "resources",
+            "restartPolicy",
+        ] {
+            let given = match &c[field] {
+                Value::Null => false,
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(map) => !map.is_empty(),
+                _ => true,
+            };
+            if given {
+                out.push(Cause::forbidden(
+                    format!("{at}.{field}"),
+                    "cannot be set for an Ephemeral Container",
+                ));
+            }
+        }
     }
 }
 

@@ -34,8 +34,6 @@ use crate::network::host::NodeNetwork;
 
 /// How often volumes are compared with their sources.
 const REFRESH: Duration = Duration::from_secs(15);
-/// How long after the last container's end the news of it may take.
-const SETTLE: Duration = Duration::from_secs(5);
 /// Wait before a failed set-up or deletion is tried again.
 const RETRY: Duration = Duration::from_millis(RETRY_MS);
 const RETRY_MS: u64 = 1_000;
@@ -381,6 +379,7 @@ impl Worker {
             pod: Arc::clone(&self.pod),
             container: unit.spec.clone(),
             role: unit.role,
+            target: unit.target.clone(),
             instance: unit.instance(),
             sandbox: Arc::clone(&ground.sandbox),
             volumes: Arc::clone(&ground.volumes),
@@ -427,8 +426,24 @@ impl Worker {
         for unit in &mut self.units {
             unit.adopt_image(&self.pod);
         }
+        self.adopt_ephemeral();
         if deleting {
             self.begin_termination();
+        }
+    }
+
+    /// Takes on the ephemeral containers that are new; the others keep their numbers.
+    fn adopt_ephemeral(&mut self) {
+        for unit in Unit::ephemeral(&self.pod) {
+            if self.units.iter().any(|known| known.name() == unit.name()) {
+                continue;
+            }
+            let entry = ContainerEntry {
+                waiting: "ContainerCreating".to_owned(),
+                ..ContainerEntry::default()
+            };
+            locked(&self.entry.containers).insert(unit.name().to_owned(), entry);
+            self.units.push(unit);
         }
     }
 
@@ -534,6 +549,7 @@ impl Worker {
         }
         let role_restarts = match unit.role {
             Role::Sidecar => true,
+            Role::Ephemeral => false,
             Role::Init => policy != RestartPolicy::Never && !unit.succeeded(),
             Role::Main => {
                 policy == RestartPolicy::Always
@@ -590,21 +606,6 @@ impl Worker {
                 self.stop_one(n);
             }
         }
-    }
-
-    /// How each container ended is told with its last output, a little later than its end. One
-    /// that cannot be killed is not waited for.
-    fn stopped(&mut self) {
-        self.all_stopped = true;
-        let notices = self.notices.clone();
-        if self.units.iter().all(|unit| unit.live.is_none()) {
-            drop(notices.send(Notice::Settled));
-            return;
-        }
-        tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await;
-            drop(notices.send(Notice::Settled));
-        });
     }
 
     fn sandbox_lost(&mut self, generation: u64) {

@@ -17,6 +17,8 @@ use crate::node::start::field;
 
 /// What a container gets after a pre-stop hook, or a sidecar after the others, used up the grace.
 const MINIMUM: Duration = Duration::from_secs(2);
+/// How long after the last container's end the news of it may take.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long a killed process may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -165,6 +167,21 @@ impl Worker {
             drop(notices.send(Notice::Stopped));
         });
         self.stopping = Some(task.abort_handle());
+    }
+
+    /// How each container ended is told with its last output, a little later than its end. One
+    /// that cannot be killed is not waited for.
+    pub(super) fn stopped(&mut self) {
+        self.all_stopped = true;
+        let notices = self.notices.clone();
+        if self.units.iter().all(|unit| unit.live.is_none()) {
+            drop(notices.send(Notice::Settled));
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            drop(notices.send(Notice::Settled));
+        });
     }
 }
 

@@ -23,6 +23,8 @@ const PATIENCE: u64 = 15_000;
 pub(super) struct Unit {
     pub spec: Container,
     pub role: Role,
+    /// The container whose processes an ephemeral one sees.
+    pub target: Option<String>,
     pub life: Life,
     /// Counts starts; news of an earlier turn are old.
     pub turn: u64,
@@ -54,7 +56,7 @@ fn waiting(reason: &str, message: String) -> Current {
 }
 
 impl Unit {
-    /// The containers of a pod: init containers in order, then main containers. What the status
+    /// The containers of a pod: init containers in order, then main and ephemeral containers. What the status
     /// tells of earlier instances (before this agent began) is carried on.
     pub fn of_pod(pod: &Pod) -> Vec<Self> {
         let Some(spec) = &pod.spec else {
@@ -69,10 +71,28 @@ impl Unit {
             (c, if sidecar { Role::Sidecar } else { Role::Init })
         });
         let mains = spec.containers.iter().map(|c| (c, Role::Main));
-        inits
+        let mut units: Vec<Self> = inits
             .chain(mains)
             .map(|(c, role)| Self::new(c.clone(), role, has_init, earlier(pod, &c.name)))
-            .collect()
+            .collect();
+        units.extend(Self::ephemeral(pod));
+        units
+    }
+
+    /// The ephemeral containers of a pod.
+    pub fn ephemeral(pod: &Pod) -> impl Iterator<Item = Self> {
+        let spec = pod.spec.as_ref();
+        let all = spec.into_iter().flat_map(|s| s.ephemeral_containers.iter());
+        all.flatten().filter_map(|c| {
+            // The same fields, and the target besides.
+            let plain = serde_json::to_value(c).and_then(serde_json::from_value);
+            let plain: Container = plain
+                .inspect_err(|error| tracing::warn!(%error, "an ephemeral container is unreadable"))
+                .ok()?;
+            let mut unit = Self::new(plain, Role::Ephemeral, false, earlier(pod, &c.name));
+            unit.target.clone_from(&c.target_container_name);
+            Some(unit)
+        })
     }
 
     fn new(spec: Container, role: Role, has_init: bool, earlier: Option<&ContainerStatus>) -> Self {
@@ -84,6 +104,7 @@ impl Unit {
         let mut unit = Self {
             spec,
             role,
+            target: None,
             life: Life::New,
             turn: 0,
             current: waiting(reason, String::new()),
@@ -202,6 +223,7 @@ impl Unit {
 
     pub fn is_ready(&self) -> bool {
         match self.role {
+            Role::Ephemeral => false,
             Role::Init => matches!(&self.current, Current::Terminated(end) if end.code == 0),
             _ => self.life == Life::Running && self.started && self.probe_ready,
         }
@@ -322,6 +344,9 @@ impl Unit {
     /// The sandbox is gone: everything starts over, init containers too.
     pub fn lose_sandbox(&mut self, now: u64) {
         self.abandon(now);
+        if self.role == Role::Ephemeral && self.ran_before {
+            return;
+        }
         if let Current::Terminated(end) = &self.current {
             self.last = Some(end.clone());
         }
@@ -417,6 +442,7 @@ fn earlier<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let mains = status.container_statuses.iter().flatten();
     mains
         .chain(status.init_container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten())
         .find(|c| c.name == name)
 }
 

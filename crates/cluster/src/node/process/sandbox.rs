@@ -241,7 +241,22 @@ impl Sandbox {
         launch: &Launch,
         stdio: Stdio,
     ) -> Result<(Process, Option<Terminal>), StartError> {
-        self.start(None, launch, stdio).await
+        self.run_beside(None, launch, stdio).await
+    }
+
+    /// The same, in the pid namespace of a running program where one is given.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`]; and when that program is gone.
+    pub async fn run_beside(
+        &self,
+        beside: Option<&Process>,
+        launch: &Launch,
+        stdio: Stdio,
+    ) -> Result<(Process, Option<Terminal>), StartError> {
+        let beside = beside.map(|process| process.id);
+        let request = |id| Request::Run { id, beside };
+        self.start(request, launch, stdio).await
     }
 
     /// Starts a program in the namespaces of another.
@@ -254,20 +269,19 @@ impl Sandbox {
         launch: &Launch,
         stdio: Stdio,
     ) -> Result<(Process, Option<Terminal>), StartError> {
-        self.start(Some(target.id), launch, stdio).await
+        let target = target.id;
+        let request = |id| Request::Exec { id, target };
+        self.start(request, launch, stdio).await
     }
 
     async fn start(
         &self,
-        target: Option<u64>,
+        request: impl FnOnce(u64) -> Request,
         launch: &Launch,
         stdio: Stdio,
     ) -> Result<(Process, Option<Terminal>), StartError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let request = match target {
-            None => Request::Run { id },
-            Some(target) => Request::Exec { id, target },
-        };
+        let request = request(id);
         let (started_tx, started) = oneshot::channel();
         let (exit_tx, exit) = watch::channel(None);
         {

@@ -12,6 +12,8 @@ pub enum Request {
     Run {
         /// Chosen by the agent; names the process from now on.
         id: u64,
+        /// The process whose pid namespace it joins instead of having its own.
+        beside: Option<u64>,
     },
     /// Starts a program in the namespaces of a running process.
     Exec {

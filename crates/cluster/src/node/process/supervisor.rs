@@ -231,19 +231,28 @@ impl Supervisor<'_> {
         }
         let request: Request = serde_json::from_slice(&buf[..length])?;
         match request {
-            Request::Run { id } => self.start(id, None, fds),
+            Request::Run { id, beside: None } => self.start(id, Place::Own, fds),
+            Request::Run {
+                id,
+                beside: Some(other),
+            } => match self.pid_of(other) {
+                Some(pid) => self.start(id, Place::Beside(pid), fds),
+                None => self.no_target(id),
+            },
             Request::Exec { id, target } => match self.pid_of(target) {
-                Some(pid) => self.start(id, Some(pid), fds),
-                None => send(
-                    self.socket,
-                    &Failure::preparing("container is not running").report(id),
-                ),
+                Some(pid) => self.start(id, Place::Inside(pid), fds),
+                None => self.no_target(id),
             },
             Request::Signal { id, signal, group } => {
                 self.signal(id, signal, group);
                 Ok(())
             }
         }
+    }
+
+    fn no_target(&self, id: u64) -> io::Result<()> {
+        let failure = Failure::preparing("container is not running");
+        send(self.socket, &failure.report(id))
     }
 
     fn pid_of(&self, id: u64) -> Option<Pid> {
@@ -263,8 +272,8 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start(&mut self, id: u64, join: Option<Pid>, fds: Vec<OwnedFd>) -> io::Result<()> {
-        match start_program(join, fds) {
+    fn start(&mut self, id: u64, place: Place, fds: Vec<OwnedFd>) -> io::Result<()> {
+        match start_program(place, fds) {
             Ok((pid, status)) => {
                 let status = Some(File::from(status));
                 self.programs.insert(pid, Program { id, status });
@@ -275,17 +284,29 @@ impl Supervisor<'_> {
     }
 }
 
-/// Forks a program: the main process of a container, or, with `join`, one more in the
-/// namespaces of that process. Returns its pid and the pipe that carries a failure.
-fn start_program(join: Option<Pid>, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd), Failure> {
+/// In which namespaces a program runs.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A container of its own.
+    Own,
+    /// A container that sees the processes of this one.
+    Beside(Pid),
+    /// One more program of this process's container.
+    Inside(Pid),
+}
+
+/// Forks a program. Returns its pid and the pipe that carries a failure.
+fn start_program(place: Place, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd), Failure> {
     let mut fds = fds.into_iter();
     let file = fds.next().ok_or_else(|| Failure::preparing("no launch"))?;
     let launch: Launch = read_json(file).map_err(|e| Failure::preparing(&e))?;
     let stdio = Stdio::from_fds(fds)?;
     let (status_read, status_write) =
         pipe2(OFlag::O_CLOEXEC).map_err(|e| Failure::preparing(&format!("pipe: {e}")))?;
-    let pid = match join {
-        None => {
+    let pid_only = CloneFlags::CLONE_NEWPID;
+    let both = CloneFlags::CLONE_NEWNS | pid_only;
+    let pid = match place {
+        Place::Own => {
             let flags = if launch.share_pid {
                 0
             } else {
@@ -293,7 +314,8 @@ fn start_program(join: Option<Pid>, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd),
             };
             fork_program(flags, &launch, stdio, status_write)?
         }
-        Some(target) => join_program(target, &launch, stdio, status_write)?,
+        Place::Beside(target) => join_program(target, pid_only, &launch, stdio, status_write)?,
+        Place::Inside(target) => join_program(target, both, &launch, stdio, status_write)?,
     };
     Ok((pid, status_read))
 }
@@ -314,10 +336,11 @@ fn fork_program(
     }
 }
 
-/// Forks a process that enters the namespaces of `target` and forks the program from there (a pid
+/// Forks a process that enters these namespaces of `target` and forks the program from there (a pid
 /// namespace is entered by children only); CLONE_PARENT makes the program our own child again.
 fn join_program(
     target: Pid,
+    entered: CloneFlags,
     launch: &Launch,
     stdio: Stdio,
     status: OwnedFd,
@@ -335,8 +358,7 @@ fn join_program(
         };
     }
     launch::join_group(launch, &status);
-    let both = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    if setns(&namespaces, both).is_ok() {
+    if setns(&namespaces, entered).is_ok() {
         match sys::fork_with(libc::CLONE_PARENT) {
             Ok(None) => launch::become_program(launch, stdio, &status),
             Ok(Some(pid)) => {
