@@ -14,6 +14,8 @@ use crate::{IdentityError, SpiffeId};
 
 /// Ten years of 365 days: the root's life, as istiod's self-signed root.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Longest signing request that is read: one with a 4096-bit RSA key is under 2 KiB.
+const LONGEST_REQUEST: usize = 16 * 1024;
 /// Leaves begin a little early, so that clocks of peers may differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(120);
 
@@ -140,7 +142,8 @@ impl CertificateAuthority {
     /// signature is checked; the names it asks for are ignored.
     ///
     /// # Errors
-    /// [`IdentityError::BadRequest`] for a request that does not parse or verify.
+    /// [`IdentityError::BadRequest`] for a request that is too long, does not parse or verify;
+    /// [`IdentityError::BadName`] for a workload whose parts cannot stand in a SPIFFE name.
     pub fn sign_request(
         &self,
         csr_pem: &str,
@@ -148,6 +151,10 @@ impl CertificateAuthority {
         life: Duration,
         now: SystemTime,
     ) -> Result<String, IdentityError> {
+        if csr_pem.len() > LONGEST_REQUEST {
+            let why = format!("longer than {LONGEST_REQUEST} bytes");
+            return Err(IdentityError::BadRequest(why));
+        }
         let csr = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|e| IdentityError::BadRequest(e.to_string()))?;
         self.sign(&csr.public_key, &Subject::Workload(workload), life, now)
@@ -161,7 +168,8 @@ impl CertificateAuthority {
         now: SystemTime,
     ) -> Result<String, IdentityError> {
         let mut params = leaf_params(subject)?;
-        set_validity(&mut params, now - CLOCK_SKEW, life + CLOCK_SKEW);
+        let from = now.checked_sub(CLOCK_SKEW).unwrap_or(now);
+        set_validity(&mut params, from, life.saturating_add(CLOCK_SKEW));
         params.serial_number = Some(random_serial()?);
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer)?.pem())
@@ -193,6 +201,10 @@ fn leaf_params(subject: &Subject<'_>) -> Result<CertificateParams, IdentityError
         }
         Subject::Workload(id) => {
             let uri = id.to_string();
+            // A part with a slash in it would be another's name.
+            if uri.parse::<SpiffeId>().ok().as_ref() != Some(*id) {
+                return Err(IdentityError::BadName(uri));
+            }
             let name = uri
                 .as_str()
                 .try_into()
@@ -225,7 +237,10 @@ fn set_validity(params: &mut CertificateParams, from: SystemTime, life: Duration
     // Whole seconds: X.509 times have no fractions.
     let start = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since.as_secs());
     params.not_before = start;
-    params.not_after = start + life;
+    // X.509 counts years to 9999 (RFC 5280 4.1.2.5); what would end later ends there.
+    let last = rcgen::date_time_ymd(9999, 12, 31);
+    let left = Duration::try_from(last - start).unwrap_or_default();
+    params.not_after = start + life.min(left);
 }
 
 /// 16 random bytes with the top bit clear (RFC 5280 4.1.2.2: positive, at most 20 octets).
@@ -397,6 +412,101 @@ mod tests {
             ca.sign_request(&lines.join("\n"), &id, life, at(NOW))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn hostile_requests_are_refused_and_never_signed_for_another() {
+        let ca = authority();
+        let id = SpiffeId::new("cluster.local", "default", "sleep");
+        let life = Duration::from_secs(60);
+        let sign = |csr: &str| ca.sign_request(csr, &id, life, at(NOW));
+        let (csr, key) = signing_request(&id).expect("csr");
+        let cut = csr.len() / 2;
+        for bad in [
+            "",
+            "-----BEGIN CERTIFICATE REQUEST-----",
+            "-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n",
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+            "-----BEGIN CERTIFICATE REQUEST-----\n\u{0}\u{ffff}\n-----END CERTIFICATE REQUEST-----\n",
+            &csr[..cut],
+            &key,
+            ca.cert_pem(),
+            &format!("{csr}{}", "x".repeat(LONGEST_REQUEST)),
+        ] {
+            let e = sign(bad).expect_err(bad);
+            assert!(matches!(e, IdentityError::BadRequest(_)), "{e}");
+        }
+        // A changed byte anywhere is a bad request, or a request for the very same name.
+        let der = pem_body(&csr);
+        for place in 0..der.len() {
+            for bit in [0x01, 0x80] {
+                let mut changed = der.clone();
+                changed[place] ^= bit;
+                if let Ok(leaf) = sign(&pem(&changed)) {
+                    let info = certificate_info(&leaf).expect("a certificate");
+                    assert_eq!(info.uris, [id.to_string()], "byte {place}");
+                    assert!(!info.is_ca);
+                }
+            }
+        }
+    }
+
+    fn pem_body(pem: &str) -> Vec<u8> {
+        use rustls_pki_types::CertificateSigningRequestDer;
+        use rustls_pki_types::pem::PemObject;
+        let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes());
+        der.expect("PEM").as_ref().to_vec()
+    }
+
+    fn pem(der: &[u8]) -> String {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut body = String::new();
+        for three in der.chunks(3) {
+            let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+            for digit in 0..4 {
+                if digit <= three.len() {
+                    let at = (bits >> (18 - 6 * digit)) as usize & 63;
+                    body.push(char::from(DIGITS[at]));
+                } else {
+                    body.push('=');
+                }
+            }
+            if body.len() % 65 == 64 {
+                body.push('\n');
+            }
+        }
+        format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
+    }
+
+    #[test]
+    fn a_name_of_another_shape_is_not_signed() {
+        let ca = authority();
+        let good = SpiffeId::new("cluster.local", "default", "sleep");
+        let (csr, _) = signing_request(&good).expect("csr");
+        for (ns, account) in [
+            ("default/sa/admin", "x"),
+            ("", "x"),
+            ("default", ""),
+            ("default", "a/b"),
+        ] {
+            let id = SpiffeId::new("cluster.local", ns, account);
+            let signed = ca.sign_request(&csr, &id, Duration::from_secs(60), at(NOW));
+            assert!(matches!(signed, Err(IdentityError::BadName(_))), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_life_without_end_ends_with_the_calendar() {
+        let ca = authority();
+        let id = SpiffeId::new("cluster.local", "default", "sleep");
+        let (csr, _) = signing_request(&id).expect("csr");
+        for life in [Duration::MAX, Duration::from_secs(1 << 40)] {
+            let leaf = ca.sign_request(&csr, &id, life, at(NOW)).expect("signed");
+            let info = certificate_info(&leaf).expect("info");
+            assert!(info.valid_at(at(NOW)) && info.not_after > at(NOW));
+        }
     }
 
     #[test]
