@@ -77,10 +77,19 @@ pub struct TokenIdentity {
 impl TokenIdentity {
     /// Namespace and name of a service account.
     pub fn service_account(&self) -> Option<(&str, &str)> {
-        self.username
-            .strip_prefix("system:serviceaccount:")?
-            .split_once(':')
+        service_account(&self.username)
     }
+}
+
+/// Namespace and name in `system:serviceaccount:NAMESPACE:NAME`; `None` for other users and
+/// for names that no object could have.
+pub fn service_account(username: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = username
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let is_name = |n: &str, most: usize| !n.is_empty() && n.len() <= most && n.chars().all(plain);
+    (is_name(namespace, 63) && is_name(name, 253)).then_some((namespace, name))
 }
 
 /// A connection configuration: a kubeconfig file with an optional context, or
@@ -407,4 +416,35 @@ fn to_json(mut object: DynamicObject) -> Value {
 
 fn from_json(value: Value) -> Result<DynamicObject, KubeError> {
     serde_json::from_value(value).map_err(|e| KubeError::Client(ClientError::SerdeError(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::service_account;
+
+    #[test]
+    fn only_service_accounts_with_names_of_objects_are_read() {
+        assert_eq!(
+            service_account("system:serviceaccount:default:bookinfo-reviews"),
+            Some(("default", "bookinfo-reviews"))
+        );
+        let long = format!("system:serviceaccount:{}:x", "a".repeat(64));
+        for other in [
+            "",
+            "admin",
+            "system:node:n1",
+            "system:serviceaccount:",
+            "system:serviceaccount:default",
+            "system:serviceaccount::x",
+            "system:serviceaccount:default:",
+            "system:serviceaccount:default:a:b",
+            "system:serviceaccount:default:a/b",
+            "system:serviceaccount:de fault:a",
+            "system:serviceaccount:default:a\n",
+            "SYSTEM:serviceaccount:default:a",
+            &long,
+        ] {
+            assert_eq!(service_account(other), None, "{other:?}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub use event::{Event, Sink};
 pub use files::run_files;
 pub use kube_client::{
     CONFIG_MAP, Kube, KubeError, MUTATING_WEBHOOK, NAMESPACE, NODE, Resource, SECRET,
-    TokenIdentity, VALIDATING_WEBHOOK, connect, connect_config,
+    TokenIdentity, VALIDATING_WEBHOOK, connect, connect_config, service_account,
 };
 pub use kubernetes::{KubernetesOptions, load_once, run_kubernetes};
 pub use memory::Memory;
