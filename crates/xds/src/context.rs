@@ -193,10 +193,13 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The workload a key stands for: by name, then by address.
+/// The workload a key stands for: by name, then by address. An address is the proxy's own
+/// word: it never makes it a workload of another namespace.
 pub fn workload<'e>(endpoints: &'e EndpointTable, key: &ProxyKey) -> Option<&'e Arc<Workload>> {
     let by_name = endpoints.workloads.named(&key.namespace, &key.name);
-    by_name.or_else(|| key.ips.iter().find_map(|ip| endpoints.workloads.at(*ip)))
+    let own = |w: &&Arc<Workload>| w.namespace == key.namespace;
+    let mut at = key.ips.iter().filter_map(|ip| endpoints.workloads.at(*ip));
+    by_name.or_else(|| at.find(own))
 }
 
 /// Labels of the workload at the proxy, else those the proxy claims.
