@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 /// How long a checked token is trusted without asking again; a token that is taken back
 /// stays good for this long at most.
 const TRUST: Duration = Duration::from_secs(60);
+/// Longest token: those of service accounts are about 1 KiB.
+const LONGEST_TOKEN: usize = 16 * 1024;
 /// Checked tokens kept; beyond that the oldest answers are forgotten.
 const KEPT: usize = 4096;
 
@@ -62,12 +64,7 @@ impl Authenticator {
 
     async fn check(&self, authorization: Option<&str>) -> Result<Caller, String> {
         let header = authorization.ok_or("a bearer token is required")?;
-        let token = header
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .filter(|t| !t.is_empty())
-            .ok_or("the authorization header is no bearer token")?;
+        let token = bearer(header)?;
         if let Some(caller) = self.remembered(token) {
             return Ok(caller);
         }
@@ -88,6 +85,28 @@ impl Authenticator {
         let (caller, at) = known.get(token)?;
         (at.elapsed() < TRUST).then(|| caller.clone())
     }
+}
+
+/// The token of an `authorization` header (RFC 6750 2.1). What cannot be a token is not
+/// worth a question to the API server.
+///
+/// # Errors
+/// Another scheme, no token, or one that is too long or of other characters.
+pub(crate) fn bearer(header: &str) -> Result<&str, &'static str> {
+    let token = header
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|t| !t.is_empty())
+        .ok_or("the authorization header is no bearer token")?;
+    if token.len() > LONGEST_TOKEN {
+        return Err("the bearer token is too long");
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    if !token.bytes().all(plain) {
+        return Err("the bearer token has characters that no token has");
+    }
+    Ok(token)
 }
 
 /// Puts an [`Authenticator`] before a gRPC service.
@@ -175,6 +194,24 @@ mod tests {
             assert_eq!(e.code(), tonic::Code::Unauthenticated, "{bad:?}");
         }
         let asked = reviewer.0.load(Ordering::Relaxed);
+        assert_eq!(asked, 1, "only what may be a token is asked about");
+        let long = format!("Bearer {}", "a".repeat(LONGEST_TOKEN + 1));
+        for odd in [
+            "",
+            " ",
+            "Bearer",
+            "Bearer  \t ",
+            "Bearer a b",
+            "Bearer good\u{0}",
+            "Bearer g\u{f6}\u{f6}d",
+            "bearergood",
+            &long,
+        ] {
+            let e = a.caller(Some(odd)).await.expect_err(odd);
+            assert_eq!(e.code(), tonic::Code::Unauthenticated);
+            assert!(e.message().len() < 100, "{}", e.message());
+        }
+        assert_eq!(reviewer.0.load(Ordering::Relaxed), asked);
         for _ in 0..3 {
             let caller = a.caller(Some("Bearer good")).await.expect("known");
             assert_eq!(

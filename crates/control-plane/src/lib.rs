@@ -9,6 +9,8 @@ pub mod auth;
 pub mod ca;
 pub mod cluster;
 pub mod debug;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inject;
 pub mod install;
 pub mod metrics;

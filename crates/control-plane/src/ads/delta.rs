@@ -88,6 +88,14 @@ impl Dialect for Delta {
         &request.type_url
     }
 
+    fn asked(request: &DeltaDiscoveryRequest) -> &[String] {
+        &request.resource_names_subscribe
+    }
+
+    fn count(&self, t: ResourceType) -> usize {
+        self.watches.get(&t).map_or(0, |w| w.names.names.len())
+    }
+
     fn on_request(&mut self, t: ResourceType, request: &DeltaDiscoveryRequest) -> Outcome {
         let Some(watch) = self.watches.get_mut(&t) else {
             self.watches.insert(t, Watch::start(t, request));

@@ -4,6 +4,7 @@
 
 mod connections;
 mod delta;
+pub(crate) mod fuzz;
 mod node;
 mod server;
 mod sotw;

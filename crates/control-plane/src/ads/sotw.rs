@@ -68,6 +68,14 @@ impl Dialect for Sotw {
         &request.type_url
     }
 
+    fn asked(request: &DiscoveryRequest) -> &[String] {
+        &request.resource_names
+    }
+
+    fn count(&self, t: ResourceType) -> usize {
+        self.watches.get(&t).map_or(0, |w| w.names.names.len())
+    }
+
     fn on_request(&mut self, t: ResourceType, request: &DiscoveryRequest) -> Outcome {
         let Some(watch) = self.watches.get_mut(&t) else {
             let names = requested(t, request, None);

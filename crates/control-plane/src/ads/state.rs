@@ -6,6 +6,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use lateen_xds::{ResourceSet, ResourceType};
 
+/// Longest name of a resource that may be asked for: a host is at most 253 characters long.
+pub(super) const LONGEST_NAME: usize = 1024;
+/// Most names of one type that a stream may ask for by name.
+pub(super) const MOST_NAMES: usize = 1 << 17;
+/// Characters kept of what a proxy says about a refusal.
+const LONGEST_ERROR: usize = 4096;
+
 /// What a request meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -74,7 +81,7 @@ impl Progress {
         match error {
             Some(message) => {
                 self.nonce_nacked = nonce.to_owned();
-                self.last_error = Some(message.to_owned());
+                self.last_error = Some(message.chars().take(LONGEST_ERROR).collect());
             }
             None => {
                 self.nonce_acked = nonce.to_owned();
@@ -115,6 +122,12 @@ pub trait Dialect: Default + Send + 'static {
 
     /// The type URL of a request.
     fn type_url(request: &Self::Request) -> &str;
+
+    /// Names that a request asks for.
+    fn asked(request: &Self::Request) -> &[String];
+
+    /// How many names of a type are asked for.
+    fn count(&self, t: ResourceType) -> usize;
 
     /// Takes a request in.
     fn on_request(&mut self, t: ResourceType, request: &Self::Request) -> Outcome;

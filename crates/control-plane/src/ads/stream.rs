@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::connections::Listed;
 use super::node::NodeInfo;
 use super::server::{Ads, Caller, Source, View};
-use super::state::{Dialect, Outcome, Reason};
+use super::state::{Dialect, LONGEST_NAME, MOST_NAMES, Outcome, Reason};
 
 type Sender<D> = mpsc::Sender<Result<<D as Dialect>::Response, Status>>;
 
@@ -39,6 +39,9 @@ pub(super) async fn run<D: Dialect, S: Source>(
         }
     };
     tracing::info!(proxy = %node.display_name(), %peer, dialect = D::NAME, "proxy connected");
+    for warning in &node.warnings {
+        tracing::warn!(proxy = %node.display_name(), warning, "node");
+    }
     let listed = server.connections.add(node.clone(), D::NAME, peer);
     let stop = server.stop.clone();
     let mut changes = server.source.changes();
@@ -96,6 +99,34 @@ fn admit(
     }
 }
 
+/// Takes a request in as long as the names it asks for stay within bounds: each is kept for
+/// as long as the stream lives.
+///
+/// # Errors
+/// What is too long or too many, for the proxy.
+pub(super) fn bounded<D: Dialect>(
+    state: &mut D,
+    t: ResourceType,
+    request: &D::Request,
+) -> Result<Outcome, Status> {
+    let asked = D::asked(request);
+    if let Some(long) = asked.iter().find(|n| n.len() > LONGEST_NAME) {
+        return Err(Status::invalid_argument(format!(
+            "a name of {} is {} bytes long, at most {LONGEST_NAME} are taken",
+            t.short_name(),
+            long.len()
+        )));
+    }
+    let outcome = state.on_request(t, request);
+    if state.count(t) > MOST_NAMES {
+        return Err(Status::resource_exhausted(format!(
+            "more than {MOST_NAMES} names of {} on one stream",
+            t.short_name()
+        )));
+    }
+    Ok(outcome)
+}
+
 struct Session<D: Dialect, S: Source> {
     server: Ads<S>,
     node: NodeInfo,
@@ -112,7 +143,16 @@ impl<D: Dialect, S: Source> Session<D, S> {
             tracing::debug!(proxy = %self.node.id, url, "a type that is not served");
             return Ok(());
         };
-        let outcome = self.state.on_request(t, request);
+        let outcome = match bounded(&mut self.state, t, request) {
+            Ok(outcome) => outcome,
+            Err(status) => {
+                let proxy = self.node.display_name();
+                tracing::warn!(%proxy, error = status.message(), "stream closed");
+                // The receiver may be gone already; then there is nobody to tell.
+                let _ = self.responses.send(Err(status)).await;
+                return Err(Closed);
+            }
+        };
         match &outcome {
             Outcome::Nack(message) => self.refused(t, message),
             Outcome::Respond => self.respond(t, Reason::Asked).await?,
@@ -123,7 +163,7 @@ impl<D: Dialect, S: Source> Session<D, S> {
     }
 
     fn refused(&self, t: ResourceType, message: &str) {
-        tracing::warn!(proxy = %self.node.display_name(), r#type = t.short_name(), message, "configuration refused");
+        tracing::warn!(proxy = %self.node.display_name(), r#type = t.short_name(), error = ?message, "configuration refused");
         self.server.metrics.count(
             "pilot_total_xds_rejects",
             &[("type", &t.short_name().to_lowercase())],

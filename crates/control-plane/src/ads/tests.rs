@@ -9,7 +9,49 @@ use lateen_xds_proto::google::rpc::Status;
 
 use super::delta::Delta;
 use super::sotw::Sotw;
-use super::state::{Dialect, Outcome, Reason};
+use super::state::{Dialect, LONGEST_NAME, MOST_NAMES, Outcome, Reason};
+use super::stream::bounded;
+
+/// More names than are taken, or longer ones, end the stream and are not kept.
+fn refuses_too_much<D: Dialect>(ask: impl Fn(Vec<String>) -> D::Request) {
+    let mut d = D::default();
+    let long = ask(vec!["x".repeat(LONGEST_NAME + 1)]);
+    let e = bounded(&mut d, EDS, &long).expect_err("too long");
+    assert_eq!(e.code(), tonic::Code::InvalidArgument);
+    assert!(e.message().len() < 200, "{}", e.message());
+    assert_eq!(d.count(EDS), 0);
+    let many = |from: usize, to: usize| (from..to).map(|i| format!("n{i}")).collect();
+    let all = ask(many(0, MOST_NAMES));
+    assert_eq!(bounded(&mut d, EDS, &all).expect("taken"), Outcome::Respond);
+    let more = ask(many(0, MOST_NAMES + 1));
+    let e = bounded(&mut d, EDS, &more).expect_err("too many");
+    assert_eq!(e.code(), tonic::Code::ResourceExhausted);
+}
+
+#[test]
+fn names_are_bounded_in_both_dialects() {
+    refuses_too_much::<Sotw>(|names| DiscoveryRequest {
+        resource_names: names,
+        ..DiscoveryRequest::default()
+    });
+    refuses_too_much::<Delta>(|names| DeltaDiscoveryRequest {
+        resource_names_subscribe: names,
+        ..DeltaDiscoveryRequest::default()
+    });
+}
+
+#[test]
+fn what_a_proxy_says_about_a_refusal_is_cut_short() {
+    let mut s = Sotw::default();
+    s.on_request(CDS, &ask(&[], "", None));
+    let r = s
+        .respond(CDS, &set(&[("a", 1)]), "v1", Reason::Asked)
+        .expect("answer")
+        .response;
+    s.on_request(CDS, &ask(&[], &r.nonce, Some(&"é".repeat(100_000))));
+    let kept = s.progress()[0].1.last_error.clone().expect("an error");
+    assert_eq!(kept.chars().count(), 4096);
+}
 
 const CDS: ResourceType = ResourceType::Cluster;
 const EDS: ResourceType = ResourceType::Endpoint;

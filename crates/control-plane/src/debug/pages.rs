@@ -74,6 +74,7 @@ fn client(c: &Connection) -> Value {
         "dialect": c.dialect,
         "labels": c.node.labels,
         "locality": c.node.locality,
+        "warnings": c.node.warnings,
         "watches": watches(c),
     })
 }

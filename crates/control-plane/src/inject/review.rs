@@ -46,6 +46,15 @@ pub fn patch(
     config: &InjectConfig,
     request: &Value,
 ) -> Result<(Option<Value>, Vec<String>), InjectError> {
+    // A webhook configuration may send more than it should; only pods have a sidecar.
+    if let Some(kind) = request["kind"]["kind"].as_str()
+        && kind != "Pod"
+    {
+        let text: String = kind.chars().take(80).collect();
+        return Err(InjectError::Shape(format!(
+            "the request is for a {text:?}, not for a pod"
+        )));
+    }
     let pod = &request["object"];
     if !pod.is_object() {
         return Err(InjectError::Shape("the request holds no pod".to_owned()));

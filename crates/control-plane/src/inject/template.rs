@@ -126,6 +126,7 @@ fn overlay(mut container: Value, own: Option<Value>, pod: &mut Value) -> Value {
     let known = annotations.get(OVERRIDES).and_then(Value::as_str);
     let mut all: Value = known
         .and_then(|text| serde_json::from_str(text).ok())
+        .filter(Value::is_object)
         .unwrap_or(json!({}));
     let mut containers = all[list].as_array().cloned().unwrap_or_default();
     match containers.iter_mut().find(|c| c["name"] == own["name"]) {
