@@ -65,7 +65,7 @@ fn streams(k: &Kubectl) {
     let forward = "kubectl exec p -- sh -c 'mkdir /w; head -c 3000000 /dev/zero | tr \"\\0\" s > /w/f; python3 -m http.server 80 -d /w >/dev/null 2>&1 & \
         until curl -s -o /dev/null localhost:80; do sleep 0.1; done'; \
         $KUBECTL port-forward pod/p :80 > forward & F=$!; \
-        until PORT=$(grep -m 1 -o '127.0.0.1:[0-9]*' forward); do sleep 0.1; done; \
+        until PORT=$(grep -s -m 1 -o '127.0.0.1:[0-9]*' forward); do sleep 0.1; done; \
         until curl -s -m 20 $PORT/f -o got; do kill -0 $F || exit 1; sleep 0.3; done; kill $F; tr -d s < got | wc -c; wc -c < got";
     k.says(forward, "0\n3000000");
 }
