@@ -634,6 +634,40 @@ async fn stateful_pods_may_mount_their_claims() {
 }
 
 #[tokio::test]
+async fn swagger_is_for_those_who_read_json() {
+    let c = cluster().await;
+    let path = "/openapi/v2";
+    for accept in ["application/json", "application/json, */*", "*/*", ""] {
+        let headers = [("accept", accept)];
+        let (code, headers, text) = c.request("GET", path, ADMIN_TOKEN, &headers, "").await;
+        assert_eq!(
+            (code, &headers["content-type"]),
+            (200, &"application/json".parse().expect("a value"))
+        );
+        let document: Value = serde_json::from_str(&text).expect("json");
+        assert_eq!(document["swagger"], "2.0");
+        assert!(document["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+        let tag = headers["etag"].to_str().expect("text").to_owned();
+        let again = [("accept", accept), ("if-none-match", tag.as_str())];
+        let (code, _, text) = c.request("GET", path, ADMIN_TOKEN, &again, "").await;
+        assert_eq!((code, text.as_str()), (304, ""));
+    }
+    // What every client written in Go asks for.
+    let accept = [(
+        "accept",
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    )];
+    let (code, headers, text) = c.request("GET", path, ADMIN_TOKEN, &accept, "").await;
+    assert_eq!((code, text.as_str()), (200, ""));
+    assert!(
+        headers["content-type"]
+            .to_str()
+            .is_ok_and(|kind| kind.ends_with("+protobuf"))
+    );
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
 async fn writes_go_to_disk_in_groups() {
     let c = cluster().await;
     let started = std::time::Instant::now();

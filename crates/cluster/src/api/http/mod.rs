@@ -11,6 +11,7 @@ mod resources;
 mod reviews;
 mod root;
 mod service;
+mod swagger;
 mod watch;
 
 pub(crate) use service::{Peer, Shared, serve};

@@ -1,4 +1,4 @@
-//! OpenAPI: an empty v2 document, and v3 documents per group version from the kinds' schemas.
+//! OpenAPI: the v2 document, and v3 documents per group version from the kinds' schemas.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::body::{self, Answer};
 use super::discovery::etag_of;
 use super::service::Call;
+use super::swagger;
 use crate::api::error::ApiError;
 use crate::api::kinds::{Kind, Registry};
 use crate::api::schema::builtin;
@@ -20,8 +21,15 @@ const REF: &str = "#/components/schemas/";
 pub(super) fn handle(call: &Call<'_>, url: &str, etag: &str) -> Result<Answer, ApiError> {
     let registry = call.core().registry();
     match url.trim_end_matches('/') {
-        // An empty message is a valid document: every client then relies on v3 or the server.
-        "/openapi/v2" => Ok(body::answer(StatusCode::OK, V2_TYPE, "")),
+        // An empty message is a valid document.
+        "/openapi/v2" if call.accept.contains("protobuf") => {
+            Ok(body::answer(StatusCode::OK, V2_TYPE, ""))
+        }
+        "/openapi/v2" => {
+            let version = &call.core().settings.version;
+            let document = swagger::document(&registry, version);
+            Ok(tagged(document.to_string(), etag))
+        }
         "/openapi/v3" => Ok(body::json(StatusCode::OK, &index(&registry))),
         other => {
             let place = other
@@ -35,16 +43,7 @@ pub(super) fn handle(call: &Call<'_>, url: &str, etag: &str) -> Result<Answer, A
             if !registry.versions(&group).contains(&version) {
                 return Err(ApiError::unknown_path());
             }
-            let bytes = document(&registry, &group, &version).to_string();
-            let tag = format!("\"{}\"", etag_of(bytes.as_bytes()));
-            let mut answer = if etag == tag {
-                body::answer(StatusCode::NOT_MODIFIED, "application/json", "")
-            } else {
-                body::answer(StatusCode::OK, "application/json", bytes)
-            };
-            if let Ok(v) = HeaderValue::from_str(&tag) {
-                answer.headers_mut().insert(header::ETAG, v);
-            }
+            let mut answer = tagged(document(&registry, &group, &version).to_string(), etag);
             if !call.params.get("hash").is_empty() {
                 answer.headers_mut().insert(
                     header::CACHE_CONTROL,
@@ -54,6 +53,32 @@ pub(super) fn handle(call: &Call<'_>, url: &str, etag: &str) -> Result<Answer, A
             Ok(answer)
         }
     }
+}
+
+/// A JSON text, unless the client has it already.
+fn tagged(text: String, etag: &str) -> Answer {
+    let tag = format!("\"{}\"", etag_of(text.as_bytes()));
+    let mut answer = if etag == tag {
+        body::answer(StatusCode::NOT_MODIFIED, "application/json", "")
+    } else {
+        body::answer(StatusCode::OK, "application/json", text)
+    };
+    if let Ok(v) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, v);
+    }
+    answer
+}
+
+/// All group versions that are served.
+pub(super) fn group_versions(registry: &Registry) -> Vec<(String, String)> {
+    let groups = std::iter::once("").chain(registry.groups());
+    let of_group = |group: &str| {
+        let versions = registry.versions(group).into_iter();
+        versions
+            .map(|version| (group.to_owned(), version))
+            .collect::<Vec<_>>()
+    };
+    groups.flat_map(of_group).collect()
 }
 
 fn url_of(group: &str, version: &str) -> String {
@@ -89,21 +114,18 @@ fn hash(registry: &Registry, group: &str, version: &str) -> String {
 
 fn index(registry: &Registry) -> Value {
     let mut paths = Map::new();
-    let groups = std::iter::once("").chain(registry.groups());
-    for group in groups {
-        for version in registry.versions(group) {
-            let url = url_of(group, &version);
-            let hash = hash(registry, group, &version);
-            paths.insert(
-                url.clone(),
-                json!({"serverRelativeURL": format!("/openapi/v3/{url}?hash={hash}")}),
-            );
-        }
+    for (group, version) in group_versions(registry) {
+        let url = url_of(&group, &version);
+        let hash = hash(registry, &group, &version);
+        paths.insert(
+            url.clone(),
+            json!({"serverRelativeURL": format!("/openapi/v3/{url}?hash={hash}")}),
+        );
     }
     json!({"paths": paths})
 }
 
-fn document(registry: &Registry, group: &str, version: &str) -> Value {
+pub(super) fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     let mut wanted = BTreeSet::new();
@@ -139,7 +161,8 @@ fn document(registry: &Registry, group: &str, version: &str) -> Value {
 fn shaped(v: &Value) -> Value {
     match v {
         Value::Object(m) => {
-            if let Some(r) = m.get("$ref") {
+            // A property of that name is no text.
+            if let Some(r) = m.get("$ref").filter(|r| r.is_string()) {
                 let mut out = Map::new();
                 for (k, x) in m.iter().filter(|(k, _)| *k != "$ref") {
                     out.insert(k.clone(), shaped(x));
