@@ -107,23 +107,50 @@ async fn apply_one(client: &Client, value: Value) -> anyhow::Result<()> {
     };
     let begun = Instant::now();
     loop {
-        let made = match api.create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let old = api.get(&name).await?;
+        // Asking first costs a fresh cluster little and spares a kept one most of the work: the
+        // definitions of our kinds are large to write and rarely new.
+        let made = match api.get_opt(&name).await {
+            Ok(None) => api.create(&PostParams::default(), &object).await.map(drop),
+            Ok(Some(old)) => {
                 let mut value = value.clone();
                 keep_bundles(&mut value, &old.data);
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(&value))
-                    .await
+                update(&api, &name, &value, &old).await
             }
-            other => other,
+            Err(error) => Err(error),
         };
         match made {
-            Ok(_) => return Ok(()),
+            Ok(()) => return Ok(()),
             Err(kube::Error::Api(status)) if retriable(status.code) && begun.elapsed() < SOON => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+async fn update(
+    api: &Api<DynamicObject>,
+    name: &str,
+    new: &Value,
+    old: &DynamicObject,
+) -> Result<(), kube::Error> {
+    let old = serde_json::to_value(old).map_err(kube::Error::SerdeError)?;
+    if !changes(new, &old) {
+        return Ok(());
+    }
+    api.patch(name, &PatchParams::default(), &Patch::Merge(new))
+        .await
+        .map(drop)
+}
+
+/// Whether a merge patch (RFC 7386) of `new` would change `old`.
+fn changes(new: &Value, old: &Value) -> bool {
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => new.iter().any(|(key, value)| {
+            let known = old.get(key).unwrap_or(&Value::Null);
+            changes(value, known)
+        }),
+        _ => new != old,
     }
 }
 
@@ -141,9 +168,9 @@ fn keep_bundles(new: &mut Value, old: &Value) {
     }
 }
 
-/// Answers of a server that is not ready for the object yet.
+/// Answers of a server that is not ready for the object yet, or whose object another has just made.
 fn retriable(code: u16) -> bool {
-    matches!(code, 404 | 500 | 503)
+    matches!(code, 404 | 409 | 500 | 503)
 }
 
 /// Waits until every Deployment of a namespace has all its replicas available.
@@ -194,5 +221,18 @@ mod tests {
         assert_eq!(new["webhooks"][0]["clientConfig"]["caBundle"], "QQ==");
         assert_eq!(new["webhooks"][0]["failurePolicy"], "Fail");
         assert_eq!(new["webhooks"][1], webhook("b", "Ignore"));
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_again() {
+        let old = json!({"metadata": {"name": "a", "uid": "1"}, "data": {"k": "v", "l": [1]}});
+        assert!(!changes(
+            &json!({"metadata": {"name": "a"}, "data": {"l": [1]}}),
+            &old
+        ));
+        assert!(!changes(&json!({"data": {"gone": null}}), &old));
+        assert!(changes(&json!({"data": {"k": null}}), &old));
+        assert!(changes(&json!({"data": {"l": [1, 2]}}), &old));
+        assert!(changes(&json!({"spec": {"k": "v"}}), &old));
     }
 }
