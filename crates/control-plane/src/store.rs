@@ -145,6 +145,8 @@ impl Store {
 
     /// The newest configuration as a proxy with this key sees it.
     pub fn view_of(&self, key: ProxyKey) -> ProxyView {
+        // Under the lock, so that nobody puts what is older in the place of what is newer.
+        let mut kept = self.kept_now();
         let current = self.current.load_full();
         let configuration = current.configuration.clone();
         let (snapshot, endpoints) = (&configuration.snapshot, &configuration.endpoints);
@@ -159,7 +161,6 @@ impl Store {
                 ProxyType::Sidecar => Vec::new(),
             },
         };
-        let mut kept = self.kept_now();
         kept.sweep();
         let shared = kept.shared(class, inputs);
         let known = kept.of_proxies.get(&key).and_then(Weak::upgrade);

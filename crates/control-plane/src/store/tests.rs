@@ -363,6 +363,38 @@ fn a_change_makes_only_its_own_clusters() {
     }
 }
 
+/// Streams run on several threads, and configurations come while they look.
+#[test]
+fn proxies_alike_share_whoever_looks_first() {
+    let mut mesh = Mesh::new(&base());
+    let last = 60;
+    let (store, nodes) = (mesh.store.clone(), mesh.nodes[..3].to_vec());
+    let looking = nodes.into_iter().map(|node| {
+        let store = store.clone();
+        std::thread::spawn(move || {
+            // As a stream does: a view is held until the next one is there.
+            let mut view = store.view(&node);
+            while store.current().number < last || view.configuration.number < last {
+                view = store.view(&node);
+                view.generate(ResourceType::Cluster, &all());
+            }
+            view
+        })
+    });
+    let looking: Vec<_> = looking.collect();
+    let mut i = 0;
+    while mesh.store.current().number < last {
+        i += 1;
+        mesh.apply(&entry(i));
+    }
+    let views: Vec<_> = looking
+        .into_iter()
+        .map(|t| t.join().expect("ends"))
+        .collect();
+    let shared = |v: &ProxyView| Arc::as_ptr(&v.generated.shared);
+    assert!(views.iter().all(|v| shared(v) == shared(&views[0])));
+}
+
 /// Prints what one more service entry costs six sidecars of one namespace and a gateway,
 /// made anew for each of them and with what is kept.
 #[test]
