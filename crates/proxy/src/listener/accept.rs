@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::http_connection_manager::Codec;
+use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::listener::ListenerFilterKind;
-use lateen_proxy_core::config::{FilterChain, NetworkFilter};
+use lateen_proxy_core::config::{DownstreamTls, FilterChain, NetworkFilter};
 use lateen_proxy_core::filter_chain;
 use lateen_proxy_core::flags::ResponseFlags;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
 
 use super::ListenerState;
 use super::inspect::{self, Inspected};
@@ -38,7 +40,7 @@ pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpLis
                     tracing::warn!(%address, "connection limit reached");
                     continue;
                 }
-                tokio::task::spawn_local(serve(worker.clone(), listener, stream));
+                spawn_local(serve(worker.clone(), listener, stream));
             }
             Err(error) => {
                 // Out of descriptors or the like: a moment later may be better.
@@ -69,7 +71,7 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
     let io = Io::tcp(stream);
     let (listener, local) = hand_off(&worker, listener, &io);
     let cells = worker.stats.listener(&listener.config.stat_prefix);
-    let _open = OpenConnection::new(cells.clone());
+    let open = OpenConnection::new(cells.clone());
     let inspected = match inspect::run(&io, &listener.config, local).await {
         Ok(inspected) => inspected,
         Err(stopped) => {
@@ -85,13 +87,21 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
         cells.no_filter_chain_match.inc();
         return no_chain(&worker, &listener, io, inspected, accepted_ns);
     };
-    let Some(conn) = secure(&worker, &listener, chain, io, inspected, accepted_ns).await else {
-        return;
+    let conn = match chain.tls.clone() {
+        None => connection(&worker, &listener, chain, io, inspected, accepted_ns),
+        Some(tls) => {
+            let secure = secure(&worker, &listener, (chain, tls), io, inspected, accepted_ns);
+            // A handshake is large and short.
+            match Box::pin(secure).await {
+                Some(conn) => conn,
+                None => return,
+            }
+        }
     };
     let conn = Rc::new(conn);
     worker.remember(&conn);
-    let _forget = Forget(&conn);
-    run_filters(&conn, &listener).await;
+    let open = (open, Forget(conn.clone()));
+    run_filters(conn, &listener, open).await;
 }
 
 /// Counts an open connection of a listener.
@@ -113,17 +123,17 @@ impl Drop for OpenConnection {
 }
 
 /// Counts an open connection of a connection manager, and its bytes at the end.
-struct OpenHttp<'c>(Rc<HttpStats>, &'c Connection);
+struct OpenHttp(Rc<HttpStats>, Rc<Connection>);
 
-impl<'c> OpenHttp<'c> {
-    fn new(stats: &Rc<HttpStats>, conn: &'c Connection) -> Self {
+impl OpenHttp {
+    fn new(stats: &Rc<HttpStats>, conn: &Rc<Connection>) -> Self {
         stats.cells.downstream_cx_total.inc();
         stats.cells.downstream_cx_active.add(1);
-        Self(stats.clone(), conn)
+        Self(stats.clone(), conn.clone())
     }
 }
 
-impl Drop for OpenHttp<'_> {
+impl Drop for OpenHttp {
     fn drop(&mut self) {
         let (received, sent) = self.1.io.counts();
         let cells = &self.0.cells;
@@ -135,9 +145,9 @@ impl Drop for OpenHttp<'_> {
 }
 
 /// Takes the connection out of the worker's book however it ends.
-struct Forget<'c>(&'c Rc<Connection>);
+struct Forget(Rc<Connection>);
 
-impl Drop for Forget<'_> {
+impl Drop for Forget {
     fn drop(&mut self) {
         self.0.worker.forget(self.0.id);
     }
@@ -249,21 +259,11 @@ fn connection(
 async fn secure(
     worker: &Rc<Worker>,
     listener: &Rc<ListenerState>,
-    chain: Arc<FilterChain>,
+    (chain, context): (Arc<FilterChain>, Arc<DownstreamTls>),
     io: Io,
     inspected: Inspected,
     accepted_ns: u64,
 ) -> Option<Connection> {
-    let Some(context) = chain.tls.clone() else {
-        return Some(connection(
-            worker,
-            listener,
-            chain,
-            io,
-            inspected,
-            accepted_ns,
-        ));
-    };
     let session = worker
         .clusters
         .tls
@@ -325,32 +325,46 @@ fn peer_certificate(der: Vec<u8>) -> PeerCertificate {
     }
 }
 
-/// Runs the chain's network filters; the terminal one serves the connection.
-async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
-    let mut telemetry = None;
-    for filter in &conn.chain.filters {
+/// Runs the chain's network filters; the terminal one serves the connection, in
+/// a task of its own: what a connection holds for its life is no more than its
+/// protocol takes, whatever came before. `open` counts it until then.
+async fn run_filters(
+    conn: Rc<Connection>,
+    listener: &Rc<ListenerState>,
+    open: impl Sized + 'static,
+) {
+    let mut telemetry: Option<&Arc<IstioStats>> = None;
+    let chain = conn.chain.clone();
+    for filter in &chain.filters {
         match filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let http = listener.context(config, &conn.worker.stats);
-                let _open = OpenHttp::new(&http.stats, conn);
-                let by_alpn = conn.alpn.as_deref() == Some(b"h2");
-                return match config.codec {
-                    Codec::Http1 => server1::serve(conn.clone(), http, Buf::new()).await,
-                    Codec::Http2 => server2::serve(conn.clone(), http).await,
-                    Codec::Auto if by_alpn => server2::serve(conn.clone(), http).await,
-                    Codec::Auto => match preface(conn).await {
-                        Some((first, true)) => {
-                            conn.io.unread_plain(first.data());
-                            drop(first);
-                            server2::serve(conn.clone(), http).await;
-                        }
-                        Some((first, false)) => server1::serve(conn.clone(), http, first).await,
-                        None => {}
-                    },
+                let open = (open, OpenHttp::new(&http.stats, &conn));
+                let Some((first, is_h2)) = first_bytes(&conn, config.codec).await else {
+                    return;
                 };
+                if is_h2 {
+                    conn.io.unread_plain(first.data());
+                    drop(first);
+                    spawn_local(async move {
+                        let _open = open;
+                        server2::serve(conn, http).await;
+                    });
+                } else {
+                    spawn_local(async move {
+                        let _open = open;
+                        server1::serve(conn, http, first).await;
+                    });
+                }
+                return;
             }
             NetworkFilter::TcpProxy(config) => {
-                return tcp::serve(conn.clone(), config.clone(), telemetry).await;
+                let (config, telemetry) = (config.clone(), telemetry.cloned());
+                spawn_local(async move {
+                    let _open = open;
+                    tcp::serve(conn, config, telemetry.as_ref()).await;
+                });
+                return;
             }
             NetworkFilter::DirectResponse(bytes) => {
                 let sent = conn.io.write_all(bytes).await;
@@ -359,14 +373,14 @@ async fn run_filters(conn: &Rc<Connection>, listener: &Rc<ListenerState>) {
                 }
                 return;
             }
-            NetworkFilter::Echo => return echo(conn).await,
+            NetworkFilter::Echo => return echo(&conn).await,
             NetworkFilter::IstioStats(filter) => telemetry = Some(filter),
             // Peers exchange metadata over TLS with a protocol name of its own
             // only, which no client of this proxy offers.
             NetworkFilter::MetadataExchange(_) => {}
             NetworkFilter::Rbac(rules) => {
-                if !crate::http::access::admits(conn, rules) {
-                    return refused(conn);
+                if !crate::http::access::admits(&conn, rules) {
+                    return refused(&conn);
                 }
             }
         }
@@ -384,6 +398,17 @@ fn refused(conn: &Rc<Connection>) {
     record.end_ns = now_ns();
     conn.worker
         .close_tcp(&record, loggers.unwrap_or(&conn.listener.access_logs));
+}
+
+/// Which HTTP is spoken (true = HTTP/2), with what was read to know it. `None` =
+/// ended before.
+async fn first_bytes(conn: &Connection, codec: Codec) -> Option<(Buf, bool)> {
+    match codec {
+        Codec::Http1 => Some((Buf::new(), false)),
+        Codec::Http2 => Some((Buf::new(), true)),
+        Codec::Auto if conn.alpn.as_deref() == Some(b"h2") => Some((Buf::new(), true)),
+        Codec::Auto => preface(conn).await,
+    }
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -424,4 +449,30 @@ async fn echo(conn: &Connection) {
         }
     }
     let _ = poll_fn(|cx| conn.io.poll_shutdown(cx)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A connection's task is most of what a connection costs while it idles.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let two = |a, b, ()| server2::serve(a, b);
+        let sizes = [
+            ("connection", size(serve)),
+            ("HTTP/1", size(server1::serve)),
+            ("HTTP/2", size(two)),
+            ("TCP", size(tcp::serve)),
+            ("inspectors", size(inspect::run)),
+        ];
+        println!("{sizes:?}");
+        for ((name, size), most) in sizes.into_iter().zip([1500, 5000, 1800, 1500, 900]) {
+            assert!(size <= most, "{name}: {size}");
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Listener filters: what is learned of a connection before its chain is
 //! chosen. Bytes that an inspector reads are read again by what follows.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::task::{Poll, ready};
 
 use lateen_proxy_core::config::listener::{Listener, ListenerFilterKind};
 
@@ -96,14 +98,18 @@ impl Inspected {
 }
 
 async fn more(io: &Io, seen: &mut Vec<u8>) -> Result<(), Stopped> {
-    let mut chunk = [0_u8; 2048];
-    match io.read(&mut chunk).await {
-        Ok(count) if count > 0 => {
-            seen.extend_from_slice(&chunk[..count]);
-            Ok(())
+    poll_fn(|cx| {
+        // On the stack of the poll: a client that says nothing holds no buffer.
+        let mut chunk = [0_u8; 2048];
+        match ready!(io.poll_read(cx, &mut chunk)) {
+            Ok(count) if count > 0 => {
+                seen.extend_from_slice(&chunk[..count]);
+                Poll::Ready(Ok(()))
+            }
+            _ => Poll::Ready(Err(Stopped::Closed)),
         }
-        _ => Err(Stopped::Closed),
-    }
+    })
+    .await
 }
 
 async fn apply(

@@ -141,7 +141,12 @@ impl Direction {
             return Poll::Ready(Err(Fault::Read));
         };
         if pipe.held == 0 {
-            match ready!(pipe.poll_fill(from, cx)) {
+            let Poll::Ready(filled) = pipe.poll_fill(from, cx) else {
+                // Who waits holds no pipe: there may be many who do.
+                self.pipe = None;
+                return Poll::Pending;
+            };
+            match filled {
                 Ok(0) => {
                     self.eof = true;
                     self.pipe = None;

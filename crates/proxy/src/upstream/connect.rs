@@ -73,17 +73,35 @@ pub async fn http(
     priority: usize,
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
+    let (one, two) = match cluster.config.http.protocol {
+        UpstreamProtocol::Http1 => (true, false),
+        UpstreamProtocol::Http2 => (false, true),
+        UpstreamProtocol::UseDownstream => (!options.downstream_h2, options.downstream_h2),
+        UpstreamProtocol::Auto => (true, true),
+    };
+    if two && let Some(client) = host.take_stream(options.source) {
+        return Ok((HttpConnection::H2(client.begin()), true));
+    }
+    if one && let Some(client) = host.take_idle(options.source) {
+        return Ok((HttpConnection::H1(client), true));
+    }
+    // Rare, and large: it must not be part of every connection's task.
+    Box::pin(open_http(cluster, host, priority, options)).await
+}
+
+async fn open_http(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+    options: &ConnectOptions,
+) -> Result<(HttpConnection, bool), ConnectError> {
     match cluster.config.http.protocol {
         UpstreamProtocol::Http1 => h1(cluster, host, priority, options).await,
         UpstreamProtocol::Http2 => h2(cluster, host, priority, options).await,
         UpstreamProtocol::UseDownstream if options.downstream_h2 => {
             h2(cluster, host, priority, options).await
         }
-        UpstreamProtocol::UseDownstream => h1(cluster, host, priority, options).await,
-        UpstreamProtocol::Auto => {
-            if let Some(client) = host.take_stream(options.source) {
-                return Ok((HttpConnection::H2(client.begin()), true));
-            }
+        UpstreamProtocol::UseDownstream | UpstreamProtocol::Auto => {
             h1(cluster, host, priority, options).await
         }
     }
@@ -95,9 +113,6 @@ async fn h1(
     priority: usize,
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
-    if let Some(client) = host.take_idle(options.source) {
-        return Ok((HttpConnection::H1(client), true));
-    }
     let _pending = pending(cluster, priority)?;
     let permit = loop {
         if let Some(permit) = permit_or_room(cluster, host, priority) {
