@@ -2,12 +2,30 @@
 //! What is found on the way stays in `fuzz/found/TARGET` of the build folder; what breaks, in
 //! `fuzz/broken/TARGET`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
 use crate::tools;
+
+const HELP: &str = "\
+cargo xtask fuzz [TARGET [--seconds N | --keep | FILE...]]
+
+  (no target)           list the targets
+  TARGET                drive it by coverage for a minute
+  TARGET --seconds N    for so long; 0 is without end
+  TARGET --keep         put what was found and adds coverage into fuzz/corpus/TARGET
+  TARGET FILE...        run these inputs, once each
+
+The first run builds everything with instrumentation, which takes minutes. Exit codes: 0 nothing
+broke, 1 something did (the input is kept and named), 64 wrong usage.
+
+Examples:
+  cargo xtask fuzz http1_request --seconds 600
+  cargo xtask fuzz http1_request --keep
+  cargo xtask fuzz http1_request target/fuzz/broken/http1_request/crash-*";
 
 /// Coverage by edges and comparisons, as libFuzzer wants it. These passes are in stable compilers;
 /// sanitizers, which are not, find little in safe Rust.
@@ -23,83 +41,297 @@ const FLAGS: &[&str] = &[
 
 /// Longest input, in bytes.
 const LONGEST: u32 = 16 * 1024;
+/// Longest input that is kept, in bytes.
+const LONGEST_KEPT: u32 = 2048;
 /// Slowest input that is no finding, in seconds.
 const SLOWEST: u32 = 10;
+/// C++ compilers that libFuzzer is built with.
+const COMPILERS: [&str; 3] = ["c++", "g++", "clang++"];
 
-/// `fuzz TARGET [--seconds N]`, `fuzz TARGET --keep`, `fuzz --list`.
-pub fn fuzz(args: &[String]) -> anyhow::Result<()> {
-    let target = match args.first().map(String::as_str) {
-        Some(target) if !target.starts_with('-') => target,
-        // Without a name the program lists them all.
-        _ => "",
-    };
-    let program = build()?;
-    let folder = tools::target().join("fuzz");
-    let seeds = folder.join("seeds").join(target);
-    let write = format!("--write={}", seeds.display());
-    run(Command::new(&program).args([format!("--target={target}"), write]))?;
-    let kept = tools::root().join("fuzz/corpus").join(target);
-    let found = folder.join("found").join(target);
-    let broken = folder.join("broken").join(target);
-    for path in [&kept, &found, &broken] {
-        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-    }
-    let mut command = Command::new(&program);
-    command.arg(format!("--target={target}"));
-    if args.iter().any(|word| word == "--keep") {
-        // Only what adds coverage comes from `found` to the kept corpus.
-        command.args(["-merge=1", "-max_len=2048"]);
-        return run(command.args([&kept, &found]));
-    }
-    command
-        .arg(format!("-max_total_time={}", seconds(args)?))
-        .arg(format!("-max_len={LONGEST}"))
-        .arg(format!("-timeout={SLOWEST}"))
-        .arg(format!("-dict={}", seeds.join("words").display()))
-        .arg(format!("-artifact_prefix={}/", broken.display()))
-        .args(["-rss_limit_mb=2048", "-print_final_stats=1"])
-        .args([&found, &kept, &seeds.join("seeds")]);
-    run(&mut command)
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    Help,
+    List,
+    Drive(String, u32),
+    Keep(String),
+    Replay(String, Vec<PathBuf>),
 }
 
-fn seconds(args: &[String]) -> anyhow::Result<u32> {
-    match args.iter().position(|word| word == "--seconds") {
-        None => Ok(60),
-        Some(at) => {
-            let text = args.get(at + 1).context("--seconds wants a number")?;
-            text.parse().with_context(|| format!("--seconds {text}"))
+impl Task {
+    /// Reads the words after `fuzz`.
+    ///
+    /// # Errors
+    /// Why they make no sense.
+    fn parse(args: &[String]) -> Result<Self, String> {
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        Ok(match words[..] {
+            ["--help" | "-h", ..] | [_, "--help" | "-h"] => Self::Help,
+            [] | ["--list"] => Self::List,
+            [flag, ..] if flag.starts_with('-') => {
+                return Err(format!("a target comes first, not {flag}"));
+            }
+            [target] => Self::Drive(target.to_owned(), 60),
+            [target, "--seconds", number] => match number.parse() {
+                Ok(seconds) => Self::Drive(target.to_owned(), seconds),
+                Err(_) => return Err(format!("--seconds wants a number, not {number}")),
+            },
+            [_, "--seconds"] => return Err("--seconds wants a number".to_owned()),
+            [target, "--keep"] => Self::Keep(target.to_owned()),
+            [target, ..] => {
+                if let Some(flag) = words[1..].iter().find(|word| word.starts_with('-')) {
+                    return Err(format!("{flag} has no meaning here"));
+                }
+                Self::Replay(
+                    target.to_owned(),
+                    words[1..].iter().map(PathBuf::from).collect(),
+                )
+            }
+        })
+    }
+
+    fn target(&self) -> Option<&str> {
+        match self {
+            Self::Drive(target, _) | Self::Keep(target) | Self::Replay(target, _) => Some(target),
+            Self::Help | Self::List => None,
         }
     }
 }
 
-/// Builds the driver in a folder of its own: everything under it is instrumented.
-fn build() -> anyhow::Result<PathBuf> {
-    const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-    let root = tools::root();
-    let package = root.join("fuzz/libfuzzer");
-    // The driver is no member of the workspace and yet has its dependencies' versions.
-    std::fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))
-        .context("copying Cargo.lock")?;
-    let out = tools::target().join("fuzz");
-    let mut command = Command::new(env!("CARGO"));
-    command
-        .args(["build", "--release", "--target", TRIPLE, "--target-dir"])
-        .arg(&out)
-        .current_dir(&package)
-        .env("RUSTFLAGS", FLAGS.join(" "))
-        .env_remove("CARGO_MANIFEST_DIR");
-    run(&mut command)?;
-    Ok(Path::new(&out)
-        .join(TRIPLE)
-        .join("release/lateen-libfuzzer"))
+/// Runs the task; see `HELP` for its words.
+///
+/// # Errors
+/// A build that fails, a missing tool, an input that breaks the target.
+pub fn fuzz(args: &[String]) -> anyhow::Result<ExitCode> {
+    let wrong = |why: String| {
+        eprintln!("xtask: {why}\n\n{HELP}");
+        Ok(ExitCode::from(64))
+    };
+    let task = match Task::parse(args) {
+        Ok(task) => task,
+        Err(why) => return wrong(why),
+    };
+    let names = names()?;
+    match task.target() {
+        None if task == Task::Help => println!("{HELP}"),
+        None => println!("{}", names.join("\n")),
+        Some(target) if !names.iter().any(|name| name == target) => {
+            return wrong(format!(
+                "no target {target}; there are:\n{}",
+                names.join(" ")
+            ));
+        }
+        Some(_) => Driver::build()?.run(&task)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The targets: each has a folder of kept inputs, which the tests of `fuzz` see to.
+fn names() -> anyhow::Result<Vec<String>> {
+    let folder = tools::root().join("fuzz/corpus");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The program with all targets, and where it keeps what.
+struct Driver {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Driver {
+    /// Builds it in a folder of its own: everything under it is instrumented.
+    fn build() -> anyhow::Result<Self> {
+        if !COMPILERS.iter().any(|name| tools::has(name)) {
+            bail!(
+                "no C++ compiler, which libFuzzer needs; install one (Debian: apt-get install g++)"
+            );
+        }
+        let root = tools::root();
+        let package = root.join("fuzz/libfuzzer");
+        // The driver is no member of the workspace and yet has its dependencies' versions.
+        std::fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))
+            .context("copying Cargo.lock")?;
+        let folder = tools::target().join("fuzz");
+        let triple = host()?;
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(["build", "--release", "--target", &triple, "--target-dir"])
+            .arg(&folder)
+            .current_dir(&package)
+            .env("RUSTFLAGS", FLAGS.join(" "))
+            // It would go before the flags above.
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_MANIFEST_DIR");
+        run(&mut command).context("building the targets")?;
+        Ok(Self {
+            program: folder.join(triple).join("release/lateen-libfuzzer"),
+            folder,
+        })
+    }
+
+    fn command(&self, target: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(format!("--target={target}"));
+        command
+    }
+
+    fn run(&self, task: &Task) -> anyhow::Result<()> {
+        match task {
+            Task::Drive(target, seconds) => self.drive(target, *seconds),
+            Task::Keep(target) => self.keep(target),
+            Task::Replay(target, files) => {
+                for file in files {
+                    let ran = run(self.command(target).arg(file));
+                    ran.with_context(|| format!("{} breaks {target}", file.display()))?;
+                }
+                println!("{} inputs, none breaks {target}", files.len());
+                Ok(())
+            }
+            Task::Help | Task::List => Ok(()),
+        }
+    }
+
+    /// A folder of the target, made where it is missing.
+    fn of(&self, what: &str, target: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.join(what).join(target);
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(folder)
+    }
+
+    /// Writes the seeds and the dictionary of a target; gives their folder.
+    fn seeds(&self, target: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.of("seeds", target)?;
+        // Seeds of an earlier build may be there.
+        std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        run(self
+            .command(target)
+            .arg(format!("--write={}", folder.display())))?;
+        Ok(folder)
+    }
+
+    fn drive(&self, target: &str, seconds: u32) -> anyhow::Result<()> {
+        let seeds = self.seeds(target)?;
+        let kept = tools::root().join("fuzz/corpus").join(target);
+        let found = self.of("found", target)?;
+        let broken = self.of("broken", target)?;
+        let (before, broke) = (files(&found)?, files(&broken)?);
+        let ran = run(self
+            .command(target)
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-max_len={LONGEST}"))
+            .arg(format!("-timeout={SLOWEST}"))
+            .arg(format!("-dict={}", seeds.join("words").display()))
+            .arg(format!("-artifact_prefix={}/", broken.display()))
+            .args(["-rss_limit_mb=2048", "-print_final_stats=1"])
+            .args([&found, &kept, &seeds.join("seeds")]));
+        let new = files(&found)?.difference(&before).count();
+        println!("{target}: {new} new inputs in {}", found.display());
+        if let Err(error) = ran {
+            for file in files(&broken)?.difference(&broke) {
+                eprintln!(
+                    "{target} broke; again: cargo xtask fuzz {target} {}",
+                    file.display()
+                );
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Takes over what reaches code that neither the seeds nor the kept inputs do.
+    fn keep(&self, target: &str) -> anyhow::Result<()> {
+        let kept = tools::root().join("fuzz/corpus").join(target);
+        let found = self.of("found", target)?;
+        let merged = self.of("merged", target)?;
+        std::fs::remove_dir_all(&merged).with_context(|| merged.display().to_string())?;
+        std::fs::create_dir_all(&merged).with_context(|| merged.display().to_string())?;
+        for known in [&self.seeds(target)?.join("seeds"), &kept] {
+            for file in files(known)? {
+                let name = file.file_name().unwrap_or_default();
+                std::fs::copy(&file, merged.join(name))
+                    .with_context(|| file.display().to_string())?;
+            }
+        }
+        let before = files(&merged)?;
+        // Edges without how often: a corpus that every test run replays is to stay small.
+        run(self
+            .command(target)
+            .args(["-merge=1", "-use_counters=0"])
+            .arg(format!("-max_len={LONGEST_KEPT}"))
+            .args([&merged, &found]))?;
+        let after = files(&merged)?;
+        let new: Vec<&PathBuf> = after.difference(&before).collect();
+        for file in &new {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let short = name.get(..12).unwrap_or(&name);
+            std::fs::copy(file, kept.join(short)).with_context(|| file.display().to_string())?;
+        }
+        println!("{target}: {} inputs more in {}", new.len(), kept.display());
+        Ok(())
+    }
+}
+
+/// The triple that this machine's compiler builds for.
+fn host() -> anyhow::Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let out = Command::new(rustc).arg("-vV").output();
+    let out = out.context("starting rustc")?.stdout;
+    let text = String::from_utf8_lossy(&out);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+/// The files of a folder.
+fn files(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let list = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let paths: std::io::Result<Vec<_>> = list.map(|entry| Ok(entry?.path())).collect();
+    Ok(paths?.into_iter().filter(|path| path.is_file()).collect())
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
     let status = command
         .status()
-        .with_context(|| format!("starting {command:?}"))?;
+        .with_context(|| format!("starting {program}"))?;
     if !status.success() {
-        bail!("{command:?}: {status}");
+        bail!("{program}: {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Task, String> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Task::parse(&words)
+    }
+
+    #[test]
+    fn words_are_understood_or_refused() {
+        let target = "t".to_owned();
+        assert_eq!(parse(""), Ok(Task::List));
+        assert_eq!(parse("--help"), Ok(Task::Help));
+        assert_eq!(parse("t -h"), Ok(Task::Help));
+        assert_eq!(parse("t"), Ok(Task::Drive(target.clone(), 60)));
+        assert_eq!(parse("t --seconds 5"), Ok(Task::Drive(target.clone(), 5)));
+        assert_eq!(parse("t --keep"), Ok(Task::Keep(target.clone())));
+        let files = vec!["a".into(), "b".into()];
+        assert_eq!(parse("t a b"), Ok(Task::Replay(target, files)));
+        for wrong in [
+            "--keep t",
+            "t --seconds",
+            "t --seconds x",
+            "t --sceonds 5",
+            "t --keep x",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -15,8 +15,7 @@ cargo xtask TASK
   rows [FILTER]   only the rows, against `lateen up --demo bookinfo`
   tools           install what the tests need, say what cannot be had
   figures         measure what docs/figures.md reports
-  fuzz TARGET [--seconds N]   drive a target of fuzz/ by coverage (60 s); --keep puts what it found
-                              into the kept corpus; without a name: the targets' names
+  fuzz [TARGET]   drive a target of fuzz/ by coverage, or list them; `fuzz --help` says more
 
 Variables: LATEEN_ROWS=skip leaves the rows out, loudly (for machines without root).";
 
@@ -28,7 +27,10 @@ fn main() -> ExitCode {
         Some("rows") => run::rows(rest),
         Some("tools") => tools::install().map(|_| ()),
         Some("figures") => figures::measure(rest),
-        Some("fuzz") => fuzz::fuzz(rest),
+        Some("fuzz") => match fuzz::fuzz(rest) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             return ExitCode::SUCCESS;

@@ -101,7 +101,8 @@ fn packed_envoy(python: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn has(program: &str) -> bool {
+/// Whether a program is there to be started.
+pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders
