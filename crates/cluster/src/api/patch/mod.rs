@@ -81,7 +81,12 @@ const MOST_OPERATIONS: usize = 10_000;
 /// Most bytes that the copies of a JSON patch may add, likewise: each may double the object.
 const MOST_COPIED: usize = 3 << 20;
 
-fn json_patch_object(patch: &Value, object: &mut Value) -> Result<(), ApiError> {
+/// Applies an RFC 6902 patch, all of it or nothing.
+///
+/// # Errors
+/// 400 when malformed or nested too deep, 413 for too many operations, 422 when it does not apply
+/// or copies too much.
+pub fn json_patch_object(patch: &Value, object: &mut Value) -> Result<(), ApiError> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     if patch.0.len() > MOST_OPERATIONS {
