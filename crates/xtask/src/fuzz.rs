@@ -2,7 +2,7 @@
 //! What is found on the way stays in `fuzz/found/TARGET` of the build folder; what breaks, in
 //! `fuzz/broken/TARGET`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -16,7 +16,7 @@ cargo xtask fuzz [TARGET [--seconds N | --keep | FILE...]]
   (no target)           list the targets
   TARGET                drive it by coverage for a minute
   TARGET --seconds N    for so long; 0 is without end
-  TARGET --keep         put what was found and adds coverage into fuzz/corpus/TARGET
+  TARGET --keep         put the few of what was found that add most into fuzz/corpus/TARGET
   TARGET FILE...        run these inputs, once each
 
 The first run builds everything with instrumentation, which takes minutes. Exit codes: 0 nothing
@@ -43,6 +43,8 @@ const FLAGS: &[&str] = &[
 const LONGEST: u32 = 16 * 1024;
 /// Longest input that is kept, in bytes.
 const LONGEST_KEPT: u32 = 2048;
+/// Most inputs that are kept at a time: every test run replays them.
+const MOST_KEPT: usize = 10;
 /// Slowest input that is no finding, in seconds.
 const SLOWEST: u32 = 10;
 /// C++ compilers that libFuzzer is built with.
@@ -257,15 +259,18 @@ impl Driver {
                     .with_context(|| file.display().to_string())?;
             }
         }
-        let before = files(&merged)?;
-        // Edges without how often: a corpus that every test run replays is to stay small.
+        let control = self.of("merged", "")?.join(format!("{target}.control"));
+        // One of an earlier merge would be gone on with.
+        if control.exists() {
+            std::fs::remove_file(&control).with_context(|| control.display().to_string())?;
+        }
         run(self
             .command(target)
-            .args(["-merge=1", "-use_counters=0"])
+            .args(["-set_cover_merge=1", "-use_counters=0"])
             .arg(format!("-max_len={LONGEST_KEPT}"))
+            .arg(format!("-merge_control_file={}", control.display()))
             .args([&merged, &found]))?;
-        let after = files(&merged)?;
-        let new: Vec<&PathBuf> = after.difference(&before).collect();
+        let new = best(&std::fs::read_to_string(&control)?);
         for file in &new {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             let short = name.get(..12).unwrap_or(&name);
@@ -274,6 +279,43 @@ impl Driver {
         println!("{target}: {} inputs more in {}", new.len(), kept.display());
         Ok(())
     }
+}
+
+/// Of the inputs that libFuzzer's merge looked at, the few beside the known ones that reach most
+/// edges that none before them does. A merge's control file names all inputs after their number and
+/// the number of known ones; `COV` lines have an input's number and its edges.
+fn best(control: &str) -> Vec<PathBuf> {
+    let mut lines = control.lines();
+    let mut number = || lines.next()?.parse::<usize>().ok();
+    let (Some(count), Some(known)) = (number(), number()) else {
+        return Vec::new();
+    };
+    let names: Vec<&str> = lines.by_ref().take(count).collect();
+    let mut edges: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
+    for line in lines {
+        let mut words = line.split(' ');
+        if words.next() == Some("COV")
+            && let Some(index) = words.next().and_then(|word| word.parse().ok())
+        {
+            edges.insert(index, words.collect());
+        }
+    }
+    let candidates = edges.split_off(&known);
+    let mut reached: BTreeSet<&str> = edges.into_values().flatten().collect();
+    let mut chosen = Vec::new();
+    while chosen.len() < MOST_KEPT {
+        let gain = |set: &BTreeSet<&str>| set.difference(&reached).count();
+        let best = candidates
+            .iter()
+            .map(|(index, set)| (gain(set), *index))
+            .max();
+        let Some((1.., index)) = best else {
+            break;
+        };
+        reached.extend(&candidates[&index]);
+        chosen.extend(names.get(index).map(PathBuf::from));
+    }
+    chosen
 }
 
 /// The triple that this machine's compiler builds for.
@@ -311,6 +353,14 @@ mod tests {
     fn parse(words: &str) -> Result<Task, String> {
         let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
         Task::parse(&words)
+    }
+
+    #[test]
+    fn a_merge_keeps_what_adds_most() {
+        let control = "4\n1\nknown\nlittle\nmost\nnothing\nSTARTED 0 1\nFT 0 1\nCOV 0 a b\n\
+                       STARTED 1 1\nCOV 1 a c\nSTARTED 2 1\nCOV 2 d e\nCOV 3 b d\n";
+        assert_eq!(best(control), [PathBuf::from("most"), "little".into()]);
+        assert!(best("").is_empty());
     }
 
     #[test]
