@@ -4,6 +4,7 @@
 
 pub mod bytes;
 pub mod mutate;
+pub mod runtime;
 pub mod targets;
 
 pub use targets::TARGETS;

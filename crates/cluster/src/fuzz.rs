@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api::ApiError;
+use crate::api::handle::Api;
 use crate::api::http::{body, duplicates, params::Params, path};
 use crate::api::kinds::{Kind, Target};
 use crate::api::patch::{self, PatchType};
@@ -134,4 +135,13 @@ pub fn channel_message(message: &[u8], version: u8) -> Option<Input> {
         _ => websocket::Version::V5,
     };
     websocket::parse_input(message, version)
+}
+
+/// The user and the audiences of a service account token.
+///
+/// # Errors
+/// Why it is refused.
+pub fn verify_token(api: &Api, token: &str) -> Result<(String, Vec<String>), String> {
+    let verified = api.core.verify_token(token)?;
+    Ok((verified.user.name, verified.audiences))
 }

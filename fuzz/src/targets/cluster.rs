@@ -348,7 +348,7 @@ fn depth(value: &Value) -> usize {
 }
 
 /// What is taken must come back from the disk: JSON readers stop at some depth.
-fn assert_can_be_stored(value: &Value) {
+pub fn assert_can_be_stored(value: &Value) {
     assert!(depth(value) <= 110, "{} levels", depth(value));
     let bytes = serde_json::to_vec(value).expect("JSON");
     let back: Value = serde_json::from_slice(&bytes).expect("what is stored is read again");

@@ -1,6 +1,6 @@
 //! Heads between HTTP/1, HTTP/2 and ours: what is carried over comes back the same.
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use lateen_proxy::http::convert;
 use lateen_proxy::http::head::Head;
 use lateen_proxy::http1::{Limits, parse_request, parse_response};
@@ -67,11 +67,18 @@ fn head(data: &[u8]) {
     }
 }
 
-fn fields(lines: &mut dyn Iterator<Item = &[u8]>, mut add: impl FnMut(&[u8], &[u8])) {
+/// Puts the lines `name: value` into a head; those that are none are passed over.
+fn fields<'l>(lines: impl Iterator<Item = &'l [u8]>, head: Option<&mut HeaderMap>) {
+    let Some(head) = head else {
+        return;
+    };
     for line in lines {
-        let end = line.windows(2).position(|pair| pair == b": ");
-        if let Some(end) = end {
-            add(&line[..end], &line[end + 2..]);
+        let Some(end) = line.windows(2).position(|pair| pair == b": ") else {
+            continue;
+        };
+        let name = HeaderName::from_bytes(&line[..end]);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&line[end + 2..])) {
+            head.append(name, value);
         }
     }
 }
@@ -95,15 +102,7 @@ fn from_http2_request(input: &[u8]) {
         words.next().unwrap_or_default(),
     );
     let mut builder = Request::builder().method(method).uri(uri);
-    fields(&mut lines, |name, value| {
-        if let (Ok(name), Ok(value)) = (
-            http::HeaderName::from_bytes(name),
-            http::HeaderValue::from_bytes(value),
-        ) && let Some(map) = builder.headers_mut()
-        {
-            map.append(name, value);
-        }
-    });
+    fields(lines, builder.headers_mut());
     let Ok(request) = builder.body(()) else {
         return;
     };
@@ -150,15 +149,7 @@ fn from_http2_response(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let status = lines.next().unwrap_or_default();
     let mut builder = Response::builder().status(status);
-    fields(&mut lines, |name, value| {
-        if let (Ok(name), Ok(value)) = (
-            http::HeaderName::from_bytes(name),
-            http::HeaderValue::from_bytes(value),
-        ) && let Some(map) = builder.headers_mut()
-        {
-            map.append(name, value);
-        }
-    });
+    fields(lines, builder.headers_mut());
     let Ok(response) = builder.body(()) else {
         return;
     };

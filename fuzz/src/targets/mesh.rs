@@ -92,6 +92,13 @@ const WORDS: &[&str] = &[
     "egress: [{hosts: ['./*', '~/*']}]",
     "defaultEndpoint: 127.0.0.1:80",
     "credentialName: a/b",
+    "- a\n",
+    "# c\n",
+    "|\n  text\n",
+    "\t",
+    "\0",
+    "%",
+    "\u{e9}",
 ];
 
 /// Objects of users: read, checked, printed and read again.
@@ -263,6 +270,12 @@ spec:
   exportTo: [., x]
 ",
 ];
+
+/// A service with its pod, then objects of each kind.
+pub fn texts() -> Vec<&'static str> {
+    let reviews = REVIEWS.trim_end_matches("---\n");
+    std::iter::once(reviews).chain(RULES).collect()
+}
 
 fn object_seeds() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = RULES

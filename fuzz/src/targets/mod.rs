@@ -1,6 +1,9 @@
 //! The targets, a file per floor of the program.
 
+pub mod ads;
+pub mod certificate;
 pub mod cluster;
+pub mod connection;
 pub mod headers;
 pub mod http1;
 pub mod http2;
@@ -9,6 +12,8 @@ pub mod log;
 pub mod mesh;
 pub mod path;
 pub mod pod;
+pub mod server;
+pub mod session;
 pub mod stream;
 pub mod wire;
 pub mod xds;
@@ -21,6 +26,9 @@ pub const TARGETS: &[&Target] = &[
     &http1::RESPONSE,
     &http1::BODY,
     &http2::HEAD,
+    &connection::HTTP1,
+    &connection::HTTP2,
+    &connection::UPSTREAM,
     &inspect::TLS_HELLO,
     &inspect::HTTP,
     &inspect::PROXY_PROTOCOL,
@@ -42,6 +50,9 @@ pub const TARGETS: &[&Target] = &[
     &wire::GRPC,
     &wire::PEER,
     &wire::CERTIFICATE,
+    &ads::CLIENT,
+    &ads::SERVER,
+    &certificate::REQUEST,
     &mesh::YAML,
     &mesh::MESH,
     &mesh::MESH_CONFIG,
@@ -54,6 +65,12 @@ pub const TARGETS: &[&Target] = &[
     &cluster::PATCH,
     &cluster::OBJECT,
     &cluster::CUSTOM,
+    &server::TOKENS,
+    &server::WEBHOOK,
+    &session::EXEC_SOCKET,
+    &session::EXEC_SPDY,
+    &session::FORWARD_SOCKET,
+    &session::FORWARD_SPDY,
     &stream::SPDY,
     &stream::CHANNEL,
     &stream::DNS,
