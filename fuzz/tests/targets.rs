@@ -128,6 +128,9 @@ targets! {
     certificate
     ads_client
     ads_server
+    ads_node
+    ads_requests
+    admission_review
     signing_request
     istio_yaml
     mesh

@@ -177,7 +177,7 @@ fn forwarded(manager: &HttpConnectionManager, headers: &mut HeaderList, option: 
     }
     let host = headers.first(":authority").unwrap_or_default().to_vec();
     let stripped = rewrite::strip_host(manager, &host, Some(80));
-    assert!(host.starts_with(stripped));
+    assert!(stripped.len() <= host.len(), "a host that grows");
 }
 
 fn numbers(headers: &HeaderList) {

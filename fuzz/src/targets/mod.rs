@@ -4,6 +4,7 @@ pub mod ads;
 pub mod certificate;
 pub mod cluster;
 pub mod connection;
+pub mod control;
 pub mod headers;
 pub mod http1;
 pub mod http2;
@@ -52,6 +53,9 @@ pub const TARGETS: &[&Target] = &[
     &wire::CERTIFICATE,
     &ads::CLIENT,
     &ads::SERVER,
+    &control::NODE,
+    &control::REQUESTS,
+    &control::REVIEW,
     &certificate::REQUEST,
     &mesh::YAML,
     &mesh::MESH,

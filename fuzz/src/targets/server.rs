@@ -200,6 +200,11 @@ async fn start() -> World {
     api.create(&NAMESPACES, None, namespace)
         .await
         .expect("made");
+    // Pods run as this account where they name none.
+    let usual = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "hooked"}});
+    api.create(&SERVICE_ACCOUNTS, Some("hooked"), usual)
+        .await
+        .expect("made");
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a", "namespace": "default"}});
     let account = api
         .create(&SERVICE_ACCOUNTS, Some("default"), account)
