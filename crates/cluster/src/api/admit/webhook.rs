@@ -239,6 +239,9 @@ fn apply_patch(hook: &str, response: &Value, object: &mut Value) -> Result<bool,
     // With the limits of anybody's patch: sixty copies could fill any memory.
     crate::api::patch::json_patch_object(&patch, &mut changed)
         .map_err(|e| fail(format!("the patch does not apply: {}", e.message)))?;
+    if !(changed.is_object() && changed["metadata"].is_object()) {
+        return Err(fail("the patch leaves no object with metadata".to_owned()));
+    }
     let differs = changed != *object;
     *object = changed;
     Ok(differs)
@@ -348,14 +351,31 @@ mod tests {
 
     #[test]
     fn patches_need_their_type() {
-        let mut o = json!({"a": 1});
+        let mut o = json!({"metadata": {}, "a": 1});
         let patch = base64::engine::general_purpose::STANDARD
             .encode(r#"[{"op":"add","path":"/b","value":2}]"#);
         assert!(apply_patch("w", &json!({"patch": patch}), &mut o).is_err());
         let r = json!({"patch": patch, "patchType": "JSONPatch"});
         assert_eq!(apply_patch("w", &r, &mut o).ok(), Some(true));
-        assert_eq!(o, json!({"a": 1, "b": 2}));
+        assert_eq!(o, json!({"metadata": {}, "a": 1, "b": 2}));
         assert_eq!(apply_patch("w", &json!({}), &mut o).ok(), Some(false));
+    }
+
+    #[test]
+    fn a_webhook_cannot_make_something_else_of_an_object() {
+        for (path, value) in [
+            ("", json!([])),
+            ("", json!(null)),
+            ("/metadata", json!("x")),
+        ] {
+            let patch = json!([{"op": "replace", "path": path, "value": value}]);
+            let patch = base64::engine::general_purpose::STANDARD.encode(patch.to_string());
+            let answer = json!({"patch": patch, "patchType": "JSONPatch"});
+            let mut object = json!({"metadata": {"name": "a"}});
+            let error = apply_patch("w", &answer, &mut object).expect_err("refused");
+            assert_eq!(error.code, 500, "{}", error.message);
+            assert_eq!(object["metadata"]["name"], "a");
+        }
     }
 
     #[test]
