@@ -534,7 +534,7 @@ mod tests {
             .collect();
         // A router of another namespace is not the caller's to speak for, and a request without a
         // node is nobody's.
-        let expected = [(5, 9), (1, 1), (5, 9), (5, 9), (0, 0), (0, 0)];
+        let expected = [(8, 14), (1, 1), (5, 9), (8, 14), (0, 0), (0, 0)];
         assert_eq!(counts.len(), expected.len());
         for (count, (least, most)) in counts.iter().zip(expected) {
             assert!((least..=most).contains(count), "{counts:?}");
