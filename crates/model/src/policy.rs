@@ -112,6 +112,16 @@ impl TrafficPolicy {
         }
     }
 
+    /// True when endpoints may be ranked by where the client is: by shares, or by failover,
+    /// which outlier detection turns on. Either may stand here and the other in a subset.
+    pub(crate) fn asks_locality(&self) -> bool {
+        let rules = self.load_balancer.as_ref();
+        let shares = rules.and_then(|l| l.locality.as_ref());
+        self.outlier_detection.is_some()
+            || shares.is_some_and(|l| !l.distribute.is_empty())
+            || self.port_level.values().any(Self::asks_locality)
+    }
+
     /// Adds the keys of labels that failover orders compare, those of single ports included.
     pub(crate) fn ask_labels(&self, keys: &mut BTreeSet<Str>) {
         let locality = self

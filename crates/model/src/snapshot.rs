@@ -107,6 +107,8 @@ pub struct Asks {
     pub labels: BTreeSet<Str>,
     /// The node: some service is for clients of the same node only.
     pub node: bool,
+    /// The locality: some rule shares out or fails over by it.
+    pub locality: bool,
 }
 
 impl Asks {
@@ -131,15 +133,18 @@ impl Asks {
                 .chain(tls.chain(tcp).map(|m| &m.source_labels));
             labels.extend(sources.flat_map(|l| l.keys().cloned()));
         }
+        let mut locality = false;
         for rule in &snapshot.destination_rules {
             let subsets = rule.subsets.iter().map(|s| &s.policy);
             for policy in std::iter::once(&rule.policy).chain(subsets) {
                 policy.ask_labels(&mut labels);
+                locality |= policy.asks_locality();
             }
         }
         Self {
             labels,
             node: snapshot.services.iter().any(|s| s.node_local),
+            locality,
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use lateen_model::{
-    DestinationRule, EndpointTable, ProxyKey, ProxyType, Resolution, Service, ServiceEndpoints,
-    Snapshot, Str,
+    DestinationRule, EndpointTable, Locality, ProxyKey, ProxyType, Resolution, Service,
+    ServiceEndpoints, Snapshot, Str,
 };
 
 use crate::context::Context;
@@ -33,6 +33,9 @@ pub fn class(snapshot: &Snapshot, endpoints: &EndpointTable, key: &ProxyKey) -> 
     class.labels.retain(|k, _| asks.labels.contains(k));
     if !asks.node {
         class.node = Str::default();
+    }
+    if !asks.locality {
+        class.locality = Locality::default();
     }
     class.ips.retain(|ip| {
         endpoints

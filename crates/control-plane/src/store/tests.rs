@@ -239,6 +239,8 @@ fn steps() -> Vec<(&'static str, String)> {
             spec: {{host: b, subsets: [{{name: v1, labels: {{version: v1}}}}]}}\n")),
         ("a rule for some clients", format!("{istio}\nkind: DestinationRule\nmetadata: {{name: c, namespace: default}}\n\
             spec: {{host: c, workloadSelector: {{matchLabels: {{app: a}}}}, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 7}}}}}}}}\n")),
+        ("shares by locality", format!("{istio}\nkind: DestinationRule\nmetadata: {{name: far, namespace: default}}\n\
+            spec: {{host: a, trafficPolicy: {{loadBalancer: {{localityLbSetting: {{enabled: true, distribute: [{{from: 'r1/z1/*', to: {{'r1/z1/*': 80, 'r1/z2/*': 20}}}}]}}}}}}}}\n")),
         ("failover by labels", format!("{istio}\nkind: DestinationRule\nmetadata: {{name: d, namespace: other}}\n\
             spec: {{host: d, trafficPolicy: {{outlierDetection: {{consecutive5xxErrors: 3}}, loadBalancer: {{localityLbSetting: {{enabled: true, failoverPriority: [version]}}}}}}}}\n")),
         ("failover on one port", format!("{istio}\nkind: DestinationRule\nmetadata: {{name: b, namespace: default}}\n\
@@ -307,10 +309,10 @@ fn alike_proxies_share_and_unchanged_clusters_stay() {
         (ResourceType::Route, "80"),
         (ResourceType::Endpoint, B),
     ];
-    // a-1, a-2 and b-1 stand in one place; nothing asks for their labels.
+    // Nothing asks for labels of a-1, a-2, b-1 and b-2, nor where they stand.
     for (t, name) in shared {
         let first = find(&before[0], t, name);
-        for other in &before[1..3] {
+        for other in &before[1..4] {
             assert!(Arc::ptr_eq(&first, &find(other, t, name)), "{name}");
         }
         let elsewhere = find(&before[5], t, name);
