@@ -1,6 +1,6 @@
 //! What the connection manager does to request headers before anything looks at them: who the
 //! client is, whether the request is internal, which headers an outsider may not set.
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
 use crate::headers::HeadersMut;
@@ -84,7 +84,9 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
     hcm: &HttpConnectionManager,
     down: &Downstream<'_>,
 ) -> Origin {
-    let single_hop = forwarded_for_count(headers) <= 1;
+    // At the edge the peer becomes one more entry.
+    let most = usize::from(!hcm.use_remote_address);
+    let single_hop = forwarded_for_count(headers) <= most;
     let client = client_address(headers, hcm, down);
     append_forwarded_for(headers, hcm, down);
     set_forwarded_proto(headers, hcm, down);
@@ -119,10 +121,14 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
         if let Some(addr) = client {
             headers.set("x-envoy-external-address", addr.ip().to_string().as_bytes());
         }
-        if !hcm.preserve_external_request_id {
-            headers.remove("x-request-id");
+        match headers.first("x-request-id") {
+            _ if hcm.preserve_external_request_id => {}
+            // Empty, so that the new one takes its place.
+            Some(_) if hcm.generate_request_id => headers.set("x-request-id", b""),
+            _ => headers.remove("x-request-id"),
         }
-    } else if !hcm.use_remote_address && !internal {
+    }
+    if !internal {
         headers.remove("x-envoy-original-url");
     }
     client_certificate(headers, hcm, down);
@@ -162,9 +168,7 @@ fn parse_ip(text: &[u8]) -> Option<IpAddr> {
         .strip_prefix('[')
         .and_then(|t| t.strip_suffix(']'))
         .unwrap_or(text);
-    bare.parse()
-        .ok()
-        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+    bare.parse().ok()
 }
 
 fn client_address<H: Headers + ?Sized>(
@@ -192,7 +196,11 @@ fn append_forwarded_for<H: HeadersMut + ?Sized>(
     else {
         return;
     };
-    let ip = if peer.ip().is_loopback() {
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let ip = if loopback.contains(&peer.ip()) {
         down.node_ip.unwrap_or(peer.ip())
     } else {
         peer.ip()
@@ -219,7 +227,9 @@ fn set_forwarded_proto<H: HeadersMut + ?Sized>(
 ) {
     let own: &[u8] = if down.tls { b"https" } else { b"http" };
     let trusted = !hcm.use_remote_address || hcm.xff_num_trusted_hops > 0;
-    let valid = matches!(headers.first("x-forwarded-proto"), Some(b"http" | b"https"));
+    let valid = headers
+        .first("x-forwarded-proto")
+        .is_some_and(|v| v.eq_ignore_ascii_case(b"http") || v.eq_ignore_ascii_case(b"https"));
     if !trusted || !valid {
         headers.set("x-forwarded-proto", own);
     }

@@ -1,4 +1,6 @@
 //! Path and host rewrites, and redirect locations.
+use std::borrow::Cow;
+
 use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::config::route::{
     Forward, HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, RouteMatch,
@@ -156,25 +158,29 @@ pub fn strip_host<'a>(
     hcm: &HttpConnectionManager,
     authority: &'a [u8],
     listener_port: Option<u16>,
-) -> &'a [u8] {
+) -> Cow<'a, [u8]> {
     use crate::config::http_connection_manager::StripPort;
+    if hcm.strip_port == StripPort::None && !hcm.strip_trailing_host_dot {
+        return Cow::Borrowed(authority);
+    }
+    let port = path::port(authority);
     let strip = match hcm.strip_port {
         StripPort::None => false,
-        StripPort::Any => true,
-        StripPort::Matching => {
-            path::port(authority).is_some() && path::port(authority) == listener_port
-        }
+        StripPort::Any => port.is_some(),
+        StripPort::Matching => port.is_some() && port == listener_port,
     };
-    let host = if strip {
-        path::without_port(authority)
-    } else {
-        authority
+    let host = path::without_port(authority);
+    let dotless = match hcm.strip_trailing_host_dot {
+        true => host.strip_suffix(b".").unwrap_or(host),
+        false => host,
     };
-    if hcm.strip_trailing_host_dot {
-        host.strip_suffix(b".").unwrap_or(host)
-    } else {
-        host
+    if strip || host.len() == authority.len() {
+        return Cow::Borrowed(dotless);
     }
+    if dotless.len() == host.len() {
+        return Cow::Borrowed(authority);
+    }
+    Cow::Owned([dotless, &authority[host.len()..]].concat())
 }
 
 #[cfg(test)]

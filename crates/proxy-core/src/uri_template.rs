@@ -91,7 +91,7 @@ impl UriTemplate {
             None => fits(&self.segments, &parts),
             Some(at) => {
                 let after = self.segments.len() - at - 1;
-                parts.len() >= at + after
+                parts.len() > at + after
                     && fits(&self.segments[..at], &parts[..at])
                     && fits(&self.segments[at + 1..], &parts[parts.len() - after..])
             }

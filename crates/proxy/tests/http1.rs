@@ -355,11 +355,11 @@ fn websockets_are_tunnelled_when_allowed() {
         text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
         "{text}"
     );
-    assert_eq!(header(&text, "connection"), Some("upgrade"));
+    assert_eq!(header(&text, "connection"), Some("Upgrade"));
     assert_eq!(header(&text, "upgrade"), Some("websocket"));
     assert_eq!(
         header(&upstream.requests()[0], "connection"),
-        Some("upgrade")
+        Some("Upgrade")
     );
 
     let (_running, address) = http_proxy(

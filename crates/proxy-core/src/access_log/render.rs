@@ -6,8 +6,10 @@ use super::command::{
 };
 use super::{Format, JsonNode, Template};
 use crate::config::Value;
+use crate::local_reply::grpc_status;
 use crate::matcher::query_parameter;
 use crate::path;
+use crate::router::is_grpc_content_type;
 
 impl Format {
     /// Writes the line of a record.
@@ -208,8 +210,11 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
         },
         Command::Field(f) => field(*f, record.field(*f), out),
         Command::AddressPart(field, part) => address_part(&record.field(*field), *part, out),
+        // Only of gRPC requests, as Envoy does.
         Command::GrpcStatus(form) => record
-            .grpc_status()
+            .request_header("content-type")
+            .filter(|kind| is_grpc_content_type(kind))
+            .and_then(|_| record.grpc_status().or_else(|| status_of_code(record)))
             .map_or(Shape::Missing, |s| grpc(s, *form, out)),
         Command::Metadata(source, namespace, keys) => {
             match record
@@ -354,6 +359,16 @@ const GRPC_CODES: [(&str, &str); 17] = [
     ("DataLoss", "DATA_LOSS"),
     ("Unauthenticated", "UNAUTHENTICATED"),
 ];
+
+/// What an answer without a gRPC status means to a gRPC client.
+fn status_of_code<R: Record + ?Sized>(record: &R) -> Option<u32> {
+    match record.field(Field::ResponseCode) {
+        FieldValue::Number(code) if code != 0 => {
+            Some(grpc_status(u16::try_from(code).unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
 
 fn grpc(status: u32, form: GrpcStatusForm, out: &mut Vec<u8>) -> Shape {
     match (form, GRPC_CODES.get(status as usize)) {

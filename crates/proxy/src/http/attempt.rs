@@ -103,7 +103,7 @@ impl Stream<'_> {
             () => Framing::Chunked,
         };
         let connect = record.request.method() == b"CONNECT";
-        if tries.upgrade && !connect {
+        if tries.upgrade && !connect && !record.request.has(Known::Connection) {
             record.request.set_known(Known::Connection, b"upgrade");
         }
         let parts = &mut *client;
@@ -247,7 +247,7 @@ impl Stream<'_> {
         head: &mut Head,
         tries: &mut Tries<'_>,
     ) -> Result<Answer, Attempt> {
-        let trailers_on = self.http.config.http1.enable_trailers;
+        let trailers_on = self.passes_trailers(tries);
         let mut trailers = Head::new();
         poll_fn(|cx| {
             if !exchange.sent {
@@ -289,6 +289,15 @@ impl Stream<'_> {
             }
         })
         .await
+    }
+
+    /// Whether trailers pass: each side that speaks HTTP/1 must be told to.
+    fn passes_trailers(&self, tries: &Tries<'_>) -> bool {
+        let down =
+            self.record.protocol == Protocol::Http2 || self.http.config.http1.enable_trailers;
+        let up = self.record.upstream_protocol == Some(Protocol::Http2)
+            || tries.cluster.config.http.http1.enable_trailers;
+        down && up
     }
 
     fn request_sent(&mut self, tries: &mut Tries<'_>) {
@@ -363,7 +372,8 @@ impl Stream<'_> {
             body,
             sender,
             upward: meter,
-            sent,
+            // What follows a refused upgrade is no body and goes nowhere.
+            sent: sent || tries.upgrade,
             downward: Meter::default(),
         };
         let ended = match begun {
@@ -428,13 +438,16 @@ impl Stream<'_> {
         }
         let to_head = record.request.method() == b"HEAD";
         let mut kind = body;
+        let connect = record.request.method() == b"CONNECT";
         if tries.upgrade {
+            out.set_close();
+        }
+        if tries.upgrade && (connect || status < 400) {
             // Refused by the upstream: its status passes, nothing else does.
             record.details = Cow::Borrowed("websocket_handshake_unsuccessful");
             record.response.remove_known(Known::ContentLength);
             kind = Body::None;
-            out.set_close();
-        } else if !suppressed && record.times.request_end != 0 {
+        } else if !suppressed && !tries.upgrade && record.times.request_end != 0 {
             // All tries since the request was whole; of one that is not there is
             // nothing to measure from.
             let begin = record.times.request_end;
@@ -465,7 +478,7 @@ impl Stream<'_> {
         writer: &mut BodyWriter<'_>,
         tries: &mut Tries<'_>,
     ) -> Result<(), Broken> {
-        let trailers_on = self.http.config.http1.enable_trailers;
+        let trailers_on = self.passes_trailers(tries);
         let mut request_trailers = Head::new();
         // The answer has begun: only idleness and the stream's life are left.
         tries.deadlines.per_try = timer::NEVER;

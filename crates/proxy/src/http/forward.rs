@@ -393,6 +393,30 @@ impl Stream<'_> {
 
     /// Edits, rewrites and headers of our own, once for all tries.
     fn prepare_request(&mut self, forward: &Forward, chosen: &Chosen, deadlines: &Deadlines) {
+        let suppressed = self.http.router.suppress_envoy_headers;
+        let shortest = [deadlines.route_after, deadlines.per_try_after];
+        let expected = shortest.into_iter().flatten().min();
+        let request = &mut self.record.request;
+        for name in [
+            Known::XEnvoyUpstreamRqTimeoutMs,
+            Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+            Known::XEnvoyRetryOn,
+            Known::XEnvoyRetryGrpcOn,
+            Known::XEnvoyMaxRetries,
+            Known::XEnvoyRetriableStatusCodes,
+            Known::XEnvoyRetriableHeaderNames,
+            Known::XEnvoyHedgeOnPerTryTimeout,
+            Known::XEnvoyUpstreamRqTimeoutAltResponse,
+            Known::XEnvoyUpstreamAltStatName,
+            Known::XEnvoyUpstreamStreamDurationMs,
+        ] {
+            request.remove_known(name);
+        }
+        let name = Known::XEnvoyExpectedRqTimeoutMs;
+        match expected.filter(|_| !suppressed) {
+            Some(expected) => request.set_number(name, expected.as_millis() as u64),
+            None => request.remove_known(name),
+        }
         let record = &mut *self.record;
         let mut levels = [
             chosen.weighted.as_ref().map(|w| &w.headers),
@@ -408,26 +432,6 @@ impl Stream<'_> {
             mutate::apply(record, Side::Request, &level.request_add);
         }
         rewrite::request(record, forward, chosen);
-        let suppressed = self.http.router.suppress_envoy_headers;
-        let shortest = [deadlines.route_after, deadlines.per_try_after];
-        let expected = shortest.into_iter().flatten().min();
-        let request = &mut self.record.request;
-        for name in [
-            Known::XEnvoyUpstreamRqTimeoutMs,
-            Known::XEnvoyUpstreamRqPerTryTimeoutMs,
-            Known::XEnvoyRetryOn,
-            Known::XEnvoyRetryGrpcOn,
-            Known::XEnvoyMaxRetries,
-            Known::XEnvoyExpectedRqTimeoutMs,
-        ] {
-            request.remove_known(name);
-        }
-        if let Some(expected) = expected.filter(|_| !suppressed) {
-            request.add_number(
-                Known::XEnvoyExpectedRqTimeoutMs,
-                expected.as_millis() as u64,
-            );
-        }
     }
 
     fn number_attempt(&mut self, tries: &Tries<'_>) {

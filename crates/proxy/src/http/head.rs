@@ -145,6 +145,12 @@ impl Head {
         self.has_authority = true;
     }
 
+    /// Forgets the authority.
+    pub fn remove_authority(&mut self) {
+        self.authority = Span::default();
+        self.has_authority = false;
+    }
+
     /// Replaces the scheme.
     pub fn set_scheme(&mut self, value: &[u8]) {
         self.scheme = self.push(value);
@@ -186,14 +192,28 @@ impl Head {
 
     /// Replaces all lines of a well-known name by one with a number.
     pub fn set_number(&mut self, name: Known, value: u64) {
-        self.remove_known(name);
-        self.add_number(name, value);
+        let mut digits = itoa::Buffer::new();
+        self.set_known(name, digits.format(value).as_bytes());
     }
 
-    /// Replaces all lines of a well-known name by one.
+    /// Replaces all lines of a well-known name by one in the place of the first.
     pub fn set_known(&mut self, name: Known, value: &[u8]) {
+        if !self.has(name) {
+            return self.add(name.name().as_bytes(), value);
+        }
+        let first = self.fields.iter().position(|f| f.live && f.known == name);
         self.remove_known(name);
         self.add(name.name().as_bytes(), value);
+        self.move_last(first);
+    }
+
+    /// Moves the last line to a place that a dead line has.
+    fn move_last(&mut self, place: Option<usize>) {
+        if let Some(place) = place
+            && let Some(field) = self.fields.pop()
+        {
+            self.fields[place] = field;
+        }
     }
 
     /// Appends to the last line of that name with the separator, or adds one.
@@ -208,6 +228,7 @@ impl Head {
         joined.extend_from_slice(value);
         self.fields[index].live = false;
         self.add(name.name().as_bytes(), &joined);
+        self.move_last(Some(index));
     }
 
     fn position(&self, name: Known) -> Option<usize> {
@@ -333,6 +354,10 @@ impl Head {
 
     /// Replaces all lines of a name by one.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        let known = Known::of(name);
+        if known != Known::Other {
+            return self.set_known(known, value);
+        }
         self.remove(name);
         self.add(name, value);
     }
@@ -399,7 +424,7 @@ mod tests {
         );
         head.remove(b"x-one");
         head.set_known(Known::UserAgent, b"other");
-        assert_eq!(written(&head), "x-two: 2\r\nuser-agent: other\r\n");
+        assert_eq!(written(&head), "user-agent: other\r\nx-two: 2\r\n");
         assert_eq!(head.first(b"user-agent"), Some(&b"other"[..]));
         assert_eq!(head.first(b"x-one"), None);
         head.set_path(b"/longer");

@@ -99,7 +99,7 @@ impl Stream<'_> {
             record.response.add(b"content-type", b"application/grpc");
             let code = reply.grpc.unwrap_or_else(|| grpc_status(status));
             record.response.add_number(Known::GrpcStatus, code.into());
-            if !body.is_empty() {
+            if !body.is_empty() && record.request.method() != b"HEAD" {
                 let mut message = Vec::new();
                 write_grpc_message(&body, &mut message);
                 record.response.add(b"grpc-message", &message);

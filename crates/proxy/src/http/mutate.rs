@@ -5,6 +5,7 @@
 use lateen_proxy_core::config::{HeaderMutation, Name};
 use lateen_proxy_core::headers::HeadersMut;
 use lateen_proxy_core::matcher::Headers;
+use smallvec::SmallVec;
 
 use super::head::Head;
 use super::record::StreamRecord;
@@ -71,36 +72,73 @@ impl Side {
     }
 }
 
-/// Applies edits to one head of the record.
+/// What becomes of one edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    Skip,
+    Set,
+    Add,
+}
+
+/// Applies the edits of one level to one head of the record. All of them look at
+/// the head as it was before; then headers are replaced, then added (as Envoy
+/// does).
 pub fn apply(record: &mut StreamRecord, side: Side, edits: &[HeaderMutation]) {
-    for edit in edits {
-        if let Some(text) = edit.value.as_literal() {
-            write(side.head(record), edit, text.as_bytes());
-            continue;
+    let values: SmallVec<[Option<Vec<u8>>; 8]> = edits
+        .iter()
+        .map(|edit| {
+            let made = edit.value.as_literal().is_none();
+            made.then(|| {
+                let mut value = Vec::new();
+                edit.value.write_header(record, &mut value);
+                value
+            })
+        })
+        .collect();
+    let head = side.head(record);
+    let value_of = |at: usize| -> &[u8] {
+        let literal = edits[at].value.as_literal().unwrap_or_default();
+        values[at].as_deref().unwrap_or(literal.as_bytes())
+    };
+    let plans: SmallVec<[Plan; 8]> = edits
+        .iter()
+        .enumerate()
+        .map(|(at, edit)| plan(head, edit, value_of(at)))
+        .collect();
+    for step in [Plan::Set, Plan::Add] {
+        for (at, _) in plans.iter().enumerate().filter(|(_, p)| **p == step) {
+            let (name, value) = (header_name(&edits[at]), value_of(at));
+            match step {
+                Plan::Set if !name.starts_with(':') => {
+                    head.remove(name.as_bytes());
+                    Head::add(head, name.as_bytes(), value);
+                }
+                Plan::Set => HeadersMut::set(head, name, value),
+                _ => HeadersMut::add(head, name, value),
+            }
         }
-        let mut value = Vec::new();
-        edit.value.write_header(record, &mut value);
-        write(side.head(record), edit, &value);
     }
 }
 
-fn write(head: &mut Head, edit: &HeaderMutation, value: &[u8]) {
+fn header_name(edit: &HeaderMutation) -> &str {
+    match &*edit.name {
+        "host" => ":authority",
+        name => name,
+    }
+}
+
+fn plan(head: &Head, edit: &HeaderMutation, value: &[u8]) -> Plan {
     use lateen_proxy_core::config::AppendAction as A;
     if value.is_empty() && !edit.keep_empty {
-        return;
+        return Plan::Skip;
     }
-    let name = if &*edit.name == "host" {
-        ":authority"
-    } else {
-        &*edit.name
-    };
-    let there = Headers::first(head, name).is_some();
+    let there = || Headers::first(head, header_name(edit)).is_some();
     match edit.action {
-        A::AppendIfExistsOrAdd => HeadersMut::add(head, name, value),
-        A::AddIfAbsent if there => {}
-        A::AddIfAbsent => HeadersMut::add(head, name, value),
-        A::OverwriteIfExists if !there => {}
-        A::OverwriteIfExists | A::OverwriteIfExistsOrAdd => HeadersMut::set(head, name, value),
+        A::AppendIfExistsOrAdd => Plan::Add,
+        A::AddIfAbsent if there() => Plan::Skip,
+        A::AddIfAbsent => Plan::Add,
+        A::OverwriteIfExists if !there() => Plan::Skip,
+        A::OverwriteIfExists | A::OverwriteIfExistsOrAdd => Plan::Set,
     }
 }
 

@@ -10,7 +10,7 @@ use super::convert;
 use super::head::Head;
 use super::known::Known;
 use super::writer::{BodyWriter, H1Writer, H2Writer};
-use crate::http1::{Framing, write_response_head, write_status_line};
+use crate::http1::{Empty, Framing, write_response_head, write_status_line};
 use crate::io::Io;
 
 /// What follows a response head.
@@ -22,6 +22,8 @@ pub enum Body {
     Length,
     /// As many as come.
     Unknown,
+    /// No message at all: both sides have left HTTP.
+    Tunnel,
 }
 
 /// Where the answer goes.
@@ -74,19 +76,24 @@ impl Responder<'_> {
                 close,
             } => {
                 let framing = match body {
-                    Body::None => Framing::None,
+                    Body::None | Body::Tunnel => Framing::None,
                     Body::Length => Framing::Length(1),
                     Body::Unknown if *http_10 => Framing::Close,
                     Body::Unknown => Framing::Chunked,
                 };
                 *close |= framing == Framing::Close;
-                let bodiless = *to_head || matches!(head.status, 100..=199 | 204 | 304);
-                if framing == Framing::None && !bodiless && !head.has(Known::ContentLength) {
-                    head.add_number(Known::ContentLength, 0);
+                let empty = match head.status {
+                    _ if body == Body::Tunnel => Empty::Silent,
+                    100..=199 | 204 | 304 => Empty::Silent,
+                    _ if *to_head => Empty::Unsaid,
+                    _ => Empty::Zero,
+                };
+                if head.status == 204 {
+                    head.remove_known(Known::ContentLength);
                 }
                 let (close, http_10) = (*close, *http_10);
                 writer.begin(framing == Framing::Chunked, |out| {
-                    write_response_head(head, framing, close, http_10, out);
+                    write_response_head(head, framing, empty, close, http_10, out);
                 });
                 Ok(BodyWriter::H1(io, writer))
             }

@@ -22,7 +22,8 @@ pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen) {
         .as_ref()
         .and_then(|w| w.host_rewrite.clone());
     let host = match literal {
-        Some(host) => Some(host.as_bytes().to_vec()),
+        // Of a weighted cluster: the old host is not kept.
+        Some(host) => return head.set_authority(host.as_bytes()),
         None if matches!(forward.host_rewrite, Some(HostRewrite::Auto)) => None,
         None => rewrite::host(forward, head, ""),
     };

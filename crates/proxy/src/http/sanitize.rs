@@ -18,7 +18,7 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
     let stripped = rewrite::strip_host(hcm, head.authority(), Some(conn.local.port()));
     // A CONNECT is nothing without the port it names (RFC 9110 9.3.6).
     if stripped.len() != head.authority().len() && head.method() != b"CONNECT" {
-        let stripped = stripped.to_vec();
+        let stripped = stripped.into_owned();
         head.set_authority(&stripped);
     }
     let origin = match &conn.peer {
@@ -45,8 +45,9 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
         head.join_known(Known::Via, b", ", hcm.via.as_bytes());
     }
     set_scheme(head, hcm);
-    if hcm.generate_request_id && !head.has(Known::XRequestId) {
-        head.add(b"x-request-id", &request_id::make(fastrand::u128(..)));
+    let id = head.known(Known::XRequestId);
+    if hcm.generate_request_id && id.is_none_or(<[u8]>::is_empty) {
+        head.set_known(Known::XRequestId, &request_id::make(fastrand::u128(..)));
     }
 }
 
@@ -68,6 +69,7 @@ fn sanitize(
 
 fn set_scheme(head: &mut Head, hcm: &HttpConnectionManager) {
     if let Some(scheme) = &hcm.scheme_overwrite {
+        head.set_known(Known::XForwardedProto, scheme.as_bytes());
         return head.set_scheme(scheme.as_bytes());
     }
     let https = head

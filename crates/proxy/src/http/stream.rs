@@ -169,6 +169,10 @@ impl Stream<'_> {
         let http = self.http;
         if !self.underscores_pass() {
             out.set_close();
+            if !out.is_h2() {
+                // The codec refuses it: the log shows no request.
+                self.record.request.clear();
+            }
             let reply = LocalReply::new(400, "Bad Request", "http1.unexpected_underscore");
             let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
             return self.reply(out, reply.flag(flag)).await;
@@ -276,6 +280,7 @@ impl Stream<'_> {
             }
             Normalized::Reject => Err(Situation::PATH_NORMALIZATION_FAILED.into()),
             Normalized::Redirect(path) => {
+                request.set_path(&path);
                 let reply = LocalReply::new(307, "", "path_normalization_failed");
                 Err(reply.header("location", path))
             }
@@ -425,9 +430,6 @@ impl Stream<'_> {
         if !response.has(Known::Date) {
             response.add(b"date", Rc::clone(&record.conn.worker.date()).as_bytes());
         }
-        if !config.via.is_empty() {
-            response.join_known(Known::Via, b", ", config.via.as_bytes());
-        }
         match config.server_header {
             ServerHeader::Overwrite => {
                 response.set_known(Known::Server, config.server_name.as_bytes());
@@ -437,9 +439,12 @@ impl Stream<'_> {
             }
             _ => {}
         }
-        if config.always_set_request_id_in_response
-            && let Some(id) = record.request.known(Known::XRequestId)
-        {
+        if !config.via.is_empty() {
+            response.join_known(Known::Via, b", ", config.via.as_bytes());
+        }
+        let wanted =
+            config.always_set_request_id_in_response || record.request.has(Known::XEnvoyForceTrace);
+        if wanted && let Some(id) = record.request.known(Known::XRequestId) {
             response.set_known(Known::XRequestId, id);
         }
         if record.conn.must_close() || !self.complete {

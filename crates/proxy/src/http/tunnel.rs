@@ -20,10 +20,10 @@ impl Stream<'_> {
         let record = &mut *self.record;
         record.code = record.response.status;
         record.details = Cow::Borrowed("via_upstream");
-        if record.code == 101 {
-            record.response.set_known(Known::Connection, b"upgrade");
-        } else {
+        if record.code != 101 {
             record.response.remove_known(Known::ContentLength);
+        } else if !record.response.has(Known::Connection) {
+            record.response.set_known(Known::Connection, b"upgrade");
         }
         self.finish_response_head(out);
         out.set_close();
@@ -32,11 +32,10 @@ impl Stream<'_> {
         else {
             return out.abort(h2::Reason::INTERNAL_ERROR);
         };
-        if let Responder::H1 { close, to_head, .. } = out {
+        if let Responder::H1 { close, .. } = out {
             *close = false; // the head must not say `connection: close`
-            *to_head = true; // nor that nothing follows
         }
-        let begun = match out.begin(&mut self.record.response, Body::None) {
+        let begun = match out.begin(&mut self.record.response, Body::Tunnel) {
             Ok(mut writer) => poll_fn(|cx| writer.poll_flush(cx)).await,
             Err(error) => Err(error),
         };

@@ -37,24 +37,45 @@ fn needs_zero_length(head: &Head) -> bool {
     !bodiless && !head.has(Known::ContentLength) && !head.has(Known::Upgrade)
 }
 
+/// What the head of an answer without a body says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// That it is empty.
+    Zero,
+    /// Nothing: its status has none.
+    Silent,
+    /// That the answer to a GET would have one of unknown length (HEAD).
+    Unsaid,
+}
+
 /// Writes a response head. `close` adds `connection: close`, `http_10` answers
-/// in that version.
+/// in that version; `Framing::None` writes what `empty` says where the
+/// head has no length.
 pub fn write_response_head(
     head: &Head,
     framing: Framing,
+    empty: Empty,
     close: bool,
     http_10: bool,
     out: &mut Vec<u8>,
 ) {
     write_status_line(head.status, http_10, out);
     head.write_lines(out);
-    if framing == Framing::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
     if close {
         out.extend_from_slice(b"connection: close\r\n");
     } else if http_10 {
         out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+    match framing {
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::None if !head.has(Known::ContentLength) => match empty {
+            Empty::Zero => out.extend_from_slice(b"content-length: 0\r\n"),
+            Empty::Unsaid if !http_10 => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            Empty::Unsaid | Empty::Silent => {}
+        },
+        _ => {}
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -159,6 +180,7 @@ pub fn reason(status: u16) -> &'static str {
         508 => "Loop Detected",
         510 => "Not Extended",
         511 => "Network Authentication Required",
+        599 => "Last Unassigned Server Error Code",
         _ => "Unknown",
     }
 }

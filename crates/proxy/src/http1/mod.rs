@@ -10,7 +10,7 @@ mod target;
 
 pub use body::{BodyDecoder, BodyError, Piece};
 pub use encode::{
-    chunk_head, reason, write_last_chunk, write_request_head, write_response_head,
+    Empty, chunk_head, reason, write_last_chunk, write_request_head, write_response_head,
     write_status_line,
 };
 pub use request::{Limits, Reject, RejectKind, RequestHead, parse_request};

@@ -89,6 +89,11 @@ const BOTH_LENGTHS: Reject = Reject::codec(400, "http1.content_length_and_chunke
 const BAD_CODING: Reject = Reject::codec(501, "http1.invalid_transfer_encoding");
 const BODY_DISALLOWED: Reject = Reject::codec(400, "http1.body_disallowed");
 const BAD_AUTHORITY: Reject = Reject::codec(400, "http.invalid_authority");
+const BAD_CONNECTION: Reject = Reject::codec(400, "http1.connection_header_rejected");
+const BAD_URL: Reject = Reject::codec(400, "http1.invalid_url");
+
+/// Most elements that `Connection` may have, empty ones included (Envoy's limit).
+const MOST_NAMED: usize = 10;
 
 /// What the codec learned of a request beside its [`Head`].
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +134,7 @@ pub fn parse_request(
     let consumed = match status {
         Ok(httparse::Status::Complete(n)) => n,
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
-        Err(error) => match tabs_as_spaces(input) {
+        Err(error) => match plain_spaces(input) {
             Some(spaced) => return parse_request(&spaced, 0, limits, head),
             None if version_begun(input) => return too_large(input.len(), limits),
             None => return Err(refusal(error, input)),
@@ -181,6 +186,8 @@ fn too_large<T>(len: usize, limits: &Limits) -> Result<Option<T>, Reject> {
 
 fn refusal(error: httparse::Error, input: &[u8]) -> Reject {
     match error {
+        _ if !begins_with_method(input) => BAD,
+        _ if has_control(input) => BAD_CHARACTERS,
         httparse::Error::HeaderValue => BAD_CHARACTERS,
         httparse::Error::TooManyHeaders => TOO_MANY,
         httparse::Error::Version | httparse::Error::Token => bad_request_line(input),
@@ -196,15 +203,47 @@ fn request_line(input: &[u8]) -> std::ops::Range<usize> {
     start..start + len
 }
 
-/// The input with tabs between the words of the request line as spaces, where
-/// there are any (RFC 9112 section 3 lets a recipient take both).
-fn tabs_as_spaces(input: &[u8]) -> Option<Vec<u8>> {
+/// Whether the request line begins with a letter, as every method does.
+fn begins_with_method(input: &[u8]) -> bool {
+    input[request_line(input)]
+        .first()
+        .is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// Whether the head, as far as it is here, has a control character other than
+/// tab and line ends.
+fn has_control(input: &[u8]) -> bool {
+    let end = memchr::memmem::find(input, b"\r\n\r\n").unwrap_or(input.len());
+    let control = |b: &u8| b.is_ascii_control() && !matches!(b, b'\t' | b'\r' | b'\n');
+    input[..end].iter().any(control)
+}
+
+/// The input with a request line whose white space the parser takes, where that
+/// has tabs or ends in white space (RFC 9112 section 3 lets a recipient take
+/// both). The length stays: what is too much goes behind the method.
+fn plain_spaces(input: &[u8]) -> Option<Vec<u8>> {
     let line = request_line(input);
-    memchr::memchr(b'\t', &input[line.clone()])?;
-    let mut spaced = input.to_vec();
-    for byte in spaced[line].iter_mut().filter(|b| **b == b'\t') {
-        *byte = b' ';
+    let text = &input[line.clone()];
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let strange = memchr::memchr(b'\t', text).is_some() || text.last().is_some_and(is_space);
+    if !strange || text.first().is_some_and(is_space) {
+        return None;
     }
+    let mut words = text.split(is_space).filter(|w| !w.is_empty());
+    let (method, path, version) = (words.next()?, words.next()?, words.next()?);
+    if words.next().is_some() {
+        return None;
+    }
+    let spaces = text.len() - method.len() - path.len() - version.len() - 1;
+    let mut spaced = Vec::with_capacity(input.len());
+    spaced.extend_from_slice(&input[..line.start]);
+    spaced.extend_from_slice(method);
+    spaced.resize(spaced.len() + spaces, b' ');
+    spaced.extend_from_slice(path);
+    spaced.push(b' ');
+    spaced.extend_from_slice(version);
+    spaced.extend_from_slice(&input[line.start + text.len()..]);
     Some(spaced)
 }
 
@@ -212,7 +251,14 @@ fn tabs_as_spaces(input: &[u8]) -> Option<Vec<u8>> {
 /// else is HTTP/0.9), a byte that no target may have, or anything else.
 fn bad_request_line(input: &[u8]) -> Reject {
     let line = input[request_line(input)].trim_ascii_end();
-    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
+    if line
+        .strip_prefix(b"CONNECT ")
+        .is_some_and(|rest| rest.trim_ascii() == b"HTTP/1.1")
+    {
+        return BAD_URL;
+    }
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let mut words = line.split(is_space).filter(|w| !w.is_empty());
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
         return BAD;
     };
@@ -277,7 +323,6 @@ fn is_method(method: &[u8]) -> bool {
             | b"MKACTIVITY"
             | b"MKCALENDAR"
             | b"MKCOL"
-            | b"M-SEARCH"
             | b"MOVE"
             | b"NOTIFY"
             | b"PROPFIND"
@@ -337,11 +382,14 @@ fn set_target(
 struct Fields {
     length: Option<u64>,
     chunked: bool,
+    other_coding: bool,
     host: bool,
     close: bool,
     keep_alive: bool,
     connection_upgrade: bool,
+    named: usize,
     nominated: bool,
+    bad_nomination: bool,
 }
 
 impl Fields {
@@ -363,9 +411,7 @@ impl Fields {
                 self.length = Some(content_length(value).ok_or(BAD)?);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(BAD_CODING);
-                }
+                self.other_coding |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = true;
                 return Ok(());
             }
@@ -404,6 +450,7 @@ impl Fields {
     }
 
     fn connection(&mut self, value: &[u8]) {
+        self.named += 1 + memchr::memchr_iter(b',', value).count();
         each_token(value, |token| {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -413,6 +460,7 @@ impl Fields {
                 self.connection_upgrade = true;
             } else {
                 self.nominated = true;
+                self.bad_nomination |= never_nominated(token);
             }
         });
     }
@@ -423,7 +471,12 @@ impl Fields {
         request: &mut RequestHead,
         limits: &Limits,
     ) -> Result<(), Reject> {
+        if self.bad_nomination || self.named > MOST_NAMED {
+            return Err(BAD_CONNECTION);
+        }
         request.framing = match (self.chunked, self.length) {
+            (true, Some(_)) if self.other_coding => return Err(BOTH_LENGTHS),
+            (true, None) if self.other_coding => return Err(BAD_CODING),
             (true, Some(_)) if !limits.allow_chunked_length => return Err(BOTH_LENGTHS),
             (true, length) => {
                 if length.is_some() {
@@ -446,19 +499,24 @@ impl Fields {
         if self.nominated {
             remove_nominated(head);
         }
-        head.remove_known(Known::Connection);
         request.upgrade = self.connection_upgrade && head.has(Known::Upgrade);
         if head
             .known(Known::Upgrade)
             .is_some_and(|v| v.eq_ignore_ascii_case(b"h2c"))
         {
             request.upgrade = false;
+            head.remove_known(Known::Http2Settings);
         }
         if !request.upgrade {
             head.remove_known(Known::Upgrade);
+            head.remove_known(Known::Connection);
+        } else if !head
+            .known(Known::Connection)
+            .is_some_and(|v| v.eq_ignore_ascii_case(b"upgrade"))
+        {
+            head.set_known(Known::Connection, b"upgrade");
         }
-        head.remove_known(Known::Http2Settings);
-        if head.known(Known::Te).is_some() {
+        if head.known(Known::Te).is_some_and(|v| !v.is_empty()) {
             keep_te_trailers(head);
         }
         if head.method() == b"CONNECT" && request.framing != Framing::None {
@@ -477,6 +535,16 @@ impl Fields {
     }
 }
 
+/// What says where a request came from or goes to is not for one hop alone.
+fn never_nominated(token: &[u8]) -> bool {
+    let names: [&[u8]; 3] = [
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+    ];
+    token.starts_with(b":") || names.iter().any(|n| token.eq_ignore_ascii_case(n))
+}
+
 /// Removes the headers that `Connection` names (RFC 9110 section 7.6.1), other
 /// than those this parser reads itself.
 fn remove_nominated(head: &mut Head) {
@@ -491,8 +559,11 @@ fn remove_nominated(head: &mut Head) {
             b"content-length",
             b"close",
             b"keep-alive",
+            b"http2-settings",
         ];
-        if !keep.contains(&name.as_slice()) {
+        if name == b"host" {
+            head.remove_authority();
+        } else if !keep.contains(&name.as_slice()) {
             head.remove(&name);
         }
     }

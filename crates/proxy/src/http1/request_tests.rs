@@ -203,7 +203,7 @@ fn hop_headers_go() {
     assert!(!request.upgrade);
     let mut out = Vec::new();
     head.write_lines(&mut out);
-    assert_eq!(out, b"x-bar: 2\r\nte: trailers\r\n");
+    assert_eq!(out, b"te: trailers\r\nx-bar: 2\r\n");
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub fn parse_response(
     }
     let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
     let status = config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines);
     let consumed = match status {
         Ok(httparse::Status::Complete(n)) => n,
@@ -115,7 +116,10 @@ impl Fields {
                     self.nominated = true;
                 }
             }),
-            16 if name.eq_ignore_ascii_case(b"proxy-connection") => return Ok(()),
+            16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
+                each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
+                return Ok(());
+            }
             10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(()),
             _ => {}
         }
@@ -136,9 +140,9 @@ impl Fields {
         if self.nominated {
             remove_nominated(head);
         }
-        head.remove_known(Known::Connection);
         let status = head.status;
         if status != 101 {
+            head.remove_known(Known::Connection);
             head.remove_known(Known::Upgrade);
         }
         let bodiless = status < 200 || status == 204;

@@ -7,7 +7,6 @@ const BAD: Reject = Reject::codec(400, "http1.codec_error");
 const BAD_CHARACTERS: Reject = Reject::codec(400, "http1.invalid_characters");
 const BAD_URL: Reject = Reject::codec(400, "http1.invalid_url");
 const BAD_SCHEME: Reject = Reject::codec(400, "http1.invalid_scheme");
-const BAD_AUTHORITY: Reject = Reject::codec(400, "http.invalid_authority");
 
 /// A request target taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub(super) fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, R
         return Err(BAD);
     }
     if method == b"CONNECT" {
-        let fine = is_authority(target) && memchr::memchr(b':', target).is_some();
+        let fine = is_host_and_port(target) && memchr::memchr(b':', target).is_some();
         return fine.then_some(Target::Authority(target)).ok_or(BAD_URL);
     }
     if target.first() == Some(&b'/') {
@@ -45,26 +44,52 @@ pub(super) fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, R
         return Err(BAD);
     };
     let scheme = &target[..colon];
+    let rest = &target[colon + 3..];
+    if rest.first().is_none_or(|b| *b == b'/') {
+        return Err(BAD_URL);
+    }
     if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
         return Err(BAD_SCHEME);
     }
-    absolute(&target[colon + 3..])
+    absolute(rest)
 }
 
 fn absolute(rest: &[u8]) -> Result<Target<'_>, Reject> {
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
     let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
-    let authority = match memchr::memrchr(b'@', authority) {
+    let authority = match memchr::memchr(b'@', authority) {
         Some(at) => &authority[at + 1..],
         None => authority,
     };
-    if authority.is_empty() || !is_authority(authority) {
-        return Err(BAD_AUTHORITY);
+    if authority.contains(&b'\\') {
+        return Err(BAD);
+    }
+    if !is_host_and_port(authority) {
+        return Err(BAD_URL);
     }
     if path.starts_with(b"#") {
         return Err(BAD);
     }
     Ok(Target::Absolute { authority, path })
+}
+
+/// Whether this is a host with at most one port, as a request line may have it.
+fn is_host_and_port(value: &[u8]) -> bool {
+    let (host, port) = match (value.first(), memchr::memchr(b']', value)) {
+        (Some(b'['), Some(end)) => value.split_at(end + 1),
+        (Some(b'['), None) => return false,
+        _ => match memchr::memchr(b':', value) {
+            Some(colon) => value.split_at(colon),
+            None => (value, &b""[..]),
+        },
+    };
+    let port_fits = match port.strip_prefix(b":") {
+        None => port.is_empty(),
+        Some(digits) => std::str::from_utf8(digits)
+            .is_ok_and(|d| !d.starts_with('+') && d.parse::<u16>().is_ok()),
+    };
+    let plain = |b: &u8| !matches!(b, b'@' | b'%');
+    !host.is_empty() && port_fits && host.iter().all(plain) && is_authority(host)
 }
 
 /// Whether these are characters of RFC 3986's authority.
@@ -123,6 +148,26 @@ mod tests {
         assert_eq!(parse(b"GET", "/é".as_bytes()), Err(BAD));
         assert_eq!(parse(b"GET", b"/\x7f"), Err(BAD_CHARACTERS));
         assert_eq!(parse(b"GET", b"http://zz#x"), Err(BAD));
-        assert_eq!(parse(b"GET", b"http:///x"), Err(BAD_AUTHORITY));
+        for bad in [
+            "http:///x",
+            "http://",
+            "file:///x",
+            "http://a:/",
+            "http://a:99999/",
+        ] {
+            assert_eq!(parse(b"GET", bad.as_bytes()), Err(BAD_URL), "{bad}");
+        }
+        for bad in [
+            "http://[::1/",
+            "http://a%20/",
+            "http://a@b@c/",
+            "http://:80/",
+        ] {
+            assert_eq!(parse(b"GET", bad.as_bytes()), Err(BAD_URL), "{bad}");
+        }
+        assert!(parse(b"GET", b"http://[::1]:80/").is_ok());
+        for bad in ["zz:", "u@zz:80", ":80", "zz:99999", "zz:+80"] {
+            assert_eq!(parse(b"CONNECT", bad.as_bytes()), Err(BAD_URL), "{bad}");
+        }
     }
 }
