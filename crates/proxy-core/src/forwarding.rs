@@ -84,9 +84,11 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
     hcm: &HttpConnectionManager,
     down: &Downstream<'_>,
 ) -> Origin {
-    // At the edge the peer becomes one more entry.
-    let most = usize::from(!hcm.use_remote_address);
-    let single_hop = forwarded_for_count(headers) <= most;
+    let single_hop = match hcm.use_remote_address {
+        // The peer becomes one more entry.
+        true => headers.first("x-forwarded-for").is_none(),
+        false => forwarded_for_count(headers) <= 1,
+    };
     let client = client_address(headers, hcm, down);
     append_forwarded_for(headers, hcm, down);
     set_forwarded_proto(headers, hcm, down);
@@ -102,10 +104,10 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
         None => hcm.internal_unix_sockets,
     };
     let edge = !internal && hcm.use_remote_address;
+    headers.remove("x-envoy-internal");
     if internal {
-        headers.set("x-envoy-internal", b"true");
+        headers.add("x-envoy-internal", b"true");
     } else {
-        headers.remove("x-envoy-internal");
         for name in INTERNAL_ONLY {
             if headers.first(name).is_some() {
                 headers.remove(name);

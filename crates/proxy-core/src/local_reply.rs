@@ -206,6 +206,8 @@ situations! {
     STREAM_IDLE_REQUEST = 408, "stream timeout", STREAM_IDLE_TIMEOUT, "stream_idle_timeout";
     /// Longest life of a stream.
     MAX_DURATION = 504, "downstream duration timeout", NONE, "max_duration_timeout";
+    /// The same before the whole request had arrived.
+    MAX_DURATION_REQUEST = 408, "downstream duration timeout", NONE, "max_duration_timeout";
     /// Whole request did not arrive in time.
     REQUEST_INCOMPLETE = 408, "request timeout", NONE, "request_overall_timeout";
     /// Request headers did not arrive in time.

@@ -59,6 +59,8 @@ impl<'a> Retry<'a> {
                 .iter()
                 .any(|m| m.matches(headers))
         {
+            // No retry is called for, so none is missed either.
+            retry.on = RetryOn::default();
             retry.left = 0;
             return retry;
         }

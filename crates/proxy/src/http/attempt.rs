@@ -456,11 +456,6 @@ impl Stream<'_> {
                 .response
                 .set_number(Known::XEnvoyUpstreamServiceTime, ms);
         }
-        if tries.chosen.host.include_attempt_count_in_response {
-            record
-                .response
-                .set_number(Known::XEnvoyAttemptCount, record.attempts.into());
-        }
         if to_head {
             kind = Body::None;
         }

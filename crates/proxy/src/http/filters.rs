@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use lateen_proxy_core::config::FractionalPercent;
 use lateen_proxy_core::config::http_filter::{
     AbortCode, Cors, Fault, FaultValue, HeaderEdit, HttpFilter, HttpFilterConfig, PerFilterConfig,
     per_filter,
@@ -135,9 +136,28 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
     };
     let asked_delay = number(Known::XEnvoyFaultDelayRequest);
     let asked_abort = number(Known::XEnvoyFaultAbortRequest);
+    // A request may lower the configured share of header-driven faults.
+    let share = |percentage: FractionalPercent, by_header: bool, name: &[u8]| {
+        let asked = request.first(name).filter(|_| by_header);
+        let asked = asked.and_then(|v| std::str::from_utf8(v).ok()?.trim().parse::<u32>().ok());
+        FractionalPercent {
+            numerator: asked.map_or(percentage.numerator, |a| a.min(percentage.numerator)),
+            ..percentage
+        }
+    };
+    let delays = fault.delay.as_ref().map(|delay| {
+        let by_header = delay.delay == FaultValue::Header;
+        let name = b"x-envoy-fault-delay-request-percentage";
+        share(delay.percentage, by_header, name)
+    });
+    let aborts = fault.abort.as_ref().map(|abort| {
+        let by_header = abort.abort == FaultValue::Header;
+        let name = b"x-envoy-fault-abort-request-percentage";
+        share(abort.percentage, by_header, name)
+    });
     let random = stream.record.random;
     if let Some(delay) = &fault.delay
-        && delay.percentage.hit(random)
+        && delays.is_some_and(|share| share.hit(random))
     {
         let wait = match &delay.delay {
             FaultValue::Fixed(wait) => Some(*wait),
@@ -151,7 +171,7 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
     let abort = fault
         .abort
         .as_ref()
-        .filter(|a| a.percentage.hit(random.rotate_left(32)))?;
+        .filter(|_| aborts.is_some_and(|share| share.hit(random.rotate_left(32))))?;
     let code = match &abort.abort {
         FaultValue::Fixed(code) => *code,
         FaultValue::Header => {
@@ -179,15 +199,18 @@ fn origin_allowed(record: &StreamRecord, cors: &Cors) -> bool {
 /// Answers a CORS preflight.
 fn preflight(stream: &mut Stream<'_>, cors: &Cors) -> Option<LocalReply<'static>> {
     let request = &stream.record.request;
-    let asks = request.method() == b"OPTIONS" && request.has(Known::AccessControlRequestMethod);
-    if !asks || !request.has(Known::Origin) {
-        return None;
-    }
+    let asked = request.known(Known::AccessControlRequestMethod);
+    let asks = request.method() == b"OPTIONS" && asked.is_some_and(|m| !m.is_empty());
+    let origin = request.known(Known::Origin).filter(|_| asks)?.to_vec();
     if !origin_allowed(stream.record, cors) {
         let stays = !cors.forward_not_matching_preflights;
         return stays.then(|| LocalReply::new(200, "", "cors_response"));
     }
     let mut reply = LocalReply::new(200, "", "cors_response");
+    reply = reply.header("access-control-allow-origin", origin);
+    if cors.allow_credentials {
+        reply = reply.header("access-control-allow-credentials", b"true".as_slice());
+    }
     for (name, value) in [
         ("access-control-allow-methods", &cors.allow_methods),
         ("access-control-allow-headers", &cors.allow_headers),
@@ -215,9 +238,7 @@ fn allow_origin(record: &mut StreamRecord, cors: &Cors) {
             .response
             .set_known(Known::AccessControlAllowCredentials, b"true");
     }
-    let preflight = record.request.method() == b"OPTIONS"
-        && record.request.has(Known::AccessControlRequestMethod);
-    if !cors.expose_headers.is_empty() && !preflight {
+    if !cors.expose_headers.is_empty() {
         let exposed = cors.expose_headers.as_bytes();
         record
             .response

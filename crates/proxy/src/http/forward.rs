@@ -309,6 +309,7 @@ impl Stream<'_> {
             Timeout::PerTry => Situation::PER_TRY_TIMEOUT,
             Timeout::Idle if !body.complete => Situation::STREAM_IDLE_REQUEST,
             Timeout::Idle => Situation::STREAM_IDLE,
+            Timeout::MaxDuration if !body.complete => Situation::MAX_DURATION_REQUEST,
             Timeout::MaxDuration => Situation::MAX_DURATION,
             Timeout::Request => Situation::REQUEST_INCOMPLETE,
         })

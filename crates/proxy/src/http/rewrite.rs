@@ -46,9 +46,9 @@ pub fn host_of_endpoint(record: &mut StreamRecord, forward: &Forward, host: &Hos
 
 fn set_host(head: &mut Head, forward: &Forward, host: &[u8]) {
     let old = head.authority().to_vec();
+    head.set_known(Known::XEnvoyOriginalHost, &old);
     if forward.append_x_forwarded_host {
         head.join_known(Known::XForwardedHost, b",", &old);
     }
-    head.set_known(Known::XEnvoyOriginalHost, &old);
     head.set_authority(host);
 }

@@ -200,14 +200,12 @@ impl Stream<'_> {
             return self.reply(out, reply.header("location", location)).await;
         }
         if asks.upgrade && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
-            if let RouteAction::Forward(forward) = &chosen.route.action {
-                let cluster = self.cluster_of(forward, &chosen);
-                self.record.cluster_name = cluster.map(|c| c.config.name.clone());
-            }
+            self.name_cluster(&chosen);
             out.set_close();
             return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
         }
         if let Some(reply) = filters::on_request(self, &chosen).await {
+            self.name_cluster(&chosen);
             return self.reply(out, reply).await;
         }
         self.act(body, out, &chosen, asks).await;
@@ -358,6 +356,14 @@ impl Stream<'_> {
         self.record.conn.worker.clusters.get(&name)
     }
 
+    /// Puts the cluster of a request that is not forwarded into the record.
+    fn name_cluster(&mut self, chosen: &Chosen) {
+        if let RouteAction::Forward(forward) = &chosen.route.action {
+            let cluster = self.cluster_of(forward, chosen);
+            self.record.cluster_name = cluster.map(|c| c.config.name.clone());
+        }
+    }
+
     /// The name of the cluster the route says.
     fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
         let by_header = |header: &Name| {
@@ -467,6 +473,11 @@ impl Stream<'_> {
         for level in levels.into_iter().flatten() {
             mutate::remove(&mut self.record.response, &level.response_remove);
             mutate::apply(self.record, Side::Response, &level.response_add);
+        }
+        let record = &mut *self.record;
+        if chosen.host.include_attempt_count_in_response && record.attempts > 0 {
+            let count = record.attempts.into();
+            record.response.set_number(Known::XEnvoyAttemptCount, count);
         }
     }
 }
