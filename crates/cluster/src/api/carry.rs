@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::error::ApiError;
+use super::error::{ApiError, Cause};
 use super::kinds::Kind;
 use super::meta;
 use super::resource::{NAMESPACES, NODES, PODS};
@@ -139,10 +139,7 @@ pub(crate) fn carry_over(kind: &Kind, sub: Option<&str>, current: &Value, next: 
         }
     }
     for field in KEPT {
-        match current["metadata"].get(field) {
-            Some(v) => next["metadata"][field] = v.clone(),
-            None => drop(meta::remove(&mut next["metadata"], field)),
-        }
+        restore(&current["metadata"], &mut next["metadata"], field);
     }
     next["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
     if next["metadata"]["managedFields"].is_null() {
@@ -155,6 +152,71 @@ pub(crate) fn carry_over(kind: &Kind, sub: Option<&str>, current: &Value, next: 
         meta::remove(&mut next["metadata"], "managedFields");
     }
     // Order of the body decides nothing: keep the stored one, so that equal stays equal.
+}
+
+/// Checks and mends what mutating webhooks made of an object that was `before`: its identity may
+/// not change, and what the server owns is as before. `old` is the stored state, on update.
+///
+/// # Errors
+/// 422 for another name, or on update another uid; 400 for another namespace.
+pub(crate) fn restore_owned(
+    kind: &Kind,
+    sub: Option<&str>,
+    before: &Value,
+    old: Option<&Value>,
+    next: &mut Value,
+) -> Result<(), ApiError> {
+    let fixed: &[&str] = if old.is_some() {
+        &["name", "uid"]
+    } else {
+        // A new object has no uid that a webhook could know to matter.
+        &["name"]
+    };
+    let causes: Vec<Cause> = fixed
+        .iter()
+        .filter(|f| {
+            let left_out = **f == "uid" && meta::text(next, f).is_empty();
+            !left_out && next["metadata"][**f] != before["metadata"][**f]
+        })
+        .map(|f| {
+            let value = &next["metadata"][*f];
+            Cause::invalid(format!("metadata.{f}"), value, "field is immutable")
+        })
+        .collect();
+    if !causes.is_empty() {
+        let name = meta::name(before);
+        return Err(ApiError::invalid(
+            &kind.res.group,
+            &kind.kind,
+            name,
+            &causes,
+        ));
+    }
+    let (given, ns) = (meta::namespace(next), meta::namespace(before));
+    if !given.is_empty() && given != ns {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({given:?} and {ns:?})"
+        )));
+    }
+    let owned = KEPT.iter().chain(&["resourceVersion", "managedFields"]);
+    for field in owned {
+        restore(&before["metadata"], &mut next["metadata"], field);
+    }
+    if let Some(old) = old {
+        carry_over(kind, sub, old, next);
+        restore(&before["metadata"], &mut next["metadata"], "managedFields");
+    } else if kind.status && !kind.is(&NODES) {
+        restore(before, next, "status");
+    }
+    Ok(())
+}
+
+/// Makes a field what it is in `from`, or absent.
+fn restore(from: &Value, to: &mut Value, field: &str) {
+    match from.get(field) {
+        Some(v) => to[field] = v.clone(),
+        None => drop(meta::remove(to, field)),
+    }
 }
 
 /// Whether a changed object has nothing that keeps it: it was waiting for its last finalizer.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 use super::admit::{self, Attributes, Operation, Webhooks};
+use super::carry::restore_owned;
 use super::core::{Core, FieldValidation, Patched, RequestInfo};
 use super::error::{ApiError, Cause};
 use super::kinds::{Kind, Target};
@@ -251,10 +252,14 @@ impl Core {
             admit::defaults_of_pod(&self.store, ns, object)?;
         }
         let hooks = Webhooks { store: &self.store };
-        let uid = object["metadata"]["uid"].clone();
+        let before = object.clone();
         if admit::run_mutating(&hooks, at, object, old).await? {
+            restore_owned(at.kind, at.sub, &before, old, object)?;
+            if new_pod {
+                // A hook's containers count in it: the defaults below set it anew.
+                meta::remove(&mut object["status"], "qosClass");
+            }
             // A hook may add what the schema does not know, and fields that have defaults.
-            object["metadata"]["uid"] = uid;
             let target = Target {
                 kind: Arc::clone(at.kind),
                 version: at.version.to_owned(),

@@ -281,3 +281,132 @@ async fn refusals_and_failures_read_as_usual() {
         .expect("ignored");
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_webhook_changes_no_identity_and_nothing_the_server_owns() {
+    let c = cluster().await;
+    let wanted: Arc<Mutex<Value>> = Arc::new(Mutex::new(json!([])));
+    let operations = Arc::clone(&wanted);
+    let h = hook(move |_| patch(operations.lock().expect("lock").clone())).await;
+    h.serve(&c).await;
+    let mut config = h.config("lies", &["configmaps", "pods"]);
+    config["webhooks"][0]["rules"][0]["operations"] = json!(["CREATE", "UPDATE"]);
+    c.api
+        .create(&MUTATING_WEBHOOKS, None, config)
+        .await
+        .expect("config");
+    let set = |path: &str, value: Value| json!([{"op": "add", "path": path, "value": value}]);
+    let base = "/api/v1/namespaces/default/configmaps";
+    let (code, made) = c
+        .json("POST", base, &json!({"metadata": {"name": "u"}}))
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let immutable = ": field is immutable";
+    for (path, value, on_create, on_update, why) in [
+        ("/metadata/name", "evil", 422, 422, immutable),
+        (
+            "/metadata/namespace",
+            "kube-system",
+            400,
+            400,
+            "does not match the namespace",
+        ),
+        ("/metadata/uid", "u-1", 201, 422, immutable),
+        (
+            "/kind",
+            "Secret",
+            500,
+            500,
+            "failed calling webhook \"w.demo.io\": the patch makes kind",
+        ),
+        (
+            "/apiVersion",
+            "v2",
+            500,
+            500,
+            "the patch makes apiVersion \"v2\" of \"v1\"",
+        ),
+    ] {
+        *wanted.lock().expect("lock") = set(path, value.into());
+        let name = format!("new{}", path.replace('/', "-").to_lowercase());
+        let body = json!({"metadata": {"name": name}});
+        let (code, answer) = c.json("POST", base, &body).await;
+        assert_eq!(code, on_create, "{path}: {answer}");
+        assert!(
+            code == 201 || answer["message"].as_str().is_some_and(|m| m.contains(why)),
+            "{answer}"
+        );
+        assert_ne!(answer["metadata"]["uid"], "u-1");
+        let change = json!({"data": {"path": path}});
+        let (code, answer) = c.json("PATCH", &format!("{base}/u"), &change).await;
+        assert_eq!(code, on_update, "{path}: {answer}");
+        assert!(
+            answer["message"].as_str().is_some_and(|m| m.contains(why)),
+            "{answer}"
+        );
+    }
+    // What the server owns is as if the hook had not touched it; its other changes stay.
+    *wanted.lock().expect("lock") = json!([
+        {"op": "add", "path": "/metadata/creationTimestamp", "value": "2001-01-01T00:00:00Z"},
+        {"op": "add", "path": "/metadata/generation", "value": 7},
+        {"op": "add", "path": "/metadata/resourceVersion", "value": "1"},
+        {"op": "add", "path": "/metadata/deletionTimestamp", "value": "2001-01-01T00:00:00Z"},
+        {"op": "add", "path": "/metadata/managedFields", "value": []},
+        {"op": "add", "path": "/data", "value": {"hook": "was here"}}]);
+    let (code, next) = c
+        .json("PATCH", &format!("{base}/u"), &json!({"data": {"a": "b"}}))
+        .await;
+    assert_eq!(code, 200, "{next}");
+    assert_eq!(next["data"], json!({"hook": "was here"}));
+    for field in ["name", "namespace", "uid", "creationTimestamp"] {
+        assert_eq!(next["metadata"][field], made["metadata"][field], "{field}");
+    }
+    let body = json!({"metadata": {"name": "late"}});
+    let (code, late) = c.json("POST", base, &body).await;
+    assert_eq!(code, 201, "{late}");
+    for object in [&next, &late] {
+        let m = &object["metadata"];
+        assert_ne!(m["creationTimestamp"], "2001-01-01T00:00:00Z");
+        assert!(
+            m["generation"].is_null() && m["deletionTimestamp"].is_null(),
+            "{m}"
+        );
+        assert_ne!(m["resourceVersion"], "1");
+        assert_eq!(m["managedFields"].as_array().map(Vec::len), Some(1), "{m}");
+    }
+    let (_, all) = c.json("GET", base, &Value::Null).await;
+    let items = all["items"].as_array().expect("items");
+    assert!(
+        items.iter().all(|o| o["metadata"]["name"] != "evil"),
+        "{all}"
+    );
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_injected_container_counts_in_the_quality_of_service() {
+    let c = cluster().await;
+    c.namespace("n").await;
+    let h = hook(|_| {
+        patch(json!([
+            {"op": "add", "path": "/status", "value": {"phase": "Running"}},
+            {"op": "add", "path": "/spec/containers/-", "value": {"name": "side", "image": "s:1",
+                "resources": {"requests": {"cpu": "10m"}}}}]))
+    })
+    .await;
+    h.serve(&c).await;
+    let config = h.config("inject", &["pods"]);
+    let plain = c.api.create(&PODS, Some("n"), pod("p")).await.expect("pod");
+    assert_eq!(plain["status"]["qosClass"], "BestEffort");
+    c.api
+        .create(&MUTATING_WEBHOOKS, None, config)
+        .await
+        .expect("config");
+    let more = c.api.create(&PODS, Some("n"), pod("q")).await.expect("pod");
+    assert_eq!(more["status"]["qosClass"], "Burstable");
+    assert_eq!(
+        more["status"]["phase"], "Pending",
+        "a hook writes no status"
+    );
+    c.server.shutdown().await;
+}

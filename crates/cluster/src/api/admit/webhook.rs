@@ -242,6 +242,14 @@ fn apply_patch(hook: &str, response: &Value, object: &mut Value) -> Result<bool,
     if !(changed.is_object() && changed["metadata"].is_object()) {
         return Err(fail("the patch leaves no object with metadata".to_owned()));
     }
+    for field in ["kind", "apiVersion"] {
+        if changed[field] != object[field] {
+            return Err(fail(format!(
+                "the patch makes {field} {} of {}",
+                changed[field], object[field]
+            )));
+        }
+    }
     let differs = changed != *object;
     *object = changed;
     Ok(differs)
@@ -367,11 +375,13 @@ mod tests {
             ("", json!([])),
             ("", json!(null)),
             ("/metadata", json!("x")),
+            ("/kind", json!("Secret")),
+            ("/apiVersion", json!(null)),
         ] {
             let patch = json!([{"op": "replace", "path": path, "value": value}]);
             let patch = base64::engine::general_purpose::STANDARD.encode(patch.to_string());
             let answer = json!({"patch": patch, "patchType": "JSONPatch"});
-            let mut object = json!({"metadata": {"name": "a"}});
+            let mut object = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}});
             let error = apply_patch("w", &answer, &mut object).expect_err("refused");
             assert_eq!(error.code, 500, "{}", error.message);
             assert_eq!(object["metadata"]["name"], "a");
