@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::{install, objects};
 use super::progress::Progress;
@@ -33,11 +33,7 @@ pub async fn bookinfo(
         ("bookinfo.yaml", BOOKINFO),
         ("bookinfo-gateway.yaml", GATEWAY),
     ] {
-        let mut all = objects::documents(text, file.as_ref())?;
-        for object in &mut all {
-            object["metadata"]["namespace"] = json!("default");
-        }
-        install::apply(client, all)
+        install::apply(client, as_applied(text, file)?)
             .await
             .with_context(|| file.to_owned())?;
     }
@@ -54,6 +50,34 @@ pub async fn bookinfo(
     progress.step("waiting for the page");
     wait_for_page(u16::try_from(port)?, limit).await?;
     Ok(format!("http://127.0.0.1:{port}/productpage"))
+}
+
+/// Where `kubectl apply` keeps what it was given; without it the next apply warns.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The objects of a sample's file as `kubectl apply -f` of it would make them in `default`.
+fn as_applied(text: &str, file: &str) -> anyhow::Result<Vec<Value>> {
+    let mut all = objects::documents(text, file.as_ref())?;
+    for object in &mut all {
+        object["metadata"]["namespace"] = json!("default");
+        if !object["metadata"]["annotations"].is_object() {
+            object["metadata"]["annotations"] = json!({});
+        }
+        let applied = last_applied(object);
+        object["metadata"]["annotations"][LAST_APPLIED] = json!(applied);
+    }
+    Ok(all)
+}
+
+/// An object as the annotation holds it: compact JSON with sorted keys, Go's escapes of `<`, `>`
+/// and `&`, and the newline that Go's encoder ends with.
+fn last_applied(object: &Value) -> String {
+    let mut sorted = object.clone();
+    sorted.sort_all_objects();
+    let text = sorted.to_string();
+    let text = text.replace('&', "\\u0026");
+    let text = text.replace('<', "\\u003c").replace('>', "\\u003e");
+    text + "\n"
 }
 
 /// Waits until the page shows the book and its reviews.
@@ -88,4 +112,47 @@ async fn page(port: u16) -> anyhow::Result<(u16, String)> {
     let body = answer.into_body().collect().await?.to_bytes();
     driver.abort();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demos_objects_look_as_if_kubectl_had_applied_them() {
+        let mut seen = 0;
+        for text in [BOOKINFO, GATEWAY] {
+            let plain = objects::documents(text, "f".as_ref()).expect("documents");
+            for (mut plain, made) in plain
+                .into_iter()
+                .zip(as_applied(text, "f").expect("objects"))
+            {
+                let kept = made["metadata"]["annotations"][LAST_APPLIED]
+                    .as_str()
+                    .expect("the annotation");
+                assert!(
+                    kept.starts_with("{\"apiVersion\":") && kept.ends_with("}\n"),
+                    "{kept}"
+                );
+                let kept: Value = serde_json::from_str(kept).expect("JSON");
+                plain["metadata"]["namespace"] = json!("default");
+                if plain["metadata"]["annotations"].is_null() {
+                    plain["metadata"]["annotations"] = json!({});
+                }
+                assert_eq!(
+                    kept, plain,
+                    "the file's object, without the annotation itself"
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 10, "{seen} objects");
+    }
+
+    #[test]
+    fn the_annotation_is_written_as_go_writes_it() {
+        let object = json!({"b": "<&>", "a": {"d": 1, "c": null}});
+        let written = "{\"a\":{\"c\":null,\"d\":1},\"b\":\"\\u003c\\u0026\\u003e\"}\n";
+        assert_eq!(last_applied(&object), written);
+    }
 }
