@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use lateen_resources::kind::{KINDS, KindInfo};
 use serde_json::Value;
 
 use super::objects;
@@ -26,7 +27,7 @@ pub struct Write {
 /// `get`.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// The kind, such as virtualservices
+    /// The kind, such as virtualservices or vs; `all` is every kind
     kind: String,
     /// Only the object of this name
     name: Option<String>,
@@ -62,115 +63,59 @@ pub struct Delete {
     file: Option<PathBuf>,
 }
 
-/// One Istio kind: its API group and the plural that paths use.
-struct Kind {
-    group: &'static str,
-    kind: &'static str,
-    plural: &'static str,
+/// One Istio kind.
+type Kind = KindInfo;
+
+/// Istio's kinds.
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|info| info.kind.is_istio())
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
-        group: "networking.istio.io",
-        kind: "VirtualService",
-        plural: "virtualservices",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "DestinationRule",
-        plural: "destinationrules",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "Gateway",
-        plural: "gateways",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "ServiceEntry",
-        plural: "serviceentries",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "WorkloadEntry",
-        plural: "workloadentries",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "WorkloadGroup",
-        plural: "workloadgroups",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "Sidecar",
-        plural: "sidecars",
-    },
-    Kind {
-        group: "networking.istio.io",
-        kind: "EnvoyFilter",
-        plural: "envoyfilters",
-    },
-    Kind {
-        group: "security.istio.io",
-        kind: "PeerAuthentication",
-        plural: "peerauthentications",
-    },
-    Kind {
-        group: "security.istio.io",
-        kind: "AuthorizationPolicy",
-        plural: "authorizationpolicies",
-    },
-    Kind {
-        group: "security.istio.io",
-        kind: "RequestAuthentication",
-        plural: "requestauthentications",
-    },
-    Kind {
-        group: "telemetry.istio.io",
-        kind: "Telemetry",
-        plural: "telemetries",
-    },
-];
+/// The kind that a person's word means: any case, singular or plural, dashes or none, kubectl's
+/// short names, and kubectl's `plural.group`.
+fn named(word: &str) -> anyhow::Result<&'static Kind> {
+    let plain = word.replace('-', "").to_ascii_lowercase();
+    let (plain, group) = match plain.split_once('.') {
+        Some((name, group)) => (name, Some(group)),
+        None => (plain.as_str(), None),
+    };
+    let found = kinds().find(|kind| {
+        group.is_none_or(|group| group == kind.group)
+            && (plain == kind.plural
+                || plain == kind.name.to_ascii_lowercase()
+                || kind.short_names.contains(&plain))
+    });
+    found.ok_or_else(|| {
+        let known: Vec<String> = kinds()
+            .map(|kind| match kind.short_names {
+                [short, ..] if *short != "telemetry" => format!("{} ({short})", kind.plural),
+                _ => kind.plural.to_owned(),
+            })
+            .collect();
+        Failure::new(USAGE, format!("\"{word}\" is not a kind of Istio's"))
+            .hint(format!("the kinds are {}", known.join(", ")))
+            .into()
+    })
+}
 
-impl Kind {
-    /// The kind that a person's word means: any case, singular or plural, dashes or none.
-    fn named(word: &str) -> anyhow::Result<&'static Self> {
-        let plain = word.replace('-', "").to_ascii_lowercase();
-        let found = KINDS
-            .iter()
-            .find(|kind| plain == kind.plural || plain == kind.kind.to_ascii_lowercase());
-        found.ok_or_else(|| {
-            let known: Vec<&str> = KINDS.iter().map(|kind| kind.plural).collect();
-            Failure::new(USAGE, format!("\"{word}\" is not a kind of Istio's"))
-                .hint(format!("the kinds are {}", known.join(", ")))
-                .into()
-        })
-    }
-
-    /// `virtual-service`: how the first years wrote `VirtualService`.
-    fn dashed(&self) -> String {
-        let mut out = String::new();
-        for (index, letter) in self.kind.char_indices() {
-            if letter.is_ascii_uppercase() && index > 0 {
-                out.push('-');
-            }
-            out.push(letter.to_ascii_lowercase());
+/// `virtual-service`: how the first years wrote `VirtualService`.
+fn dashed(kind: &Kind) -> String {
+    let mut out = String::new();
+    for (index, letter) in kind.name.char_indices() {
+        if letter.is_ascii_uppercase() && index > 0 {
+            out.push('-');
         }
-        out
+        out.push(letter.to_ascii_lowercase());
     }
+    out
+}
 
-    fn api(&self, cluster: &Cluster, namespace: Option<&str>) -> Api<DynamicObject> {
-        let version = if self.group == "networking.istio.io" {
-            "v1"
-        } else {
-            "v1beta1"
-        };
-        let gvk = GroupVersionKind::gvk(self.group, version, self.kind);
-        let resource = ApiResource::from_gvk_with_plural(&gvk, self.plural);
-        match namespace {
-            Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
-            None => Api::all_with(cluster.client.clone(), &resource),
-        }
+fn api_of(kind: &Kind, cluster: &Cluster, namespace: Option<&str>) -> Api<DynamicObject> {
+    let gvk = GroupVersionKind::gvk(kind.group, kind.versions[0], kind.name);
+    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural);
+    match namespace {
+        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        None => Api::all_with(cluster.client.clone(), &resource),
     }
 }
 
@@ -186,7 +131,7 @@ fn versioned(kind: &Kind, document: &Value) -> Result<(), String> {
             Some((group, version)) if group == kind.group && VERSIONS.contains(&version) => Ok(()),
             _ => Err(format!(
                 "apiVersion {given:?} is not a version of {}; write \"{}\"",
-                kind.kind,
+                kind.name,
                 right()
             )),
         },
@@ -203,7 +148,7 @@ fn read(path: &std::path::Path) -> anyhow::Result<Vec<(&'static Kind, DynamicObj
             .get("kind")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let kind = KINDS.iter().find(|kind| kind.kind == word).ok_or_else(|| {
+        let kind = kinds().find(|kind| kind.name == word).ok_or_else(|| {
             Failure::new(
                 BAD_INPUT,
                 format!("{}: {name} is not an object of Istio's", path.display()),
@@ -230,7 +175,7 @@ pub async fn create(args: Write, cluster: &ClusterArgs) -> anyhow::Result<()> {
     for (kind, mut object) in read(&args.file)? {
         object.types = Some(types(kind));
         let (name, namespace) = place(&object, &cluster);
-        let api = kind.api(&cluster, Some(&namespace));
+        let api = api_of(kind, &cluster, Some(&namespace));
         let made = api.create(&PostParams::default(), &object).await;
         let made = made.map_err(|error| refused("create", kind, &namespace, &name, &error))?;
         said("Created", kind, &namespace, &name, &made)?;
@@ -244,7 +189,7 @@ pub async fn replace(args: Write, cluster: &ClusterArgs) -> anyhow::Result<()> {
     for (kind, mut object) in read(&args.file)? {
         object.types = Some(types(kind));
         let (name, namespace) = place(&object, &cluster);
-        let api = kind.api(&cluster, Some(&namespace));
+        let api = api_of(kind, &cluster, Some(&namespace));
         let fail = |error: kube::Error| refused("replace", kind, &namespace, &name, &error);
         let old = api.get(&name).await.map_err(fail)?;
         object.metadata.resource_version = old.metadata.resource_version;
@@ -257,28 +202,56 @@ pub async fn replace(args: Write, cluster: &ClusterArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `get KIND [NAME]`.
+/// `get KIND [NAME]` and `get all`.
 pub async fn get(args: Get, cluster: &ClusterArgs) -> anyhow::Result<()> {
-    let kind = Kind::named(&args.kind)?;
+    let kinds = match args.kind.as_str() {
+        "all" if args.name.is_some() => {
+            return Err(Failure::new(USAGE, "`get all` takes no name")
+                .hint("name the kind as well: `lateen get virtualservices NAME`")
+                .into());
+        }
+        "all" => kinds().collect(),
+        word => vec![named(word)?],
+    };
     let cluster = cluster.connect().await?;
     let scope = (!args.all_namespaces).then_some(cluster.namespace.as_str());
-    let api = kind.api(&cluster, scope);
-    let items = match &args.name {
-        Some(name) => vec![
-            api.get(name)
-                .await
-                .map_err(|error| refused("get", kind, &cluster.namespace, name, &error))?,
-        ],
-        None => api.list(&ListParams::default()).await?.items,
-    };
-    match args.output {
+    let mut items = Vec::new();
+    for kind in &kinds {
+        let api = api_of(kind, &cluster, scope);
+        let Some(name) = &args.name else {
+            items.extend(list(kind, &api, kinds.len() > 1).await?);
+            continue;
+        };
+        let found = api.get(name).await;
+        let fail = |error| refused("get", kind, &cluster.namespace, name, &error);
+        items.push((*kind, found.map_err(fail)?));
+    }
+    show(args.output, items)
+}
+
+/// The objects of a kind. One of several kinds may be unknown to the cluster: an earlier mesh's.
+async fn list(
+    kind: &'static Kind,
+    api: &Api<DynamicObject>,
+    of_several: bool,
+) -> anyhow::Result<Vec<(&'static Kind, DynamicObject)>> {
+    match api.list(&ListParams::default()).await {
+        Ok(found) => Ok(found.items.into_iter().map(|item| (kind, item)).collect()),
+        Err(kube::Error::Api(status)) if of_several && status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show(output: GetOutput, items: Vec<(&'static Kind, DynamicObject)>) -> anyhow::Result<()> {
+    let objects = || items.iter().map(|(_, object)| object);
+    match output {
         GetOutput::Yaml => {
-            let parts: Result<Vec<String>, _> = items.iter().map(serde_saphyr::to_string).collect();
+            let parts: Result<Vec<String>, _> = objects().map(serde_saphyr::to_string).collect();
             Ok(style::print(&parts?.join("---\n"))?)
         }
         GetOutput::Json => Ok(style::print(&format!(
             "{}\n",
-            serde_json::to_string_pretty(&items)?
+            serde_json::to_string_pretty(&objects().collect::<Vec<_>>())?
         ))?),
         GetOutput::Short if items.is_empty() => {
             style::warning("No resources found.");
@@ -286,12 +259,12 @@ pub async fn get(args: Get, cluster: &ClusterArgs) -> anyhow::Result<()> {
         }
         GetOutput::Short => {
             let mut table = Table::new(["NAME", "KIND", "NAMESPACE", "AGE"]);
-            for item in items {
+            for (kind, item) in items {
                 let name = item.metadata.name.unwrap_or_default();
                 let namespace = item.metadata.namespace.unwrap_or_default();
                 let created = item.metadata.creation_timestamp.map(|t| t.0);
                 let age = created.map_or_else(|| "<unknown>".to_owned(), age);
-                table.row(vec![name, kind.kind.to_owned(), namespace, age]);
+                table.row(vec![name, kind.name.to_owned(), namespace, age]);
             }
             Ok(style::print(&table.render())?)
         }
@@ -308,7 +281,7 @@ pub async fn delete(args: Delete, cluster: &ClusterArgs) -> anyhow::Result<()> {
             targets.push((kind, namespace, name));
         }
     } else if let Some(word) = &args.kind {
-        let kind = Kind::named(word)?;
+        let kind = named(word)?;
         if args.names.is_empty() {
             return Err(Failure::new(USAGE, "name what to delete").into());
         }
@@ -319,26 +292,21 @@ pub async fn delete(args: Delete, cluster: &ClusterArgs) -> anyhow::Result<()> {
         targets.extend(all);
     }
     for (kind, namespace, name) in targets {
-        let api = kind.api(&cluster, Some(&namespace));
+        let api = api_of(kind, &cluster, Some(&namespace));
         let gone = api.delete(&name, &DeleteParams::default()).await;
         gone.map_err(|error| refused("delete", kind, &namespace, &name, &error))?;
         style::print(&format!(
             "Deleted config: {}/{namespace}/{name}\n",
-            kind.dashed()
+            dashed(kind)
         ))?;
     }
     Ok(())
 }
 
 fn types(kind: &Kind) -> kube::core::TypeMeta {
-    let version = if kind.group == "networking.istio.io" {
-        "v1"
-    } else {
-        "v1beta1"
-    };
     kube::core::TypeMeta {
-        api_version: format!("{}/{version}", kind.group),
-        kind: kind.kind.to_owned(),
+        api_version: kind.kind.api_version(),
+        kind: kind.name.to_owned(),
     }
 }
 
@@ -358,7 +326,7 @@ fn said(
     let revision = made.metadata.resource_version.as_deref().unwrap_or("0");
     let line = format!(
         "{verb} config {}/{namespace}/{name} at revision {revision}\n",
-        kind.dashed()
+        dashed(kind)
     );
     Ok(style::print(&line)?)
 }
@@ -377,7 +345,7 @@ fn refused(verb: &str, kind: &Kind, namespace: &str, name: &str, error: &kube::E
         code,
         format!(
             "cannot {verb} {}/{namespace}/{name}: {reason}",
-            kind.dashed()
+            dashed(kind)
         ),
     )
 }
@@ -399,12 +367,55 @@ mod tests {
 
     #[test]
     fn words_of_any_era_name_a_kind() {
-        for word in ["virtualservice", "VirtualServices", "virtual-service"] {
+        for (word, kind) in [
+            ("virtualservice", "virtual-service"),
+            ("VirtualService", "virtual-service"),
+            ("VirtualServices", "virtual-service"),
+            ("virtual-service", "virtual-service"),
+            ("virtualservices.networking.istio.io", "virtual-service"),
+            ("vs", "virtual-service"),
+            ("gw", "gateway"),
+            ("DR", "destination-rule"),
+            ("se", "service-entry"),
+            ("we", "workload-entry"),
+            ("wg", "workload-group"),
+            ("pa", "peer-authentication"),
+            ("ra", "request-authentication"),
+            ("ap", "authorization-policy"),
+            ("telemetry", "telemetry"),
+            ("sidecars", "sidecar"),
+            ("envoyfilter", "envoy-filter"),
+            ("wasmplugins", "wasm-plugin"),
+        ] {
             assert_eq!(
-                Kind::named(word).map(|k| k.dashed()).ok().as_deref(),
-                Some("virtual-service")
+                named(word).map(dashed).ok().as_deref(),
+                Some(kind),
+                "{word}"
             );
         }
-        assert!(Kind::named("route-rule").is_err());
+        for word in [
+            "route-rule",
+            "pods",
+            "po",
+            "gateways.gateway.networking.k8s.io",
+            "",
+        ] {
+            assert!(named(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn every_kind_is_asked_for_in_a_version_that_is_served() {
+        for crd in lateen_resources::crds() {
+            let spec = &crd["spec"];
+            let kind = named(spec["names"]["plural"].as_str().unwrap_or_default()).expect("known");
+            let served = spec["versions"].as_array().into_iter().flatten();
+            let mut names = served.filter_map(|version| version["name"].as_str());
+            assert!(names.any(|name| name == kind.versions[0]), "{}", kind.name);
+            assert_eq!(
+                types(kind).api_version,
+                format!("{}/{}", kind.group, kind.versions[0])
+            );
+        }
     }
 }
