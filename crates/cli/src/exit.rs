@@ -160,10 +160,9 @@ mod tests {
         assert_eq!(sentence(&twice.expect_err("an error")), "reading: no");
         let service = kube::Error::Service("no route".into());
         let said = sentence(&anyhow::Error::from(service));
-        assert_eq!(
-            said,
-            "the API server of the kubeconfig does not answer: no route"
-        );
+        // Which server is named depends on the tests of this process that connect.
+        assert!(said.starts_with("the API server "), "{said}");
+        assert!(said.ends_with(" does not answer: no route"), "{said}");
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert!(unreachable(&anyhow::Error::from(refused)).is_some());
         assert!(unreachable(&anyhow::anyhow!("no")).is_none());

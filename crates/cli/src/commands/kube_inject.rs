@@ -51,16 +51,34 @@ pub struct KubeInject {
 pub async fn run(args: KubeInject, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let text = objects::read(&args.filename)?;
     let config = args.config(cluster).await?;
-    let injected = inject::inject_text(&text, &config).map_err(|error| {
+    let namespace = args.namespace(cluster).await;
+    let injected = inject::files::inject(&config, &text, &namespace).map_err(|error| {
         Failure::new(BAD_INPUT, format!("{}: {error}", args.filename.display()))
     })?;
+    for warning in &injected.warnings {
+        style::warning(warning);
+    }
     match &args.output {
-        Some(path) => Ok(std::fs::write(path, injected)?),
-        None => Ok(style::print(&injected)?),
+        Some(path) => Ok(std::fs::write(path, injected.text)?),
+        None => Ok(style::print(&injected.text)?),
     }
 }
 
 impl KubeInject {
+    /// Where an object without a namespace will be: `-n`, else the context's namespace, as for the
+    /// `kubectl apply` that follows.
+    async fn namespace(&self, cluster: &ClusterArgs) -> String {
+        if let Some(given) = &cluster.namespace {
+            return given.clone();
+        }
+        if self.use_kube
+            && let Ok(connected) = cluster.connect().await
+        {
+            return connected.namespace;
+        }
+        "default".to_owned()
+    }
+
     async fn config(&self, cluster: &ClusterArgs) -> anyhow::Result<InjectConfig> {
         let text = |path: &Option<PathBuf>| path.as_deref().map(objects::read).transpose();
         let mesh = text(&self.mesh_config_file)?;
@@ -109,4 +127,63 @@ impl KubeInject {
 
 fn bad(file: &Path, error: &inject::InjectError) -> anyhow::Error {
     Failure::new(BAD_INPUT, format!("{}: {error}", file.display())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        #[command(flatten)]
+        inject: KubeInject,
+    }
+
+    /// What `kube-inject` writes for a pod without a namespace.
+    async fn injected(flags: &[&str]) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, out) = (
+            folder.path().join("pod.yaml"),
+            folder.path().join("out.yaml"),
+        );
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: eq}\n\
+                   spec: {containers: [{name: a, image: b}]}\n";
+        std::fs::write(&file, pod).expect("written");
+        let kubeconfig = folder.path().join("kubeconfig");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                    clusters: [{name: k, cluster: {server: \"http://127.0.0.1:1\"}}]\n\
+                    contexts: [{name: c, context: {cluster: k, user: u, namespace: ofcontext}}]\n\
+                    users: [{name: u, user: {}}]\n";
+        std::fs::write(&kubeconfig, text).expect("written");
+        let paths = [&file, &out, &kubeconfig].map(|path| path.display().to_string());
+        let words = [
+            "kube-inject",
+            "-f",
+            &paths[0],
+            "-o",
+            &paths[1],
+            "-c",
+            &paths[2],
+        ];
+        let line = Line::parse_from(words.into_iter().chain(flags.iter().copied()));
+        run(line.inject, &line.cluster).await.expect("injected");
+        std::fs::read_to_string(&out).expect("output")
+    }
+
+    #[tokio::test]
+    async fn an_object_without_namespace_is_in_the_one_of_n_or_of_the_context() {
+        for (flags, namespace) in [
+            (&["--use-kube=false", "-n", "inj"][..], "inj"),
+            (&["--use-kube=false"], "default"),
+            (&[], "ofcontext"),
+        ] {
+            let text = injected(flags).await;
+            let owner = format!("kubernetes://apis/v1/namespaces/{namespace}/pods/eq");
+            assert!(text.contains(&owner), "{flags:?}: {text}");
+        }
+    }
 }
