@@ -17,14 +17,10 @@ use crate::paths;
 /// The flags every subcommand that talks to a cluster takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
-    /// Kubernetes configuration file
-    #[arg(
-        short = 'c',
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECONFIG"
-    )]
+    // Read from the environment by `named` and not by clap: that would count a variable among
+    // what was typed, and show the option in the usage line of every error.
+    /// Kubernetes configuration file [env: KUBECONFIG]
+    #[arg(short = 'c', long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Kubernetes configuration context
     #[arg(long, global = true, value_name = "NAME")]
@@ -67,11 +63,15 @@ impl ClusterArgs {
     /// The kubeconfig file to use: the flag or `KUBECONFIG`, the running `lateen up`, the user's
     /// own `~/.kube/config`, in this order.
     fn file(&self) -> Option<PathBuf> {
-        let given = self
-            .kubeconfig
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
-        given.or_else(|| Some(paths::kubeconfig()).filter(|path| path.exists()))
+        self.named()
+            .or_else(|| Some(paths::kubeconfig()).filter(|path| path.exists()))
+    }
+
+    /// The kubeconfig file that the flag or else `KUBECONFIG` names.
+    pub fn named(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("KUBECONFIG").map(PathBuf::from);
+        let given = self.kubeconfig.clone().or_else(variable);
+        given.filter(|path| !path.as_os_str().is_empty())
     }
 
     /// Connects (the client dials at the first request).

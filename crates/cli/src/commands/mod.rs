@@ -178,4 +178,17 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["lateen", "nonsense"]).is_err());
     }
+
+    #[test]
+    fn no_option_reads_a_variable_that_usage_lines_would_show_as_typed() {
+        let of_environment: Vec<_> = Cli::command()
+            .get_arguments()
+            .filter(|argument| argument.get_env().is_some())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert_eq!(of_environment, Vec::<String>::new());
+        let error = Cli::try_parse_from(["lateen", "create"]).expect_err("no file");
+        let text = error.to_string();
+        assert!(text.contains("lateen create --file <FILE>\n"), "{text}");
+    }
 }

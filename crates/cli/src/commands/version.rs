@@ -95,7 +95,7 @@ async fn mesh(args: &ClusterArgs) -> Mesh {
     match pods(args).await {
         Ok((pods, istio_namespace)) => versions(&pods, &istio_namespace),
         Err(error) => {
-            if args.kubeconfig.is_some() || args.context.is_some() {
+            if args.named().is_some() || args.context.is_some() {
                 let why = sentence(&error);
                 style::warning(&format!("the cluster's versions are not known: {why}"));
             }
