@@ -39,8 +39,8 @@ pub fn run(args: Validate) -> anyhow::Result<()> {
         .count();
     for diagnostic in &found {
         style::print(&format!("{diagnostic}\n"))?;
-        if !diagnostic.remedy.is_empty() {
-            style::hint(&diagnostic.remedy);
+        if let Some(remedy) = unsaid(diagnostic) {
+            style::hint(remedy);
         }
     }
     if errors > 0 {
@@ -52,6 +52,12 @@ pub fn run(args: Validate) -> anyhow::Result<()> {
         .map(|path| format!("{path:?}"))
         .collect();
     Ok(style::print(&format!("{} is valid\n", names.join(", ")))?)
+}
+
+/// The remedy, where the message does not end with it already.
+fn unsaid(diagnostic: &Diagnostic) -> Option<&str> {
+    let said = diagnostic.message.ends_with(&diagnostic.remedy);
+    (!said).then_some(diagnostic.remedy.as_str())
 }
 
 /// The files that a list of files and folders names, folders searched through.
@@ -73,4 +79,22 @@ pub fn files(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         out.extend(files(&inner)?);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_is_said_once() {
+        let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+                    metadata: {name: v}\nspec: {hostz: [a]}\n";
+        let read = read_yaml(text, "v.yaml", "default");
+        let found = &read.diagnostics[0];
+        assert_eq!(found.remedy, "did you mean \"hosts\"?");
+        assert_eq!(found.message.matches("did you mean").count(), 1);
+        assert_eq!(unsaid(found), None);
+        let apart = Diagnostic::new(found.code, None, "twice").remedy("remove one");
+        assert_eq!(unsaid(&apart), Some("remove one"));
+    }
 }
