@@ -5,9 +5,8 @@
 //! the next record of the same stream.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -57,8 +56,11 @@ pub struct Progress {
 struct Inner {
     file: File,
     length: u64,
-    replay: Vec<(Source, Bytes)>,
+    /// The first output, each piece with the file's length behind it.
+    replay: Vec<(u64, Piece)>,
     replay_length: usize,
+    /// How much of the file somebody has been shown; who attaches later knows it.
+    shown: u64,
 }
 
 /// The log of one instance of a container, with live subscribers.
@@ -67,8 +69,6 @@ pub struct Log {
     path: PathBuf,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
-    /// Somebody has asked for the log; who attaches later knows the past.
-    shown: AtomicBool,
     live: broadcast::Sender<(Source, Bytes)>,
 }
 
@@ -90,9 +90,9 @@ impl Log {
                 length,
                 replay: Vec::new(),
                 replay_length: 0,
+                shown: 0,
             }),
             progress: watch::Sender::new(Progress::default()),
-            shown: AtomicBool::new(false),
             live: broadcast::Sender::new(ATTACH_BACKLOG),
         })
     }
@@ -136,12 +136,15 @@ impl Log {
                 .append(true)
                 .open(&self.path)?;
             inner.length = 0;
+            // What is kept to be replayed lies far behind, in the older file.
+            inner.replay.clear();
         }
         inner.file.write_all(&records)?;
         inner.length += u64::try_from(records.len()).unwrap_or(0);
         if inner.replay_length < REPLAY {
             inner.replay_length += bytes.len();
-            inner.replay.push((source, bytes.clone()));
+            let end = inner.length;
+            inner.replay.push((end, (source, bytes.clone())));
         }
         // Without attached clients there is nobody to send to.
         let _ = self.live.send((source, bytes));
@@ -158,19 +161,19 @@ impl Log {
         self.progress.send_modify(|p| p.closed = true);
     }
 
-    /// Notes that a client reads the log.
-    pub fn mark_shown(&self) {
-        self.shown.store(true, Ordering::Relaxed);
+    /// Notes that a client has got the file's first `length` bytes.
+    pub fn mark_shown(&self, length: u64) {
+        let mut inner = self.lock();
+        inner.shown = inner.shown.max(length);
     }
 
-    /// Output from now on; with `replay` (and unless the log was read already), first what was written since the start (bounded).
+    /// Output from now on; with `replay` first what was written since the start (bounded) and
+    /// shown to nobody yet.
     pub fn attach(&self, replay: bool) -> (Vec<Piece>, broadcast::Receiver<Piece>) {
         let inner = self.lock();
-        let past = if replay && !self.shown.load(Ordering::Relaxed) {
-            inner.replay.clone()
-        } else {
-            Vec::new()
-        };
+        let unseen = inner.replay.iter().filter(|(end, _)| *end > inner.shown);
+        let past = unseen.map(|(_, piece)| piece.clone());
+        let past = past.filter(|_| replay).collect();
         (past, self.live.subscribe())
     }
 }
@@ -314,6 +317,14 @@ impl LogReader {
             out.extend(parse_record(&self.torn));
             self.torn.clear();
         }
+    }
+
+    /// How many bytes of the file were read.
+    ///
+    /// # Errors
+    /// When the file does not say.
+    pub fn position(&mut self) -> io::Result<u64> {
+        self.file.stream_position()
     }
 
     /// After a rotation: the rest of the old file, then the new file from its start.
@@ -470,7 +481,14 @@ mod tests {
             (Source::Stderr, Bytes::from_static(b"b"))
         );
         assert!(log.attach(false).0.is_empty());
-        log.mark_shown();
+        // What came after a client had read the log is new to it.
+        let (_, mut reader) = read_all(log.path()).unwrap();
+        log.write(Source::Stdout, b"c", Timestamp::UNIX_EPOCH)
+            .unwrap();
+        log.mark_shown(reader.position().unwrap());
+        let unseen = [(Source::Stdout, Bytes::from_static(b"c"))];
+        assert_eq!(log.attach(true).0, unseen);
+        log.mark_shown(u64::MAX);
         assert!(log.attach(true).0.is_empty());
     }
 }

@@ -86,7 +86,7 @@ impl Runtime {
             (container.ended.take()?, container.log.clone()?)
         };
         let (past, _) = log.attach(true);
-        log.mark_shown();
+        log.mark_shown(u64::MAX);
         let of = |source: Source| {
             let pieces = past.iter().filter(|(from, _)| *from == source);
             let bytes: Vec<u8> = pieces.flat_map(|(_, bytes)| bytes.to_vec()).collect();
@@ -300,9 +300,6 @@ impl NodeRuntime for Runtime {
         };
         let path = super::start::log_path(&entry, container, instance);
         let live_log = state.log.filter(|log| log.path() == path);
-        if let Some(log) = &live_log {
-            log.mark_shown();
-        }
         let since = options.since_time.or_else(|| {
             let seconds = i64::try_from(options.since_seconds?).ok()?;
             Timestamp::now()
@@ -397,7 +394,12 @@ async fn copy_live(
                 },
                 closed = progress.wait_for(|p| p.closed) => {
                     drop(closed);
-                    return;
+                    // The last words may have come between the two looks.
+                    match receiver.try_recv() {
+                        Ok(piece) => piece,
+                        Err(broadcast::error::TryRecvError::Lagged(_)) => continue,
+                        Err(_) => return,
+                    }
                 }
             },
         };
@@ -428,6 +430,13 @@ struct LogJob {
 type LogSender = mpsc::Sender<std::io::Result<Bytes>>;
 
 impl LogJob {
+    fn mark_shown(&self, reader: &mut LogReader) -> std::io::Result<()> {
+        if let Some(log) = &self.log {
+            log.mark_shown(reader.position()?);
+        }
+        Ok(())
+    }
+
     async fn send(&self, sender: &LogSender) -> std::io::Result<()> {
         let mut progress = self.log.as_ref().map(|log| log.progress());
         let mut seen = progress
@@ -437,6 +446,9 @@ impl LogJob {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || log::read_all(&path)).await;
         let (records, mut reader) = read.map_err(std::io::Error::other)??;
+        // kubectl's newest reads the log before it attaches: what is written between the two is
+        // replayed to it.
+        self.mark_shown(&mut reader)?;
         let mut formatter = Formatter::new(self.filter);
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut out = Vec::new();
@@ -459,6 +471,7 @@ impl LogJob {
         loop {
             let closed = seen.closed;
             let records = next_records(&mut reader, seen.generation, progress.borrow().generation)?;
+            self.mark_shown(&mut reader)?;
             records
                 .iter()
                 .for_each(|record| formatter.push(record, &mut out));
