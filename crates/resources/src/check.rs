@@ -121,7 +121,11 @@ impl Findings<'_> {
                 );
             }
             if list[..i].contains(entry) {
-                self.error(&field, &format!("{entry:?} is there twice"), "");
+                self.error(
+                    &field,
+                    &format!("{entry:?} is there twice"),
+                    "remove one of the two",
+                );
             }
         }
     }
@@ -137,9 +141,17 @@ impl Findings<'_> {
                     "name the labels in full",
                 );
             } else if !text::is_label_key(k) {
-                self.error(&field, &format!("{k:?} is no label name"), "");
+                self.error(
+                    &field,
+                    &format!("{k:?} is no label name"),
+                    "use a name such as app or example.com/app",
+                );
             } else if !text::is_label_value(v) {
-                self.error(&field, &format!("{v:?} is no label value"), "");
+                self.error(
+                    &field,
+                    &format!("{v:?} is no label value"),
+                    "use at most 63 letters, digits, dashes, dots and underscores",
+                );
             }
         }
     }

@@ -34,7 +34,7 @@ pub fn check(rule: &DestinationRule, f: &mut Findings<'_>) {
             f.error(
                 &format!("{path}.name"),
                 &format!("subset {:?} is there twice", subset.name),
-                "",
+                "use another name, or put both sets of settings into one subset",
             );
         }
         f.labels(&format!("{path}.labels"), &subset.labels);
@@ -56,7 +56,11 @@ pub fn check(rule: &DestinationRule, f: &mut Findings<'_>) {
 
 fn policy(p: &TrafficPolicy, path: &str, f: &mut Findings<'_>) {
     if *p == TrafficPolicy::default() {
-        f.error(path, "traffic policy must have at least one field", "");
+        f.error(
+            path,
+            "traffic policy must have at least one field",
+            "use loadBalancer, connectionPool, outlierDetection or tls, or leave it out",
+        );
     }
     let parts = Parts {
         load_balancer: p.load_balancer.as_ref(),
@@ -96,7 +100,11 @@ fn policy(p: &TrafficPolicy, path: &str, f: &mut Findings<'_>) {
     for (i, l) in p.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{i}]");
         match &l.port {
-            None => f.error(&format!("{path}.port"), "port is required", ""),
+            None => f.error(
+                &format!("{path}.port"),
+                "port is required",
+                "use \"port: {number: ...}\"",
+            ),
             Some(port) => f.port(&format!("{path}.port.number"), port.number),
         }
         let parts = Parts {
@@ -167,14 +175,22 @@ fn load_balancer(l: &LoadBalancerSettings, has_outlier: bool, path: &str, f: &mu
     if let Some(w) = &l.warmup {
         let path = format!("{path}.warmup");
         if w.duration.is_none() {
-            f.error(&format!("{path}.duration"), "duration is required", "");
+            f.error(
+                &format!("{path}.duration"),
+                "duration is required",
+                "use a duration such as 30s",
+            );
         }
         f.duration(&format!("{path}.duration"), w.duration);
         if let Some(p) = w.minimum_percent {
             f.percent(&format!("{path}.minimumPercent"), p);
         }
         if w.aggression.is_some_and(|a| a < 1.0) {
-            f.error(&format!("{path}.aggression"), "aggression is below 1", "");
+            f.error(
+                &format!("{path}.aggression"),
+                "aggression is below 1",
+                "use 1 or more",
+            );
         }
     }
 }
@@ -199,7 +215,7 @@ fn consistent_hash(c: &ConsistentHashLb, path: &str, f: &mut Findings<'_>) {
         f.error(
             &format!("{path}.httpHeaderName"),
             &format!("{h:?} is no header name"),
-            "",
+            "use letters, digits and dashes",
         );
     }
     if let Some(cookie) = &c.http_cookie
@@ -208,7 +224,7 @@ fn consistent_hash(c: &ConsistentHashLb, path: &str, f: &mut Findings<'_>) {
         f.error(
             &format!("{path}.httpCookie.name"),
             "the cookie needs a name",
-            "",
+            "use httpCookie.name",
         );
     }
     if c.ring_hash.is_some() && c.maglev.is_some() {
@@ -274,14 +290,14 @@ fn locality(s: &LocalityLbSetting, has_outlier: bool, path: &str, f: &mut Findin
             f.error(
                 &format!("{path}.failover[{i}]"),
                 "from and to are the same region",
-                "",
+                "use another region as to",
             );
         }
         if o.from.contains('*') || o.to.contains('*') {
             f.error(
                 &format!("{path}.failover[{i}]"),
                 "a region has no wildcard",
-                "",
+                "use the name of one region",
             );
         }
     }
@@ -289,11 +305,19 @@ fn locality(s: &LocalityLbSetting, has_outlier: bool, path: &str, f: &mut Findin
 
 fn connection_pool(c: &ConnectionPoolSettings, path: &str, f: &mut Findings<'_>) {
     if c.tcp.is_none() && c.http.is_none() {
-        f.error(path, "tcp or http is required", "");
+        f.error(
+            path,
+            "tcp or http is required",
+            "add tcp or http, or leave connectionPool out",
+        );
     }
     let mut limit = |field: String, n: Option<i32>| {
         if n.is_some_and(|n| n < 0) {
-            f.error(&field, "a limit is not below 0", "");
+            f.error(
+                &field,
+                "a limit is not below 0",
+                "use 1 or more, or leave it out for no limit",
+            );
         }
     };
     if let Some(t) = &c.tcp {
@@ -338,7 +362,11 @@ fn connection_pool(c: &ConnectionPoolSettings, path: &str, f: &mut Findings<'_>)
         if let Some(k) = &h.http2_keep_alive {
             let path = format!("{path}.http2KeepAlive");
             if k.interval.is_none() || k.timeout.is_none() {
-                f.error(&path, "interval and timeout are both required", "");
+                f.error(
+                    &path,
+                    "interval and timeout are both required",
+                    "use both, such as interval 30s and timeout 5s",
+                );
             }
             f.duration(&format!("{path}.interval"), k.interval);
             f.duration(&format!("{path}.timeout"), k.timeout);
@@ -405,7 +433,7 @@ fn tls(t: &ClientTlsSettings, path: &str, f: &mut Findings<'_>) {
                 f.error(
                     &format!("{path}.{name}"),
                     &format!("{name} is required with mode MUTUAL"),
-                    "",
+                    "use the path of its file, or credentialName, or mode SIMPLE",
                 );
             }
         }

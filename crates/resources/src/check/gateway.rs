@@ -27,7 +27,7 @@ pub fn check(gateway: &Gateway, f: &mut Findings<'_>) {
                     "port names in servers must be unique: duplicate name {}",
                     port.name
                 ),
-                "",
+                "use another name",
             );
         }
     }
@@ -51,7 +51,7 @@ fn server(s: &Server, path: &str, f: &mut Findings<'_>) {
         f.error(
             &format!("{path}.bind"),
             &format!("{:?} is no address", s.bind),
-            "",
+            "use an IP address, or leave it out for every address",
         );
     }
     if !s.default_endpoint.is_empty() {
@@ -62,13 +62,21 @@ fn server(s: &Server, path: &str, f: &mut Findings<'_>) {
         );
     }
     let Some(port) = &s.port else {
-        f.error(&format!("{path}.port"), "port is required", "");
+        f.error(
+            &format!("{path}.port"),
+            "port is required",
+            "use port with number, name and protocol",
+        );
         return;
     };
     let field = format!("{path}.port");
     f.port(&format!("{field}.number"), port.number);
     if port.name.is_empty() {
-        f.error(&format!("{field}.name"), "port name must be set", "");
+        f.error(
+            &format!("{field}.name"),
+            "port name must be set",
+            "use a name such as http or https",
+        );
     }
     if !text::is_protocol(&port.protocol) {
         f.error(
@@ -105,7 +113,7 @@ fn server(s: &Server, path: &str, f: &mut Findings<'_>) {
                 f.error(
                     &format!("{path}.httpsRedirect"),
                     "httpsRedirect is for HTTP ports",
-                    "",
+                    "use it on a server of protocol HTTP, or leave it out",
                 );
             }
             tls(t, is_http && t.https_redirect, &path, f);
@@ -156,7 +164,7 @@ fn tls(t: &ServerTlsSettings, redirect_only: bool, path: &str, f: &mut Findings<
         f.error(
             &format!("{path}.minProtocolVersion"),
             "the lowest version is above the highest",
-            "",
+            "use a minProtocolVersion that is not above maxProtocolVersion",
         );
     }
     if !t.credential_name.is_empty() && !t.credential_names.is_empty() {
@@ -210,7 +218,7 @@ fn tls(t: &ServerTlsSettings, redirect_only: bool, path: &str, f: &mut Findings<
                 f.error(
                     &format!("{path}.caCertificates"),
                     "MUTUAL TLS requires caCertificates",
-                    "",
+                    "use caCertificates, credentialName, or mode SIMPLE",
                 );
             }
         }

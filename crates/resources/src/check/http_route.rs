@@ -90,14 +90,14 @@ fn action(rule: &HttpRoute, path: &str, f: &mut Findings<'_>) {
             f.error(
                 &format!("{field}.name"),
                 &format!("{:?} is no name", d.name),
-                "",
+                "use the name of a virtual service",
             );
         }
         if !d.namespace.is_empty() && !text::is_dns_label(&d.namespace) {
             f.error(
                 &format!("{field}.namespace"),
                 &format!("{:?} is no namespace", d.namespace),
-                "",
+                "use the name of a namespace",
             );
         }
     }
@@ -128,7 +128,7 @@ fn redirect(r: &HttpRedirect, path: &str, f: &mut Findings<'_>) {
         f.error(
             path,
             "redirect must specify uri, authority, scheme, port or redirectCode",
-            "",
+            "use at least one of them, or route instead of redirect",
         );
     }
     if !r.scheme.is_empty() && r.scheme != "http" && r.scheme != "https" {
@@ -176,11 +176,23 @@ fn direct(d: &HttpDirectResponse, path: &str, f: &mut Findings<'_>) {
             "keep one of them",
         ),
         (Some(s), None) if s.len() > MAX_BODY => {
-            f.error(&field, "the body is larger than 1 MiB", "");
+            f.error(
+                &field,
+                "the body is larger than 1 MiB",
+                "use a shorter body",
+            );
         }
         (None, Some(b)) => match crate::proto::base64(b) {
-            None => f.error(&format!("{field}.bytes"), "this is no base64", ""),
-            Some(b) if b.len() > MAX_BODY => f.error(&field, "the body is larger than 1 MiB", ""),
+            None => f.error(
+                &format!("{field}.bytes"),
+                "this is no base64",
+                "use base64 with its padding",
+            ),
+            Some(b) if b.len() > MAX_BODY => f.error(
+                &field,
+                "the body is larger than 1 MiB",
+                "use a shorter body",
+            ),
             Some(_) => {}
         },
         _ => {}
@@ -192,7 +204,7 @@ fn rewrite(r: &HttpRewrite, path: &str, f: &mut Findings<'_>) {
         f.error(
             path,
             "rewrite must specify uri, uriRegexRewrite or authority",
-            "",
+            "use at least one of them, or leave rewrite out",
         );
     }
     let Some(x) = &r.uri_regex_rewrite else {
@@ -207,10 +219,14 @@ fn rewrite(r: &HttpRewrite, path: &str, f: &mut Findings<'_>) {
         );
     }
     if x.pattern.is_empty() || x.rewrite.is_empty() {
-        f.error(&field, "match and rewrite are both required", "");
+        f.error(
+            &field,
+            "match and rewrite are both required",
+            "use match for the expression and rewrite for what takes its place",
+        );
     }
     if let Some(problem) = text::regex_problem(&x.pattern) {
-        f.error(&format!("{field}.match"), &problem, "");
+        f.error(&format!("{field}.match"), &problem, "use RE2 syntax");
     }
 }
 
@@ -256,9 +272,17 @@ fn named(list: &BTreeMap<String, StringMatch>, path: &str, header: bool, f: &mut
             ":authority" | ":method" | ":path" | ":scheme"
         );
         if name.is_empty() {
-            f.error(path, "a name is empty", "");
+            f.error(
+                path,
+                "a name is empty",
+                "use the name of a header or a parameter",
+            );
         } else if header && !claim && !pseudo && !text::is_header_name(name) {
-            f.error(&field, &format!("{name:?} is no header name"), "");
+            f.error(
+                &field,
+                &format!("{name:?} is no header name"),
+                "use letters, digits and dashes",
+            );
         }
         string_match(value, &field, f);
     }
@@ -283,7 +307,11 @@ fn string_match(s: &StringMatch, field: &str, f: &mut Findings<'_>) {
         if let Some(problem) = problem {
             f.error(&format!("{field}.regex"), &problem, "use RE2 syntax");
         } else if r.is_empty() {
-            f.error(&format!("{field}.regex"), "the expression is empty", "");
+            f.error(
+                &format!("{field}.regex"),
+                "the expression is empty",
+                "use an expression such as \".*\"",
+            );
         }
     }
 }
@@ -313,9 +341,17 @@ fn header_name(name: &str, field: &str, f: &mut Findings<'_>) {
         return;
     }
     if name.starts_with(':') {
-        f.error(field, &format!("header {name:?} is reserved"), "");
+        f.error(
+            field,
+            &format!("header {name:?} is reserved"),
+            "use rewrite for the path and the authority",
+        );
     } else if !text::is_header_name(name) {
-        f.error(field, &format!("{name:?} is no header name"), "");
+        f.error(
+            field,
+            &format!("{name:?} is no header name"),
+            "use letters, digits and dashes",
+        );
     }
 }
 
@@ -378,7 +414,7 @@ fn fault(x: &HttpFaultInjection, path: &str, f: &mut Findings<'_>) {
         f.error(
             path,
             "HTTP fault injection must have an abort and/or a delay",
-            "",
+            "use delay, abort or both, or leave fault out",
         );
     }
     if let Some(d) = &x.delay {
@@ -390,7 +426,7 @@ fn fault(x: &HttpFaultInjection, path: &str, f: &mut Findings<'_>) {
                 "use fixedDelay",
             );
         } else if d.fixed_delay.is_none() {
-            f.error(&path, "fixedDelay is required", "");
+            f.error(&path, "fixedDelay is required", "use a duration such as 5s");
         }
         f.duration(&format!("{path}.fixedDelay"), d.fixed_delay);
         f.percent(&format!("{path}.percent"), f64::from(d.percent));
@@ -463,7 +499,7 @@ fn cors(c: &CorsPolicy, path: &str, f: &mut Findings<'_>) {
             f.error(
                 &format!("{path}.allowMethods[{i}]"),
                 &format!("{method:?} is no HTTP method"),
-                "",
+                "use a method such as GET, or \"*\"",
             );
         }
     }
@@ -476,7 +512,7 @@ fn cors(c: &CorsPolicy, path: &str, f: &mut Findings<'_>) {
                 f.error(
                     &format!("{path}.{name}[{i}]"),
                     &format!("{header:?} is no header name"),
-                    "",
+                    "use letters, digits and dashes",
                 );
             }
         }
@@ -484,7 +520,11 @@ fn cors(c: &CorsPolicy, path: &str, f: &mut Findings<'_>) {
     let field = format!("{path}.maxAge");
     f.duration(&field, c.max_age);
     if c.max_age.is_some_and(|a| a.nanos % 1_000_000_000 != 0) {
-        f.error(&field, "maxAge is counted in whole seconds", "");
+        f.error(
+            &field,
+            "maxAge is counted in whole seconds",
+            "use a duration such as 24h or 90s",
+        );
     }
 }
 

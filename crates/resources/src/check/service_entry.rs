@@ -13,7 +13,11 @@ pub fn check(entry: &ServiceEntry, f: &mut Findings<'_>) {
     if let Some(s) = &entry.workload_selector {
         f.labels("spec.workloadSelector.labels", &s.labels);
         if s.labels.is_empty() {
-            f.error("spec.workloadSelector.labels", "the selector is empty", "");
+            f.error(
+                "spec.workloadSelector.labels",
+                "the selector is empty",
+                "use labels of the workloads, or leave the selector out",
+            );
         }
         if !entry.endpoints.is_empty() {
             f.error(
@@ -30,7 +34,7 @@ pub fn check(entry: &ServiceEntry, f: &mut Findings<'_>) {
                 f.error(
                     &crate::yaml::child(&format!("spec.endpoints[{i}].ports"), name),
                     &format!("endpoint port {name:?} is not a port of the service entry"),
-                    "",
+                    "use the name of one of spec.ports",
                 );
             }
         }
@@ -43,7 +47,7 @@ fn hosts(entry: &ServiceEntry, f: &mut Findings<'_>) {
         f.error(
             "spec.hosts",
             "service entry must have at least one host",
-            "",
+            "use the names that clients ask for",
         );
     }
     for (i, host) in entry.hosts.iter().enumerate() {
@@ -62,7 +66,11 @@ fn hosts(entry: &ServiceEntry, f: &mut Findings<'_>) {
             );
         }
         if entry.hosts[..i].contains(host) {
-            f.error(&field, &format!("host {host:?} is there twice"), "");
+            f.error(
+                &field,
+                &format!("host {host:?} is there twice"),
+                "remove one of the two",
+            );
         }
     }
 }
@@ -78,7 +86,11 @@ fn ports(entry: &ServiceEntry, f: &mut Findings<'_>) {
             f.port(&format!("{path}.targetPort"), t);
         }
         if p.name.is_empty() {
-            f.error(&format!("{path}.name"), "port name must be set", "");
+            f.error(
+                &format!("{path}.name"),
+                "port name must be set",
+                "use a name such as http or tcp-db",
+            );
         }
         if !p.protocol.is_empty() && !text::is_protocol(&p.protocol) {
             f.error(
@@ -92,14 +104,14 @@ fn ports(entry: &ServiceEntry, f: &mut Findings<'_>) {
             f.error(
                 &format!("{path}.name"),
                 &format!("port name {:?} is there twice", p.name),
-                "",
+                "remove one of the two",
             );
         }
         if before.iter().any(|q| q.number == p.number) {
             f.error(
                 &format!("{path}.number"),
                 &format!("port {} is there twice", p.number),
-                "",
+                "remove one of the two",
             );
         }
     }
@@ -115,7 +127,11 @@ fn addresses(entry: &ServiceEntry, f: &mut Findings<'_>) -> bool {
         }
         match a.parse::<ipnet::IpNet>() {
             Ok(net) => has_cidr |= net.prefix_len() < net.max_prefix_len(),
-            Err(_) => f.error(&field, &format!("{a:?} is no address or CIDR block"), ""),
+            Err(_) => f.error(
+                &field,
+                &format!("{a:?} is no address or CIDR block"),
+                "use an address, or a block such as 10.0.0.0/8",
+            ),
         }
     }
     has_cidr
@@ -130,7 +146,7 @@ fn resolution(entry: &ServiceEntry, has_cidr: bool, f: &mut Findings<'_>) {
         f.error(
             "spec.addresses",
             "CIDR addresses are allowed only for NONE/STATIC resolution types",
-            "",
+            "use resolution NONE or STATIC, or single addresses",
         );
     }
     match entry.resolution {
@@ -187,20 +203,28 @@ pub fn check_workload(w: &WorkloadEntry, path: &str, f: &mut Findings<'_>) {
     let field = format!("{path}.address");
     if let Some(socket) = w.address.strip_prefix("unix://") {
         if !socket.starts_with('/') && !socket.starts_with('@') {
-            f.error(&field, "a Unix socket path is absolute", "");
+            f.error(&field, "a Unix socket path is absolute", "use unix:///path");
         }
         if !w.ports.is_empty() {
-            f.error(&format!("{path}.ports"), "a Unix socket has no ports", "");
+            f.error(
+                &format!("{path}.ports"),
+                "a Unix socket has no ports",
+                "leave ports out",
+            );
         }
     } else if w.address.is_empty() {
         if w.network.is_empty() {
-            f.error(&field, "address must be set", "");
+            f.error(
+                &field,
+                "address must be set",
+                "use an address, a host name or unix:///path",
+            );
         }
     } else if w.address.parse::<IpAddr>().is_err() && !text::is_fqdn(&w.address) {
         f.error(
             &field,
             &format!("{:?} is no address or host name", w.address),
-            "",
+            "use an address, a host name or unix:///path",
         );
     }
     for (name, port) in &w.ports {

@@ -24,7 +24,7 @@ fn ingress(l: &IstioIngressListener, path: &str, ports: &mut HashSet<u32>, f: &m
         f.error(
             &format!("{path}.port"),
             "port is required for ingress listeners",
-            "",
+            "use port with number, protocol and name",
         );
         return;
     };
@@ -33,7 +33,7 @@ fn ingress(l: &IstioIngressListener, path: &str, ports: &mut HashSet<u32>, f: &m
         f.error(
             &format!("{path}.port.number"),
             &format!("port {} is there twice", port.number),
-            "",
+            "use another port, or one listener for both",
         );
     }
     let endpoint = &l.default_endpoint;
@@ -64,10 +64,14 @@ fn egress(
         None if !last => f.error(
             path,
             "an egress listener without port must be the last one",
-            "",
+            "use it as the last of spec.egress, or give it a port",
         ),
         None if l.capture_mode == CaptureMode::None => {
-            f.error(path, "captureMode NONE needs a port", "");
+            f.error(
+                path,
+                "captureMode NONE needs a port",
+                "use port with number, protocol and name",
+            );
         }
         None => {}
         Some(port) => {
@@ -76,7 +80,7 @@ fn egress(
                 f.error(
                     &format!("{path}.port.number"),
                     &format!("port {} is there twice", port.number),
-                    "",
+                    "use another port, or one listener for both",
                 );
             }
         }
@@ -99,7 +103,11 @@ fn egress(
             continue;
         };
         if !matches!(ns, "*" | "." | "~") && !text::is_dns_label(ns) {
-            f.error(&field, &format!("namespace {ns:?} is not valid"), "");
+            f.error(
+                &field,
+                &format!("namespace {ns:?} is not valid"),
+                "use a namespace, \"*\", \".\" or \"~\"",
+            );
         }
         if let Some(problem) = text::host_problem(dns) {
             f.error(&field, &format!("host {dns:?} is not valid: {problem}"), "");

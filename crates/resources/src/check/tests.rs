@@ -435,6 +435,62 @@ fn line_and_wording() {
     assert_eq!(
         found[0].to_string(),
         "Error [IST0106] (VirtualService default/reviews vs.yaml:12) Schema validation error: \
-         spec.http[0].route[0].weight: weight -1 is below 0"
+         spec.http[0].route[0].weight: weight -1 is below 0; use 0 or more"
     );
+}
+
+#[test]
+fn a_refusal_says_what_would_be_right() {
+    for (kind, spec, said) in [
+        (
+            "DestinationRule",
+            "{host: a, subsets: [{name: v1}, {name: v1}]}",
+            "subset \"v1\" is there twice; use another name",
+        ),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {connectionPool: {tcp: {maxConnections: -1}}}}",
+            "a limit is not below 0; use 1 or more",
+        ),
+        (
+            "VirtualService",
+            "{hosts: [a], http: [{route: [{destination: {subset: v1}}]}]}",
+            "destination must have a host; use the name of a service",
+        ),
+        (
+            "VirtualService",
+            "{hosts: [a, a], http: [{route: [{destination: {host: a}}]}]}",
+            "host \"a\" is there twice; remove one",
+        ),
+        (
+            "VirtualService",
+            "{hosts: [a], http: [{fault: {}, route: [{destination: {host: a}}]}]}",
+            "must have an abort and/or a delay; use delay",
+        ),
+        (
+            "Gateway",
+            "{servers: [{hosts: ['*']}]}",
+            "port is required; use port with number",
+        ),
+        (
+            "ServiceEntry",
+            "{hosts: [], ports: [{number: 80, name: a}], resolution: NONE}",
+            "must have at least one host; use the names",
+        ),
+        (
+            "Sidecar",
+            "{ingress: [{defaultEndpoint: '127.0.0.1:80'}]}",
+            "port is required for ingress listeners; use port",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n"
+        );
+        let read = read_yaml(&text, "x.yaml", "default");
+        let found = super::check(&read.objects[0]);
+        assert!(
+            found.iter().any(|d| d.message.contains(said)),
+            "{spec}: {found:?}"
+        );
+    }
 }

@@ -86,7 +86,11 @@ fn hosts(vs: &VirtualService, f: &mut Findings<'_>) {
             );
         }
         if vs.hosts[..i].contains(host) {
-            f.error(&field, &format!("host {host:?} is there twice"), "");
+            f.error(
+                &field,
+                &format!("host {host:?} is there twice"),
+                "remove one of the two",
+            );
         }
     }
 }
@@ -113,7 +117,7 @@ fn sni_hosts(sni: &[String], hosts: &[String], path: &str, f: &mut Findings<'_>)
         f.error(
             &format!("{path}.sniHosts"),
             "a TLS match needs sniHosts",
-            "",
+            "use some of spec.hosts",
         );
     }
     for (i, name) in sni.iter().enumerate() {
@@ -143,7 +147,7 @@ fn l4(subnets: &[String], port: u32, path: &str, f: &mut Findings<'_>) {
             f.error(
                 &format!("{path}.destinationSubnets[{i}]"),
                 &format!("{subnet:?} is no address or CIDR block"),
-                "",
+                "use an address, or a block such as 10.0.0.0/8",
             );
         }
     }
@@ -154,7 +158,11 @@ fn l4(subnets: &[String], port: u32, path: &str, f: &mut Findings<'_>) {
 
 fn route(route: &[RouteDestination], path: &str, f: &mut Findings<'_>) {
     if route.is_empty() {
-        f.error(&format!("{path}.route"), "a route is required", "");
+        f.error(
+            &format!("{path}.route"),
+            "a route is required",
+            "use route with at least one destination",
+        );
     }
     for (i, d) in route.iter().enumerate() {
         destination(
@@ -174,7 +182,7 @@ pub fn weights(weights: &[i32], path: &str, f: &mut Findings<'_>) {
             f.error(
                 &format!("{path}.route[{i}].weight"),
                 &format!("weight {w} is below 0"),
-                "",
+                "use 0 or more",
             );
         }
     }
@@ -190,11 +198,19 @@ pub fn weights(weights: &[i32], path: &str, f: &mut Findings<'_>) {
 /// A destination: host, subset and port.
 pub fn destination(d: Option<&Destination>, path: &str, f: &mut Findings<'_>) {
     let Some(d) = d else {
-        f.error(path, "destination is required", "");
+        f.error(
+            path,
+            "destination is required",
+            "use destination with the host of a service",
+        );
         return;
     };
     if d.host.is_empty() {
-        f.error(&format!("{path}.host"), "destination must have a host", "");
+        f.error(
+            &format!("{path}.host"),
+            "destination must have a host",
+            "use the name of a service, such as reviews or reviews.default.svc.cluster.local",
+        );
     } else if d.host == "*" {
         f.error(
             &format!("{path}.host"),
@@ -212,7 +228,7 @@ pub fn destination(d: Option<&Destination>, path: &str, f: &mut Findings<'_>) {
         f.error(
             &format!("{path}.subset"),
             &format!("{:?} is no subset name", d.subset),
-            "",
+            "use letters, digits and dashes",
         );
     }
     if let Some(port) = &d.port {
