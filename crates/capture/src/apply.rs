@@ -25,8 +25,18 @@ pub enum ApplyError {
         /// What the system says.
         source: io::Error,
     },
+    /// A tool may not touch the namespace's rules.
+    #[error(
+        "{tool} failed: {message}\nthe rules of a pod are set with the capability NET_ADMIN: use \"add: [NET_ADMIN, NET_RAW]\" under securityContext.capabilities of the container (istio-init), as injection writes it, in a namespace whose pod security level admits it (privileged)"
+    )]
+    NoPermission {
+        /// The program with its arguments.
+        tool: String,
+        /// What it wrote to its standard error.
+        message: String,
+    },
     /// A tool refused.
-    #[error("{tool} failed ({status}): {message}\nits input was:\n{input}")]
+    #[error("{tool} failed ({status}): {message}{}", after(input))]
     Refused {
         /// The program.
         tool: String,
@@ -41,6 +51,17 @@ pub enum ApplyError {
     #[error("validation failed: {0}")]
     Validation(String),
 }
+
+/// The end of a refusal's message: what the tool was given, where it was given anything.
+fn after(input: &str) -> String {
+    if input.is_empty() {
+        return String::new();
+    }
+    format!("\nits input was:\n{input}")
+}
+
+/// How iptables, nft and ip say that the kernel refuses the caller (EPERM, EACCES).
+const FORBIDDEN: [&str; 2] = ["Operation not permitted", "Permission denied"];
 
 impl ApplyError {
     pub(crate) fn io(tool: &str, source: io::Error) -> Self {
@@ -156,10 +177,15 @@ fn feed(tool: &str, args: &[&str], input: &str) -> Result<String, ApplyError> {
         .wait_with_output()
         .map_err(|error| ApplyError::io(tool, error))?;
     if !output.status.success() {
+        let tool = [&[tool], args].concat().join(" ");
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if FORBIDDEN.iter().any(|words| message.contains(words)) {
+            return Err(ApplyError::NoPermission { tool, message });
+        }
         return Err(ApplyError::Refused {
-            tool: format!("{tool} {}", args.join(" ")),
+            tool,
             status: output.status.to_string(),
-            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            message,
             input: input.to_owned(),
         });
     }
@@ -269,6 +295,39 @@ fn local_route(set: &RuleSet, present: bool) -> Result<(), ApplyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusal(script: &str, input: &str) -> String {
+        let error = feed("sh", &["-c", script], input).expect_err("a refusal");
+        error.to_string()
+    }
+
+    #[test]
+    fn without_the_capability_the_remedy_is_named() {
+        for words in [
+            "iptables-save v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
+            "netlink: Error: cache initialization failed: Operation not permitted",
+            "RTNETLINK answers: Operation not permitted",
+        ] {
+            let text = refusal(&format!("echo '{words}' >&2; exit 4"), "");
+            assert!(
+                text.contains(words) && text.contains("capability NET_ADMIN"),
+                "{text}"
+            );
+            assert!(!text.contains("its input was"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_input_that_was_there() {
+        let script = "cat >/dev/null; echo 'line 2 failed' >&2; exit 2";
+        let text = refusal(script, "*nat\nx\n");
+        assert!(
+            text.ends_with("line 2 failed\nits input was:\n*nat\nx\n"),
+            "{text}"
+        );
+        assert!(!text.contains("NET_ADMIN"), "{text}");
+        assert!(refusal(script, "").ends_with("): line 2 failed"));
+    }
 
     #[test]
     fn files_of_the_system_are_read() {
