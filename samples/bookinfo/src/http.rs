@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::log::{self, Asked, Log};
+
 /// An answer with its whole body.
 pub type Answer = Response<Full<Bytes>>;
 
@@ -92,10 +94,11 @@ pub async fn read_body(body: Incoming) -> Option<Bytes> {
     )
 }
 
-/// Serves connections until `stop`, then stops accepting and lets requests in flight finish.
+/// Serves connections and tells `log` of each request until `stop`, then stops accepting and lets requests in flight finish.
 pub async fn serve<H, F>(
     listener: TcpListener,
     stop: impl Future<Output = ()>,
+    log: Log,
     handler: H,
 ) -> anyhow::Result<()>
 where
@@ -105,10 +108,10 @@ where
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of descriptors or a connection gone before accept: neither ends a server.
                     tracing::warn!(%error, "accept failed");
@@ -119,10 +122,20 @@ where
         };
         // A failed setsockopt costs latency, not correctness.
         let _ = stream.set_nodelay(true);
-        let handler = handler.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
+        let (handler, log) = (handler.clone(), log.clone());
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let asked = Asked {
+                peer,
+                method: request.method().clone(),
+                target: request.uri().clone(),
+                version: request.version(),
+            };
+            let (answer, log) = (handler(request), log.clone());
+            async move {
+                let answer = answer.await;
+                log.line(&log::request(&asked, &answer, jiff::Timestamp::now()));
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

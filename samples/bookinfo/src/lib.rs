@@ -6,6 +6,7 @@
 
 mod details;
 mod http;
+mod log;
 mod page;
 mod productpage;
 mod ratings;
@@ -17,6 +18,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+
+pub use log::Log;
 
 /// The environment a service sees: variable name to value.
 pub type Env = BTreeMap<String, String>;
@@ -45,6 +48,16 @@ impl Service {
             _ => return None,
         })
     }
+
+    /// The name that [`Service::from_name`] takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Details => "details",
+            Self::Ratings => "ratings",
+            Self::Reviews => "reviews",
+            Self::Productpage => "productpage",
+        }
+    }
 }
 
 /// Serves `service` on `port` of every address (IPv6 any-address, which takes IPv4 too; plain IPv4
@@ -55,49 +68,38 @@ pub async fn run(service: Service, port: u16, env: Env) -> anyhow::Result<()> {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind(SocketAddr::from(([0u8; 4], port))).await?,
     };
-    serve(service, listener, env, stop_signal()).await
+    serve(service, listener, env, Log::to_stdout(), stop_signal()).await
 }
 
-/// Serves on a listener that is already bound, until `stop` completes. The form tests use.
+/// Serves on a listener that is already bound, until `stop` completes; tells `log` that it has
+/// started, and every request it has answered.
 pub async fn serve(
     service: Service,
     listener: TcpListener,
     env: Env,
+    log: Log,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    macro_rules! with {
+        ($app:expr) => {{
+            let app = Arc::new($app);
+            log.line(&format!(
+                "{} listening on {}",
+                service.name(),
+                listener.local_addr()?
+            ));
+            http::serve(listener, stop, log, move |request| {
+                let app = Arc::clone(&app);
+                async move { app.answer(request).await }
+            })
+            .await
+        }};
+    }
     match service {
-        Service::Details => {
-            let app = Arc::new(details::Details::new(&env)?);
-            http::serve(listener, stop, move |request| {
-                let app = Arc::clone(&app);
-                async move { app.answer(request).await }
-            })
-            .await
-        }
-        Service::Ratings => {
-            let app = Arc::new(ratings::Ratings::new(&env));
-            http::serve(listener, stop, move |request| {
-                let app = Arc::clone(&app);
-                async move { app.answer(request).await }
-            })
-            .await
-        }
-        Service::Reviews => {
-            let app = Arc::new(reviews::Reviews::new(&env));
-            http::serve(listener, stop, move |request| {
-                let app = Arc::clone(&app);
-                async move { app.answer(request).await }
-            })
-            .await
-        }
-        Service::Productpage => {
-            let app = Arc::new(productpage::Productpage::new(&env));
-            http::serve(listener, stop, move |request| {
-                let app = Arc::clone(&app);
-                async move { app.answer(request).await }
-            })
-            .await
-        }
+        Service::Details => with!(details::Details::new(&env)?),
+        Service::Ratings => with!(ratings::Ratings::new(&env)),
+        Service::Reviews => with!(reviews::Reviews::new(&env)),
+        Service::Productpage => with!(productpage::Productpage::new(&env)),
     }
 }
 

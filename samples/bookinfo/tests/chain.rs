@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
-use lateen_bookinfo::{Env, Service, serve};
+use std::sync::{Arc, Mutex};
+
+use lateen_bookinfo::{Env, Log, Service, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 async fn start(service: Service, env: &[(&str, String)]) -> u16 {
+    start_logging(service, env, Log::new(|_| {})).await
+}
+
+async fn start_logging(service: Service, env: &[(&str, String)], log: Log) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let env: Env = env
         .iter()
         .map(|(k, v)| ((*k).to_owned(), v.clone()))
         .collect();
-    tokio::spawn(serve(service, listener, env, std::future::pending()));
+    let stop = std::future::pending();
+    tokio::spawn(serve(service, listener, env, log, stop));
     port
 }
 
@@ -153,4 +160,27 @@ async fn the_api_answers_as_the_services_do() {
     );
     let broken = ask(ratings, "POST", "/ratings/7", "", "{").await;
     assert!(broken.starts_with("HTTP/1.1 400"), "{broken}");
+}
+
+#[tokio::test]
+async fn the_log_tells_the_start_and_each_request() {
+    for (service, name, path, status) in [
+        (Service::Productpage, "productpage", "/nowhere?u=x", 404),
+        (Service::Details, "details", "/details/0", 200),
+        (Service::Reviews, "reviews", "/reviews/0", 200),
+        (Service::Ratings, "ratings", "/ratings/x", 400),
+    ] {
+        let lines = Arc::new(Mutex::new(Vec::<String>::new()));
+        let kept = Arc::clone(&lines);
+        let log = Log::new(move |line| kept.lock().expect("whole").push(line.to_owned()));
+        let port = start_logging(service, &[], log).await;
+        let answer = ask(port, "GET", path, "", "").await;
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let lines = lines.lock().expect("whole");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[0], format!("{name} listening on 127.0.0.1:{port}"));
+        assert!(lines[1].starts_with("127.0.0.1 - - ["), "{lines:?}");
+        let end = format!("] \"GET {path} HTTP/1.1\" {status} {}", body.len());
+        assert!(lines[1].ends_with(&end), "{lines:?}");
+    }
 }
