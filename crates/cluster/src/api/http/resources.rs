@@ -11,7 +11,7 @@ use super::params::{Form, form};
 use super::path::ResourcePath;
 use super::service::Call;
 use super::watch;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Cause};
 use crate::api::handle::{DeleteOptions, Propagation};
 use crate::api::kinds::Target;
 use crate::api::meta;
@@ -62,6 +62,10 @@ pub(super) async fn handle(
                 .await
         }
         "delete" => one.delete(&body::read(request.into_body()).await?).await,
+        // Across namespaces there is a list and a watch, nothing else.
+        "deletecollection" if target.kind.namespaced && ns.is_none() => {
+            Err(ApiError::method_not_allowed())
+        }
         "deletecollection" => {
             one.delete_collection(&body::read(request.into_body()).await?)
                 .await
@@ -252,8 +256,7 @@ impl Ask<'_> {
             return Ok(self.object(StatusCode::OK, &object));
         }
         if self.call.params.get("fieldManager").is_empty() {
-            let cause =
-                crate::api::error::Cause::required("fieldManager", "is required for apply patch");
+            let cause = Cause::required("fieldManager", "is required for apply patch");
             return Err(ApiError::invalid(
                 "meta.k8s.io",
                 "PatchOptions",
@@ -291,8 +294,21 @@ impl Ask<'_> {
         let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
         let policy = text(&given["propagationPolicy"])
             .or_else(|| Some(params.get("propagationPolicy").to_owned()).filter(|p| !p.is_empty()));
+        let orphan = given["orphanDependents"]
+            .as_bool()
+            .or_else(|| params.get("orphanDependents").parse().ok());
+        if let (Some(policy), Some(_)) = (&policy, orphan) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let cause = Cause::invalid("propagationPolicy", &policy.as_str().into(), why);
+            return Err(ApiError::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
+        }
         let propagation = match policy.as_deref() {
-            None => match given["orphanDependents"].as_bool() {
+            None => match orphan {
                 Some(true) => Some(Propagation::Orphan),
                 Some(false) => Some(Propagation::Background),
                 None => None,
@@ -301,7 +317,7 @@ impl Ask<'_> {
             Some("Foreground") => Some(Propagation::Foreground),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
-                let cause = crate::api::error::Cause::not_supported(
+                let cause = Cause::not_supported(
                     "propagationPolicy",
                     &other.into(),
                     &["Background", "Foreground", "Orphan"],

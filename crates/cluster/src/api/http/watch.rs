@@ -133,11 +133,23 @@ pub(super) fn page(call: &Call<'_>, target: &Target, ns: Option<&str>) -> Result
             &[cause],
         ));
     }
+    if how == "Exact" && wanted == Some(0) {
+        return Err(option_forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ));
+    }
+    let token = params.get("continue");
+    if !how.is_empty() && !token.is_empty() {
+        return Err(option_forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden when continue is provided",
+        ));
+    }
     let current = core.store.revision();
     if let Some(wanted) = wanted.filter(|wanted| *wanted > current) {
         return Err(ApiError::version_too_large(wanted, current));
     }
-    let token = params.get("continue");
     let (at, start) = if !token.is_empty() {
         let bytes = B64
             .decode(token.trim_end_matches('='))
