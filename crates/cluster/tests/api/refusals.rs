@@ -328,3 +328,87 @@ async fn ephemeral_containers_are_only_added() {
     );
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_within_a_namespace_only() {
+    let c = cluster().await;
+    let made = json!({"metadata": {"name": "kept"}});
+    let inside = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(c.json("POST", inside, &made).await.0, 201);
+    for path in [
+        "/api/v1/pods",
+        "/api/v1/configmaps",
+        "/apis/apps/v1/deployments",
+    ] {
+        let (code, e) = c.json("DELETE", path, &Value::Null).await;
+        assert_eq!((code, &e["reason"]), (405, &json!("MethodNotAllowed")));
+    }
+    let kept = format!("{inside}/kept");
+    assert_eq!(c.json("GET", &kept, &Value::Null).await.0, 200);
+    assert_eq!(c.json("DELETE", inside, &Value::Null).await.0, 200);
+    assert_eq!(c.json("GET", &kept, &Value::Null).await.0, 404);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles?labelSelector=none%3Dsuch";
+    assert_eq!(c.json("DELETE", roles, &Value::Null).await.0, 200);
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn options_that_contradict_each_other_are_422() {
+    let c = cluster().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for (query, why) in [
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (
+            "resourceVersion=1&resourceVersionMatch=Exact&continue=x",
+            "resourceVersionMatch is forbidden when continue is provided",
+        ),
+    ] {
+        let (code, e) = c
+            .json("GET", &format!("{maps}?{query}"), &Value::Null)
+            .await;
+        assert_eq!((code, &e["reason"]), (422, &json!("Invalid")), "{e}");
+        assert!(e["message"].as_str().expect("text").contains(why), "{e}");
+    }
+    let made = json!({"metadata": {"name": "kept"}});
+    assert_eq!(c.json("POST", maps, &made).await.0, 201);
+    let kept = format!("{maps}/kept");
+    let both = json!({"propagationPolicy": "Background", "orphanDependents": true});
+    let query = format!("{kept}?propagationPolicy=Orphan&orphanDependents=false");
+    for (path, body) in [
+        (kept.as_str(), &both),
+        (maps, &both),
+        (query.as_str(), &Value::Null),
+    ] {
+        let (code, e) = c.json("DELETE", path, body).await;
+        assert_eq!((code, &e["reason"]), (422, &json!("Invalid")), "{e}");
+        let text = e["message"].as_str().expect("text");
+        assert!(text.contains("cannot be both set"), "{text}");
+    }
+    let (code, _) = c
+        .json("DELETE", &kept, &json!({"orphanDependents": false}))
+        .await;
+    assert_eq!(code, 200);
+    c.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_answered_before_the_connection_ends() {
+    let c = cluster().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for megabytes in [4, 40] {
+        let body = "x".repeat(megabytes << 20);
+        let (code, headers, text) = c.request("POST", maps, ADMIN_TOKEN, &[], &body).await;
+        assert_eq!(code, 413, "{text}");
+        assert!(
+            text.contains("\"reason\":\"RequestEntityTooLarge\""),
+            "{text}"
+        );
+        assert_eq!(headers["connection"], "close");
+    }
+    let (_, headers, _) = c.request("GET", maps, ADMIN_TOKEN, &[], "").await;
+    assert!(headers.get("connection").is_none(), "{headers:?}");
+    c.server.shutdown().await;
+}

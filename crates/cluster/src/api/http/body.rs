@@ -1,5 +1,7 @@
 //! Bodies: reading a request's object in any of its encodings, writing answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -11,6 +13,9 @@ use crate::api::error::ApiError;
 
 /// Largest request body: what the usual server takes.
 const MAX_BODY: usize = 3 << 20;
+/// What is read of a larger one before the answer, at most, and for how long.
+const MAX_DISCARDED: usize = 512 << 20;
+const DISCARDING: Duration = Duration::from_secs(5);
 
 /// Body of every answer; the same type that streaming subresources answer with.
 pub(crate) type Body = crate::stream::Body;
@@ -58,15 +63,35 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, MAX_BODY).collect().await {
+    let mut body = std::pin::pin!(body);
+    match Limited::new(body.as_mut(), MAX_BODY).collect().await {
         Ok(c) => Ok(c.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {MAX_BODY}"),
-        )),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            discard(body).await;
+            Err(ApiError::new(
+                413,
+                "RequestEntityTooLarge",
+                format!("Request entity too large: limit is {MAX_BODY}"),
+            ))
+        }
         Err(e) => Err(ApiError::bad_request(format!("cannot read the body: {e}"))),
     }
+}
+
+/// Reads on and throws away, for a bounded while: a connection closed with bytes still coming is
+/// reset, and the client would never see why.
+async fn discard<B: http_body::Body<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
+    let rest = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > MAX_DISCARDED {
+                break;
+            }
+        }
+    };
+    // Either way the answer is the same.
+    let _ = tokio::time::timeout(DISCARDING, rest).await;
 }
 
 /// Decodes an object by its content type.

@@ -57,6 +57,8 @@ fn header_text<B>(request: &Request<B>, name: header::HeaderName) -> String {
 pub(crate) async fn serve(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    // Larger versions have no such header: they end the stream alone.
+    let closes = request.version() < http::Version::HTTP_2;
     let warnings = Arc::default();
     let result = route(&shared, &peer, request, &warnings).await;
     let mut answer = match result {
@@ -64,7 +66,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, peer: Peer, request: Request<Inco
         Err(e) => body::error(&e),
     };
     tracing::debug!(%method, path, peer = %peer.address, code = answer.status().as_u16(), "request");
+    let too_large = answer.status() == http::StatusCode::PAYLOAD_TOO_LARGE;
     let headers = answer.headers_mut();
+    if too_large && closes {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     headers.insert(
         "audit-id",
         HeaderValue::from_str(&crate::api::meta::new_uid())
