@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::bundle::Bundle;
 use crate::api::resource::{ENDPOINT_SLICES, SERVICES};
 use crate::store::Store;
 
@@ -134,14 +135,16 @@ fn tls_config(config: &Value) -> Result<ClientConfig, String> {
         String::from_utf8(pem).map_err(|e| format!("unable to load root certificates: {e}"))?;
     let certs = lateen_identity::certificates_from_pem(&pem)
         .map_err(|e| format!("unable to load root certificates: {e}"))?;
-    for cert in certs {
-        roots.add(cert).map_err(|e| format!("tls: {e}"))?;
+    for cert in &certs {
+        roots.add(cert.clone()).map_err(|e| format!("tls: {e}"))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Bundle::new(certs, roots, Arc::clone(&provider))?;
     let mut tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| format!("tls: {e}"))?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)

@@ -1,6 +1,7 @@
 //! Admission: the built-in rules and the webhooks, between decoding and storage.
 
 mod builtin;
+mod bundle;
 mod call;
 mod rules;
 mod webhook;
