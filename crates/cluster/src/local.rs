@@ -17,6 +17,7 @@ use crate::network::host::{HostNetwork, NetworkOptions, free_ranges};
 use crate::network::turn;
 use crate::node::image::ImageCatalogue;
 use crate::node::{NodeHandle, NodeOptions};
+use crate::store::remedy;
 
 /// The API server's port on the bridge, where pods reach it.
 const POD_API_PORT: u16 = 6443;
@@ -24,6 +25,10 @@ const POD_API_PORT: u16 = 6443;
 const DNS_ADDRESS: u32 = 10;
 /// The host's IPv4 routes.
 const ROUTES: &str = "/proc/net/route";
+/// What this process is, with its capabilities.
+const OWN_STATUS: &str = "/proc/self/status";
+/// What the host's network and the pods' namespaces need, by bit number.
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 const DOMAIN: &str = "cluster.local";
 /// The nodes, each in a zone of its own: two, so that spreading and localities mean something.
 const NODES: [&str; 2] = ["lateen-1", "lateen-2"];
@@ -50,13 +55,19 @@ pub struct LocalOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// Files of the cluster's home.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", remedy(.source))]
     Io {
         /// Which file.
         path: PathBuf,
         /// What happened.
         source: std::io::Error,
     },
+    /// The process was given less than root has.
+    #[error(
+        "pods need CAP_NET_ADMIN and CAP_SYS_ADMIN, and this process is without {0}: \
+         run it as root without dropping capabilities"
+    )]
+    Capabilities(String),
     /// Keys and certificates.
     #[error("making the cluster's certificates: {0}")]
     Identity(#[from] lateen_identity::IdentityError),
@@ -105,6 +116,11 @@ impl LocalCluster {
     /// # Errors
     /// When a part cannot start; the parts before it are stopped again.
     pub async fn start(options: LocalOptions) -> Result<Self, LocalError> {
+        let own = std::fs::read_to_string(OWN_STATUS).map_err(io_at(Path::new(OWN_STATUS)))?;
+        let missing = missing_capabilities(&own);
+        if !missing.is_empty() {
+            return Err(LocalError::Capabilities(missing.join(" and ")));
+        }
         let state_dir = options.home.join("run");
         crate::network::host::clean_up(&state_dir).await?;
         let started = Self::start_parts(&options, &state_dir).await;
@@ -213,6 +229,21 @@ pub async fn clean_up(home: &Path) -> Result<(), LocalError> {
     Ok(crate::network::host::clean_up(&home.join("run")).await?)
 }
 
+/// The needed capabilities that the text of `/proc/self/status` has not in effect.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let lacks = |bit: &u32| effective & (1 << bit) == 0;
+    CAPABILITIES
+        .iter()
+        .filter(|(_, bit)| lacks(bit))
+        .map(|(name, _)| *name)
+        .collect()
+}
+
 /// The ranges this home has used before, or free ones, remembered.
 fn ranges(home: &Path, instance: &str) -> Result<Ranges, LocalError> {
     let path = home.join("ranges.json");
@@ -246,4 +277,35 @@ fn ranges(home: &Path, instance: &str) -> Result<Ranges, LocalError> {
 fn io_at(path: &Path) -> impl FnOnce(std::io::Error) -> LocalError {
     let path = path.to_owned();
     move |source| LocalError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let all = "Name:\tx\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n";
+        assert!(missing_capabilities(all).is_empty());
+        let none = missing_capabilities("CapEff:\t0000000000000000\n");
+        assert_eq!(none, ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        let no_net = missing_capabilities("CapEff:\t000001ffffffefff\n");
+        assert_eq!(no_net, ["CAP_NET_ADMIN"]);
+        let no_sys = missing_capabilities("CapEff:\t000001ffffdfffff\n");
+        assert_eq!(no_sys, ["CAP_SYS_ADMIN"]);
+        let text = LocalError::Capabilities(no_sys.join(" and ")).to_string();
+        assert!(
+            text.ends_with("without CAP_SYS_ADMIN: run it as root without dropping capabilities"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_named_with_what_to_do() {
+        let error = io_at(Path::new("/x/ranges.json"))(std::io::Error::from_raw_os_error(28));
+        assert_eq!(
+            error.to_string(),
+            "/x/ranges.json: No space left on device (os error 28); free some space on that disk"
+        );
+    }
 }

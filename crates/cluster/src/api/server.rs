@@ -137,7 +137,7 @@ pub enum ServerError {
         why: std::io::Error,
     },
     /// A file cannot be read or written.
-    #[error("{path}: {why}")]
+    #[error("{path}: {why}{}", crate::store::remedy(.why))]
     File {
         /// The file.
         path: PathBuf,

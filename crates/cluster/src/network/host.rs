@@ -52,7 +52,7 @@ pub enum NetworkError {
     #[error(transparent)]
     Nft(#[from] NftError),
     /// Files.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", crate::store::remedy(.source))]
     Io {
         /// Which file.
         path: String,

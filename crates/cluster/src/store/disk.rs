@@ -60,6 +60,24 @@ fn decode(text: &str) -> Option<Key> {
     })
 }
 
+/// Names the file in a failure, and for a full disk what to do.
+fn about(path: &Path) -> impl Fn(StoreError) -> StoreError {
+    move |error| {
+        let StoreError::Disk(why) = error else {
+            return error;
+        };
+        let path = path.display().to_string();
+        // redb hands the system's error on as text.
+        let full = why.contains("No space left on device");
+        let remedy = if full { super::FREE_SPACE } else { "" };
+        if why.contains(&path) {
+            StoreError::Disk(format!("{why}{remedy}"))
+        } else {
+            StoreError::Disk(format!("{path}: {why}{remedy}"))
+        }
+    }
+}
+
 fn open_file(path: &Path) -> Result<Database, StoreError> {
     Database::builder()
         .set_cache_size(CACHE_BYTES)
@@ -69,6 +87,10 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
 
 impl Disk {
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
+        Self::open_at(path).map_err(about(path))
+    }
+
+    fn open_at(path: &Path) -> Result<(Self, Loaded), StoreError> {
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(dir) = dir {
             std::fs::create_dir_all(dir).map_err(fail)?;
@@ -107,7 +129,9 @@ impl Disk {
         rv: u64,
         current: impl Fn(&Key) -> Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        let outcome = self.try_commit(batch, rv, current);
+        let outcome = self
+            .try_commit(batch, rv, current)
+            .map_err(about(&self.path));
         if outcome.is_ok() {
             self.rv = rv;
         } else {

@@ -46,6 +46,18 @@ pub enum StoreError {
     Closed,
 }
 
+/// What to do about a failure with a file, as the end of its message; empty when that is clear.
+#[must_use]
+pub(crate) fn remedy(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        FREE_SPACE
+    } else {
+        ""
+    }
+}
+
+const FREE_SPACE: &str = "; free some space on that disk";
+
 /// Where an object lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {

@@ -226,6 +226,11 @@ async fn fill_and_go_on(dir: &Path) {
     };
     let (refused, error) = round(0).await;
     assert!(error.contains("No space left"), "{error}");
+    assert!(
+        error.contains(&path.display().to_string())
+            && error.ends_with("free some space on that disk"),
+        "{error}"
+    );
     assert!(store.get(&CONFIG_MAPS, "default", &refused).is_none());
     // Still full: still refused, for the same reason and not for the earlier failure.
     let (_, error) = round(1000).await;
