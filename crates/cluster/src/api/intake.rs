@@ -289,7 +289,11 @@ impl Core {
         let main = at.sub.is_none();
         let hooks = Webhooks { store: &self.store };
         if kind.is(&CUSTOM_RESOURCE_DEFINITIONS) && main {
-            let causes = crd::prepare(object, old.is_none());
+            let mut causes = crd::prepare(object, old.is_none());
+            // A definition from before these rules may still get its status and finalizers.
+            if old.is_none_or(|o| o["spec"]["versions"] != object["spec"]["versions"]) {
+                causes.extend(crd::schema_problems(object));
+            }
             if !causes.is_empty() {
                 return Err(ApiError::invalid(
                     &kind.res.group,

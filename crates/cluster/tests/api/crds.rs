@@ -248,3 +248,51 @@ async fn status_is_apart_and_updates_need_a_version() {
     );
     c.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_enforced_is_refused() {
+    let c = cluster().await;
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = |spec: Value| {
+        json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+            "names": {"plural": "as", "kind": "A"}, "versions": [{"name": "v1", "served": true,
+            "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": spec}}}}]}})
+    };
+    let at = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
+    for (spec, field, why) in [
+        (
+            json!({"properties": {"a": {"type": "string"}}}),
+            "type",
+            "Required value: must not be empty for specified object fields",
+        ),
+        (
+            json!({"type": "string", "pattern": "("}),
+            "pattern",
+            "must be a valid regular expression",
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.nope +++"}]}),
+            "x-kubernetes-validations[0].rule",
+            "compilation failed",
+        ),
+    ] {
+        let (code, e) = c.json("POST", crds, &definition(spec)).await;
+        assert_eq!((code, &e["reason"]), (422, &json!("Invalid")), "{e}");
+        let causes = e["details"]["causes"].as_array().expect("causes");
+        assert_eq!(causes.len(), 1, "{e}");
+        assert_eq!(causes[0]["field"], format!("{at}.{field}"));
+        assert!(
+            causes[0]["message"].as_str().expect("text").contains(why),
+            "{e}"
+        );
+    }
+    let good = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"port": {"x-kubernetes-int-or-string": true}}});
+    let (code, e) = c.json("POST", crds, &definition(good)).await;
+    assert_eq!(code, 201, "{e}");
+    let change = definition(json!({"properties": {"a": {"type": "string"}}}));
+    let (code, e) = c.json("PATCH", &format!("{crds}/as.x.io"), &change).await;
+    assert_eq!(code, 422, "{e}");
+    c.server.shutdown().await;
+}

@@ -2,10 +2,13 @@
 
 pub(crate) mod cleanup;
 mod definition;
+mod pattern;
 mod rules;
+mod shape;
 mod structural;
 
 pub use definition::{
     CrdVersion, has_cleanup, kind_of, origin, prepare, set_status, version_order,
 };
+pub use shape::schema_problems;
 pub use structural::{apply_defaults, prune, validate};

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::definition::CrdVersion;
-use super::rules;
+use super::{pattern, rules};
 use crate::api::error::Cause;
 
 /// Fields every object has beside its schema.
@@ -347,15 +347,15 @@ type Patterns = Vec<(String, Option<Regex>)>;
 static PATTERNS: LazyLock<Mutex<Patterns>> = LazyLock::new(Mutex::default);
 const PATTERNS_KEPT: usize = 256;
 
-fn pattern_matches(pattern: &str, text: &str) -> bool {
+fn pattern_matches(wanted: &str, text: &str) -> bool {
     let mut kept = PATTERNS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, re)) = kept.iter().find(|(p, _)| p == pattern) {
+    if let Some((_, re)) = kept.iter().find(|(p, _)| p == wanted) {
         return re.as_ref().is_none_or(|r| r.is_match(text));
     }
-    let re = Regex::new(pattern).ok();
+    let re = pattern::compile(wanted).ok();
     if re.is_none() {
         tracing::warn!(
-            pattern,
+            pattern = wanted,
             "a schema's pattern is not understood and not enforced"
         );
     }
@@ -363,7 +363,7 @@ fn pattern_matches(pattern: &str, text: &str) -> bool {
     if kept.len() >= PATTERNS_KEPT {
         kept.remove(0);
     }
-    kept.push((pattern.to_owned(), re));
+    kept.push((wanted.to_owned(), re));
     ok
 }
 
