@@ -1,6 +1,7 @@
 //! All resources of the proxy: static, active, warming, refused; and the snapshot made of them.
 //! A cluster warms until its endpoints and secrets arrive, a listener until its routes and secrets
 //! do, or until their fetch timeout; what it replaces serves meanwhile.
+mod address;
 mod fixed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,24 +261,56 @@ impl World {
                 }
             }
         }
+        let going = self.going(kind, &seen, removed, complete);
+        self.refuse_shared_addresses(&going, &mut decoded, &mut refused);
         let accepted = refused.is_empty();
         for d in decoded {
             self.refused.remove(&(kind, d.name().clone()));
             self.apply(d, accepted);
         }
-        for name in removed {
+        for name in &going {
             self.remove(kind, name);
         }
         if complete && kind.is_wildcard() {
-            for name in self.names(kind) {
-                if !seen.contains(&name) {
-                    self.remove(kind, &name);
-                }
-            }
             self.refused
                 .retain(|(k, name), _| *k != kind || seen.contains(name));
         }
         refused
+    }
+
+    /// Names of what a response takes away.
+    fn going(
+        &self,
+        kind: Kind,
+        seen: &BTreeSet<Name>,
+        removed: &[Name],
+        complete: bool,
+    ) -> BTreeSet<Name> {
+        let mut going: BTreeSet<Name> = removed.iter().cloned().collect();
+        if complete && kind.is_wildcard() {
+            let known = self.names(kind).into_iter();
+            going.extend(known.filter(|name| !seen.contains(name)));
+        }
+        going
+    }
+
+    /// Takes the listeners out of `decoded` whose address another has.
+    fn refuse_shared_addresses(
+        &self,
+        going: &BTreeSet<Name>,
+        decoded: &mut Vec<Decoded>,
+        refused: &mut Vec<(Name, String)>,
+    ) {
+        let mut holders = address::Holders::new(&self.listeners, going);
+        decoded.retain(|d| {
+            let Decoded::Listener(name, held) = d else {
+                return true;
+            };
+            let admitted = holders.admit(name, held);
+            admitted
+                .map_err(|why| refused.push((name.clone(), why)))
+                .is_ok()
+        });
     }
 
     /// Names of dynamic resources of a wildcard type.

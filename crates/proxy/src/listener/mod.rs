@@ -119,8 +119,13 @@ impl Listeners {
                 drain_gone(worker, state, now);
             }
         }
-        let mut by_address = HashMap::new();
-        for state in new.values() {
+        let mut by_address: HashMap<SocketAddr, Rc<ListenerState>> = HashMap::new();
+        // Configurations with a shared address are refused; a socket would go to its owner anyway.
+        let binding_last = [false, true].map(|binds| {
+            let all = new.values();
+            all.filter(move |state| state.config.bind_to_port == binds)
+        });
+        for state in binding_last.into_iter().flatten() {
             for address in state.config.addresses().filter_map(|a| a.socket()) {
                 by_address.insert(address, state.clone());
             }

@@ -23,6 +23,11 @@ use crate::wire;
 /// Where redirection rules send outbound connections.
 pub const PORT: u16 = 15001;
 
+/// Ports on which the proxy itself listens at every address: capture both ways, health, metrics.
+/// A service with such a port is reached through `virtualOutbound`'s catch-all only; a listener of
+/// its own would be refused for its address, and the whole update with it.
+const OWN_PORTS: [u16; 4] = [PORT, super::inbound::PORT, 15021, 15090];
+
 /// The listener of all outbound connections.
 pub fn virtual_outbound(cx: &Context<'_>) -> Listener {
     let (cluster, name) = (unknown_cluster(cx), "virtualOutbound-catchall-tcp");
@@ -127,6 +132,7 @@ fn plans(cx: &Context<'_>) -> Plans {
             }
         }
     }
+    plans.retain(|(port, ip), _| !(ip.is_unspecified() && OWN_PORTS.contains(port)));
     plans
 }
 

@@ -347,6 +347,32 @@ fn a_changed_cluster_warms_beside_the_old_one() {
 }
 
 #[test]
+fn an_address_belongs_to_one_listener() {
+    let (mut s, mut w) = setup(XdsMode::StateOfTheWorld);
+    s.connect(&mut w, now(0));
+    s.receive(sotw(Kind::Cluster, "1", "a", vec![]), &mut w, now(1));
+    let mut lds = |version: &str, listeners: Vec<Any>| {
+        let all = sotw(Kind::Listener, version, version, listeners);
+        let out = s.receive(all, &mut w, now(1));
+        out.iter().map(show).collect::<String>()
+    };
+    let both = vec![listener("a", 15001, "r"), listener("b", 15001, "r")];
+    let said = lds("1", both);
+    assert!(
+        said.contains("NACK") && said.contains("'b' has duplicate address '0.0.0.0:15001'"),
+        "{said}"
+    );
+    // A name that goes leaves its address to another; one that stays keeps it.
+    let said = lds("2", vec![listener("b", 15001, "r")]);
+    assert!(!said.contains("NACK"), "{said}");
+    let said = lds(
+        "3",
+        vec![listener("b", 15002, "r"), listener("c", 15001, "r")],
+    );
+    assert!(!said.contains("NACK"), "{said}");
+}
+
+#[test]
 fn duplicates_and_wrong_types_refuse_all() {
     let (mut s, mut w) = setup(XdsMode::StateOfTheWorld);
     s.connect(&mut w, now(0));

@@ -1,0 +1,56 @@
+//! Two listeners never share an address: the later one is refused, as Envoy does, whether it opens
+//! a socket or is only handed connections. Which of two would serve were chance otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use lateen_proxy_core::config::{Listener, Name};
+
+use super::{Held, Set};
+
+/// Who has which address.
+#[derive(Debug, Default)]
+pub(super) struct Holders(BTreeMap<SocketAddr, Name>);
+
+/// Port 0 is another port for each listener.
+fn fixed_addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
+    let sockets = listener.addresses().filter_map(|a| a.socket());
+    sockets.filter(|address| address.port() != 0)
+}
+
+impl Holders {
+    /// Of the listeners that stay: all but those in `going`.
+    pub(super) fn new(listeners: &Set<Listener>, going: &BTreeSet<Name>) -> Self {
+        let mut holders = Self::default();
+        let later = listeners.active.iter().chain(&listeners.warming);
+        let later = later.filter(|(name, _)| !going.contains(*name));
+        for (name, held) in listeners.fixed.iter().chain(later) {
+            holders.take(name, &held.value);
+        }
+        holders
+    }
+
+    fn take(&mut self, name: &Name, listener: &Listener) {
+        for address in fixed_addresses(listener) {
+            self.0.entry(address).or_insert_with(|| name.clone());
+        }
+    }
+
+    /// Lets a new or changed listener have its addresses.
+    ///
+    /// # Errors
+    /// When another has one of them; in Envoy's words.
+    pub(super) fn admit(&mut self, name: &Name, held: &Held<Listener>) -> Result<(), String> {
+        let taken = fixed_addresses(&held.value)
+            .find(|address| self.0.get(address).is_some_and(|holder| holder != name));
+        if let Some(address) = taken {
+            let holder = &self.0[&address];
+            return Err(format!(
+                "error adding listener: '{name}' has duplicate address '{address}' as existing listener '{holder}'"
+            ));
+        }
+        self.0.retain(|_, holder| holder != name);
+        self.take(name, &held.value);
+        Ok(())
+    }
+}
