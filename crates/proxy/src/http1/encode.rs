@@ -61,9 +61,11 @@ pub fn write_response_head(
 ) {
     write_status_line(head.status, http_10, out);
     head.write_lines(out);
-    if close {
+    // The connection line of a 101 is its own: what follows is no message.
+    let message = head.status != 101;
+    if message && close {
         out.extend_from_slice(b"connection: close\r\n");
-    } else if http_10 {
+    } else if message && http_10 {
         out.extend_from_slice(b"connection: keep-alive\r\n");
     }
     match framing {
