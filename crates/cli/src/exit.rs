@@ -65,7 +65,9 @@ pub fn code(outcome: anyhow::Result<()>) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         // Help and version come this way too: those are no failures.
         let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        let asked = !error.use_stderr()
+            || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        return ExitCode::from(if asked { 0 } else { USAGE });
     }
     if broken_pipe(&error) {
         return ExitCode::SUCCESS;

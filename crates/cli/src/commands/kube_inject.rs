@@ -95,7 +95,7 @@ impl KubeInject {
         }
         if mesh.is_none()
             && self.use_kube
-            && let Some(found) = self.installed(cluster).await
+            && let Some(found) = self.installed(cluster).await?
         {
             return Ok(found);
         }
@@ -103,9 +103,19 @@ impl KubeInject {
         InjectConfig::for_files(mesh.as_deref(), &self.revision).map_err(|error| bad(file, &error))
     }
 
-    /// The settings of the mesh in the cluster; without one, a word about it and nothing.
-    async fn installed(&self, cluster: &ClusterArgs) -> Option<InjectConfig> {
-        let connected = cluster.connect().await.ok()?;
+    /// The settings of the mesh in the cluster; without one, a word about it and nothing. A
+    /// kubeconfig that was named must be one.
+    async fn installed(&self, cluster: &ClusterArgs) -> anyhow::Result<Option<InjectConfig>> {
+        let connected = match cluster.connect().await {
+            Ok(connected) => connected,
+            Err(error) if cluster.named().is_some() || cluster.context.is_some() => {
+                return Err(error);
+            }
+            Err(_) => {
+                own_settings("no cluster is known");
+                return Ok(None);
+            }
+        };
         let suffix = match self.revision.as_str() {
             "" | "default" => String::new(),
             name => format!("-{name}"),
@@ -113,16 +123,20 @@ impl KubeInject {
         let kube = Kube::new(connected.client);
         let asked = installed_injection(&kube, &connected.istio_namespace, &suffix);
         let why = match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(Some(config))) => return Some(config),
+            Ok(Ok(Some(config))) => return Ok(Some(config)),
             Ok(Ok(None)) => "no mesh is installed in the cluster".to_owned(),
             Ok(Err(error)) => format!("the cluster's settings cannot be read: {error}"),
             Err(_) => "the cluster does not answer".to_owned(),
         };
-        style::warning(&format!(
-            "{why}; injecting with this version's own settings"
-        ));
-        None
+        own_settings(&why);
+        Ok(None)
     }
+}
+
+fn own_settings(why: &str) {
+    style::warning(&format!(
+        "{why}; injecting with this version's own settings"
+    ));
 }
 
 fn bad(file: &Path, error: &inject::InjectError) -> anyhow::Error {

@@ -40,8 +40,8 @@ Roles (what container images start; each has --help):
 
 /// A service mesh that speaks Istio's API and Envoy's xDS, in one program.
 #[derive(Debug, Parser)]
-#[command(name = "lateen", version, about, after_help = EXAMPLES, disable_version_flag = true,
-    propagate_version = false, max_term_width = 100)]
+#[command(name = "lateen", version, about, after_help = EXAMPLES,
+    arg_required_else_help = true, propagate_version = false, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -154,6 +154,8 @@ fn program_name(args: &[OsString]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -177,6 +179,13 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
         }
         assert!(Cli::try_parse_from(["lateen", "nonsense"]).is_err());
+        let kind = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|e| e.kind());
+        let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        assert_eq!(kind("lateen").err(), Some(help));
+        assert_eq!(
+            kind("lateen --version").err(),
+            Some(ErrorKind::DisplayVersion)
+        );
     }
 
     #[test]
