@@ -81,6 +81,8 @@ fn a14(world: &World) {
 
 fn a15(world: &World) {
     // As the document types it, on a terminal of its own.
+    // A pod of an earlier try may still be on its way out.
+    world.shell("kubectl delete pod t --ignore-not-found --timeout=60s");
     let run = "kubectl run t --image=alpine -it --rm -- wget -qO- ratings:9080/ratings/0";
     let said = world.shell(&format!("script -qec '{run}' /dev/null </dev/null"));
     assert!(said.out.contains("{\"id\":0,"), "{said:?}");

@@ -91,9 +91,9 @@ pub struct ContainerEntry {
     pub live: Option<Arc<Live>>,
     /// The present or last instance, for its log.
     pub log: Option<Arc<super::log::Log>>,
-    /// How an interactive instance ended that nobody had attached to, for the client that comes a
-    /// moment too late.
-    pub ended: Option<super::runtime::ExitStatus>,
+    /// How an interactive instance ended that nobody had attached to, with its own log, for the
+    /// client that comes a moment too late. The next instance may be on its way meanwhile.
+    pub ended: Option<(super::runtime::ExitStatus, Arc<super::log::Log>)>,
     /// Why it is waiting.
     pub waiting: String,
 }

@@ -281,6 +281,11 @@ impl Live {
         self.group.as_ref().is_some_and(|group| group.killed())
     }
 
+    /// Whether a client has attached.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
+    }
+
     /// Whether this is the first client to attach.
     pub fn first_attach(&self) -> bool {
         !self.attached.swap(true, Ordering::Relaxed)

@@ -82,8 +82,7 @@ impl Runtime {
         let entry = self.pod(pod).ok()?;
         let (status, log) = {
             let mut containers = locked(&entry.containers);
-            let container = containers.get_mut(name)?;
-            (container.ended.take()?, container.log.clone()?)
+            containers.get_mut(name)?.ended.take()?
         };
         let (past, _) = log.attach(true);
         log.mark_shown(u64::MAX);

@@ -530,8 +530,12 @@ impl Worker {
         let log = start::log_path(&self.entry, unit.name(), instance);
         let interactive = unit.spec.stdin_once == Some(true);
         if let Some(entry) = locked(&self.entry.containers).get_mut(unit.name()) {
-            let missed = interactive && entry.live.as_ref().is_some_and(|live| live.first_attach());
-            entry.ended = Some(status.clone()).filter(|_| missed);
+            // In one step: who finds no live instance finds how it ended.
+            let live = entry
+                .live
+                .take()
+                .filter(|live| interactive && !live.is_attached());
+            entry.ended = live.map(|live| (status.clone(), Arc::clone(&live.log)));
         }
         unit.ended(status, now, &message_file, &log);
         self.after_end(n);
