@@ -227,7 +227,9 @@ async fn a_life_with_a_management_server() {
     // A bad listener is refused, the old one serves on.
     let mut bad = listener("l", "c");
     bad.1["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] = json!("");
-    s.answer(Kind::Listener, "2", "d", &[bad, listener("m", "c")]);
+    let mut other = listener("m", "c");
+    other.1["address"]["socket_address"]["port_value"] = json!(2);
+    s.answer(Kind::Listener, "2", "d", &[bad, other]);
     let (kind, version, nonce, _, refused) = s.seen().await;
     assert_eq!(
         (kind, version.as_str(), nonce.as_str(), refused),
