@@ -262,7 +262,9 @@ impl World {
             }
         }
         let going = self.going(kind, &seen, removed, complete);
-        self.refuse_shared_addresses(&going, &mut decoded, &mut refused);
+        if kind == Kind::Listener {
+            refused.extend(self.refuse_shared_addresses(&going, &mut decoded, now));
+        }
         let accepted = refused.is_empty();
         for d in decoded {
             self.refused.remove(&(kind, d.name().clone()));
@@ -292,25 +294,6 @@ impl World {
             going.extend(known.filter(|name| !seen.contains(name)));
         }
         going
-    }
-
-    /// Takes the listeners out of `decoded` whose address another has.
-    fn refuse_shared_addresses(
-        &self,
-        going: &BTreeSet<Name>,
-        decoded: &mut Vec<Decoded>,
-        refused: &mut Vec<(Name, String)>,
-    ) {
-        let mut holders = address::Holders::new(&self.listeners, going);
-        decoded.retain(|d| {
-            let Decoded::Listener(name, held) = d else {
-                return true;
-            };
-            let admitted = holders.admit(name, held);
-            admitted
-                .map_err(|why| refused.push((name.clone(), why)))
-                .is_ok()
-        });
     }
 
     /// Names of dynamic resources of a wildcard type.

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use lateen_proxy_core::config::{Listener, Name};
 
-use super::{Held, Set};
+use super::{Decoded, Held, Now, Refused, Set, World};
+use crate::kind::Kind;
 
 /// Who has which address.
 #[derive(Debug, Default)]
@@ -52,5 +53,37 @@ impl Holders {
         self.0.retain(|_, holder| holder != name);
         self.take(name, &held.value);
         Ok(())
+    }
+}
+
+impl World {
+    /// Takes the listeners out of `decoded` whose address another has; they are kept as refused,
+    /// like those that could not be read. `going` are the names that the update takes away.
+    pub(super) fn refuse_shared_addresses(
+        &mut self,
+        going: &BTreeSet<Name>,
+        decoded: &mut Vec<Decoded>,
+        now: Now,
+    ) -> Vec<(Name, String)> {
+        let mut holders = Holders::new(&self.listeners, going);
+        let mut out = Vec::new();
+        decoded.retain(|d| {
+            let Decoded::Listener(name, held) = d else {
+                return true;
+            };
+            let Err(error) = holders.admit(name, held) else {
+                return true;
+            };
+            let refused = Refused {
+                raw: held.raw.clone(),
+                version: held.version.clone(),
+                at_ms: now.unix_ms,
+                error: error.clone(),
+            };
+            self.refused.insert((Kind::Listener, name.clone()), refused);
+            out.push((name.clone(), error));
+            false
+        });
+        out
     }
 }

@@ -362,7 +362,7 @@ fn an_address_belongs_to_one_listener() {
         said.contains("NACK") && said.contains("'b' has duplicate address '0.0.0.0:15001'"),
         "{said}"
     );
-    // A name that goes leaves its address to another; one that stays keeps it.
+    // A name that goes leaves its address to another.
     let said = lds("2", vec![listener("b", 15001, "r")]);
     assert!(!said.contains("NACK"), "{said}");
     let said = lds(
@@ -370,6 +370,13 @@ fn an_address_belongs_to_one_listener() {
         vec![listener("b", 15002, "r"), listener("c", 15001, "r")],
     );
     assert!(!said.contains("NACK"), "{said}");
+    // One that stays keeps it, and the dump shows who was refused.
+    let said = lds(
+        "4",
+        vec![listener("c", 15001, "r"), listener("d", 15001, "r")],
+    );
+    assert!(said.contains("'d' has duplicate address"), "{said}");
+    assert!(w.refused.contains_key(&(Kind::Listener, "d".into())));
 }
 
 #[test]
