@@ -4,7 +4,7 @@ use lateen_cluster::api::resource::{PODS, SERVICE_ACCOUNTS};
 use lateen_cluster::api::{BoundPod, DeleteOptions};
 use serde_json::{Value, json};
 
-use super::support::{ADMIN_TOKEN, cluster};
+use super::support::{ADMIN_TOKEN, Cluster, cluster};
 
 #[tokio::test]
 async fn tokens_live_with_their_account_and_pod() {
@@ -134,6 +134,19 @@ async fn roles_decide_and_impersonation_is_a_permission() {
         ("impersonate-group", "system:masters"),
     ];
     assert_eq!(c.request("GET", pods, ADMIN_TOKEN, &me, "").await.0, 200);
+    // A group without a user would leave the caller's own rights in force.
+    for half in [
+        "impersonate-group",
+        "impersonate-uid",
+        "impersonate-extra-a",
+    ] {
+        let (code, _, text) = c
+            .request("GET", pods, ADMIN_TOKEN, &[(half, "x")], "")
+            .await;
+        assert_eq!(code, 400, "{half}: {text}");
+        assert!(text.contains("Impersonate-User"), "{text}");
+    }
+    impersonation_is_asked_for_part_by_part(&c, pods, &token).await;
     // Without credentials: health and version, nothing else.
     assert_eq!(c.request("GET", "/healthz", "", &[], "").await.2, "ok");
     assert_eq!(c.request("GET", "/version", "", &[], "").await.0, 200);
@@ -144,6 +157,49 @@ async fn roles_decide_and_impersonation_is_a_permission() {
     let (code, _, _) = c.request("GET", "/nonsense", ADMIN_TOKEN, &[], "").await;
     assert_eq!(code, 404);
     c.server.shutdown().await;
+}
+
+/// A service account that may be `jane` may not add groups, extra fields or a uid to her.
+async fn impersonation_is_asked_for_part_by_part(c: &Cluster, pods: &str, token: &str) {
+    let base = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": "jane"}, "rules": [
+        {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["jane"]},
+        {"verbs": ["impersonate"], "apiGroups": ["authentication.k8s.io"], "resources": ["userextras/why"]}]});
+    let bind = json!({"metadata": {"name": "jane"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "jane"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "n"}, {"kind": "User", "name": "system:serviceaccount:n:other"}]});
+    let roles = format!("{base}/clusterroles");
+    assert_eq!(c.json("POST", &roles, &role).await.0, 201);
+    let bindings = format!("{base}/clusterrolebindings");
+    assert_eq!(c.json("POST", &bindings, &bind).await.0, 201);
+    let jane = ("impersonate-user", "jane");
+    let tries = [
+        (vec![jane], "User \\\"jane\\\" cannot list"),
+        (
+            vec![jane, ("impersonate-extra-why", "a")],
+            "User \\\"jane\\\" cannot list",
+        ),
+        (
+            vec![jane, ("impersonate-extra-who", "a")],
+            "cannot impersonate resource \\\"userextras/who\\\"",
+        ),
+        (
+            vec![jane, ("impersonate-group", "g")],
+            "cannot impersonate resource \\\"groups\\\"",
+        ),
+        (
+            vec![jane, ("impersonate-uid", "1")],
+            "cannot impersonate resource \\\"uids\\\"",
+        ),
+        (
+            vec![("impersonate-user", "system:serviceaccount:n:x")],
+            "cannot impersonate resource \\\"serviceaccounts\\\"",
+        ),
+    ];
+    for (headers, said) in tries {
+        let (code, _, text) = c.request("GET", pods, token, &headers, "").await;
+        assert_eq!(code, 403, "{headers:?}: {text}");
+        assert!(text.contains(said), "{headers:?}: {text}");
+    }
 }
 
 #[tokio::test]

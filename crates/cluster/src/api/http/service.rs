@@ -126,51 +126,79 @@ fn authenticate(
         .ok_or_else(ApiError::unauthorized)
 }
 
-/// The user named by the `Impersonate-*` headers, when the caller may.
+/// The user named by the `Impersonate-*` headers, when the caller may be each thing they name.
 fn impersonate(
     shared: &Shared,
     user: Arc<UserInfo>,
     request: &Request<Incoming>,
 ) -> Result<Arc<UserInfo>, ApiError> {
+    let headers = request.headers();
     let get = |name: &'static str| header_text(request, header::HeaderName::from_static(name));
-    let name = get("impersonate-user");
-    if name.is_empty() {
-        return Ok(user);
-    }
-    let groups: Vec<String> = request
-        .headers()
+    let (name, uid) = (get("impersonate-user"), get("impersonate-uid"));
+    let groups: Vec<&str> = headers
         .get_all("impersonate-group")
         .iter()
-        .filter_map(|v| v.to_str().ok().map(str::to_owned))
+        .filter_map(|v| v.to_str().ok())
         .collect();
-    let mut wanted = vec![("users", name.as_str())];
-    wanted.extend(groups.iter().map(|g| ("groups", g.as_str())));
-    for (resource, name) in wanted {
-        let action = Action {
-            verb: "impersonate",
-            resource,
-            name,
-            ..Action::default()
-        };
-        authorize(shared, &user, &action)?;
+    let extra: Vec<(String, &str)> = headers
+        .iter()
+        .filter_map(|(key, value)| {
+            let key = key.as_str().strip_prefix("impersonate-extra-")?;
+            Some((params::decode_segment(key), value.to_str().ok()?))
+        })
+        .collect();
+    if name.is_empty() {
+        // Half an identity would leave the caller's own rights in place unnoticed.
+        if headers
+            .keys()
+            .any(|k| k.as_str().starts_with("impersonate-"))
+        {
+            return Err(ApiError::bad_request(
+                "the Impersonate-Group, -Uid and -Extra headers need Impersonate-User beside them: name the user to act as",
+            ));
+        }
+        return Ok(user);
     }
-    let mut to = auth::authenticated(&name, &groups);
-    if groups.is_empty()
-        && let Some(rest) = name.strip_prefix("system:serviceaccount:")
-        && let Some((ns, _)) = rest.split_once(':')
-    {
+    let account = name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
+    let may = |group: &str, resource: &str, sub: &str, ns: &str, name: &str| {
+        let verb = "impersonate";
+        let path = None;
+        let action = Action {
+            verb,
+            group,
+            resource,
+            sub,
+            name,
+            ns,
+            path,
+        };
+        authorize(shared, &user, &action)
+    };
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    match account {
+        Some((ns, name)) => may("", "serviceaccounts", "", ns, name)?,
+        None => may("", "users", "", "", &name)?,
+    }
+    groups
+        .iter()
+        .try_for_each(|g| may("", "groups", "", "", g))?;
+    extra
+        .iter()
+        .try_for_each(|(key, value)| may(AUTHENTICATION, "userextras", key, "", value))?;
+    if !uid.is_empty() {
+        may(AUTHENTICATION, "uids", "", "", &uid)?;
+    }
+    let named: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+    let mut to = auth::authenticated(&name, &named);
+    if let (true, Some((ns, _))) = (groups.is_empty(), account) {
         to.groups.push("system:serviceaccounts".to_owned());
         to.groups.push(format!("system:serviceaccounts:{ns}"));
     }
-    to.uid = get("impersonate-uid");
-    for (key, value) in request.headers() {
-        if let (Some(k), Ok(v)) = (
-            key.as_str().strip_prefix("impersonate-extra-"),
-            value.to_str(),
-        ) {
-            let k = params::decode_segment(k);
-            to.extra.entry(k).or_default().push(v.to_owned());
-        }
+    to.uid = uid;
+    for (key, value) in extra {
+        to.extra.entry(key).or_default().push(value.to_owned());
     }
     Ok(Arc::new(to))
 }

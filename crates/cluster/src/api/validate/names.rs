@@ -113,14 +113,20 @@ pub fn label_value_problem(value: &str) -> Option<String> {
 /// A key of a ConfigMap or Secret.
 #[must_use]
 pub fn config_key_problem(key: &str) -> Option<String> {
-    let ok = !key.is_empty()
-        && key.len() <= 253
-        && key != "."
-        && key != ".."
-        && key
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
-    (!ok).then(|| CONFIG_KEY.to_owned())
+    let letters = key
+        .bytes()
+        .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+    if key.is_empty() || key.len() > 253 || !letters {
+        return Some(CONFIG_KEY.to_owned());
+    }
+    // A mounted key is a file's name, beside the link `..data` of the mount itself.
+    let word = match key {
+        "." => "must not be '.'",
+        ".." => "must not be '..'",
+        _ if key.starts_with("..") => "must not start with '..'",
+        _ => return None,
+    };
+    Some(word.to_owned())
 }
 
 /// The name of an environment variable.
@@ -170,6 +176,14 @@ mod tests {
         assert!(label_value_problem("").is_none());
         assert!(label_value_problem("-a").is_some());
         assert!(config_key_problem("a/b").is_some());
+        assert!(config_key_problem("a..b").is_none());
+        for (key, why) in [
+            (".", "be '.'"),
+            ("..", "be '..'"),
+            ("..data", "start with '..'"),
+        ] {
+            assert_eq!(config_key_problem(key), Some(format!("must not {why}")));
+        }
         assert!(variable_problem("a-b.c d").is_none());
         assert!(variable_problem("a=b").is_some() && variable_problem("\u{e9}").is_some());
         assert!(port_name_problem("http-web").is_none());
