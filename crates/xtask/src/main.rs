@@ -3,6 +3,7 @@
 mod figures;
 mod fuzz;
 mod run;
+mod second_try;
 mod tools;
 
 use std::process::ExitCode;

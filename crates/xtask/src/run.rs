@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+use crate::second_try;
 use crate::tools::{self, Tools};
 
 /// Everything that must hold.
@@ -24,7 +25,11 @@ pub fn test(filter: &[String]) -> anyhow::Result<()> {
     }
     let mut tests = vec!["test", "--workspace", "--no-fail-fast"];
     tests.extend(filter.iter().map(String::as_str));
-    step(&tools, "tests", &tests)
+    println!("== tests: cargo {}", tests.join(" "));
+    let begun = Instant::now();
+    let outcome = second_try::tests(&tests, &|args| cargo(&tools, args));
+    println!("== tests: {:.0} s", begun.elapsed().as_secs_f32());
+    outcome
 }
 
 /// Only the rows.
@@ -38,12 +43,7 @@ pub fn rows(filter: &[String]) -> anyhow::Result<()> {
 fn step(tools: &Tools, name: &str, args: &[&str]) -> anyhow::Result<()> {
     println!("== {name}: cargo {}", args.join(" "));
     let begun = Instant::now();
-    let mut command = Command::new(env!("CARGO"));
-    command.args(args).current_dir(tools::root());
-    tools.tell(&mut command);
-    // Each step finds its own package's folder; the one of this program must not pass for it.
-    command.env_remove("CARGO_MANIFEST_DIR");
-    let status = command
+    let status = cargo(tools, args)
         .status()
         .with_context(|| format!("starting cargo for {name}"))?;
     println!("== {name}: {:.0} s", begun.elapsed().as_secs_f32());
@@ -51,4 +51,13 @@ fn step(tools: &Tools, name: &str, args: &[&str]) -> anyhow::Result<()> {
         bail!("{name} failed ({status})");
     }
     Ok(())
+}
+
+fn cargo(tools: &Tools, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(tools::root());
+    tools.tell(&mut command);
+    // Each step finds its own package's folder; the one of this program must not pass for it.
+    command.env_remove("CARGO_MANIFEST_DIR");
+    command
 }

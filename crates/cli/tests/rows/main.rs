@@ -22,6 +22,9 @@ use std::time::Instant;
 
 use world::World;
 
+/// The row after all others, when the mesh has stopped.
+const LEFTOVERS: &str = "fault_a_stopped_mesh_leaves_nothing";
+
 /// One row: its name in the list of rows and the check that proves it.
 struct Row {
     name: &'static str,
@@ -64,7 +67,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", rows.len() + 1);
-    if rows.is_empty() {
+    let last = filters.iter().any(|f| LEFTOVERS.contains(f.as_str()));
+    if rows.is_empty() && !last {
         println!("\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
         return ExitCode::SUCCESS;
     }
@@ -82,13 +86,7 @@ fn main() -> ExitCode {
     let (mut passed, mut failed) = (0, Vec::new());
     for row in &rows {
         let begun = Instant::now();
-        let mut outcome = try_row(row, &world);
-        if outcome.is_err() {
-            // Everything here is real, the machine's load too: one more try tells a slow moment
-            // from a defect, and says so.
-            println!("test {} ... failed once, trying again", row.name);
-            outcome = try_row(row, &world);
-        }
+        let outcome = try_row(row, &world);
         let took = begun.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -111,11 +109,11 @@ fn main() -> ExitCode {
     };
     if left.is_empty() {
         passed += 1;
-        println!("test fault_a_stopped_mesh_leaves_nothing ... ok");
+        println!("test {LEFTOVERS} ... ok");
     } else {
         println!("left behind: {left:#?}");
-        println!("test fault_a_stopped_mesh_leaves_nothing ... FAILED");
-        failed.push("fault_a_stopped_mesh_leaves_nothing");
+        println!("test {LEFTOVERS} ... FAILED");
+        failed.push(LEFTOVERS);
     }
     if !failed.is_empty() {
         println!("\nthe last lines of `lateen up`:\n{log}\nfailures:");
