@@ -1,5 +1,6 @@
-//! Development tasks behind `cargo xtask`: the whole test command, its tools, and the figures.
+//! Development tasks behind `cargo xtask`: the whole test command, its tools, the figures and the bench.
 
+mod bench;
 mod figures;
 mod fuzz;
 mod run;
@@ -16,6 +17,7 @@ cargo xtask TASK
   rows [FILTER]   only the rows, against `lateen up --demo bookinfo`
   tools           install what the tests need, say what cannot be had
   figures         measure what docs/figures.md reports
+  bench           the proxy beside Envoy, HAProxy and nginx; `bench --help` says more
   fuzz [TARGET]   drive a target of fuzz/ by coverage, or list them; `fuzz --help` says more
 
 Variables: LATEEN_ROWS=skip leaves the rows out, loudly (for machines without root).";
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
         Some("rows") => run::rows(rest),
         Some("tools") => tools::install().map(|_| ()),
         Some("figures") => figures::measure(rest),
+        Some("bench") => match bench::bench(rest) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Some("fuzz") => match fuzz::fuzz(rest) {
             Ok(code) => return code,
             Err(error) => Err(error),

