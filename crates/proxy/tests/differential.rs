@@ -7,6 +7,7 @@
 
 #[path = "differential/mod.rs"]
 mod differential;
+mod frames;
 mod support;
 
 use std::path::Path;

@@ -195,11 +195,11 @@ impl BodyWriter<'_> {
         }
     }
 
-    /// Whether trailers can be carried.
-    pub fn takes_trailers(&self, http1_trailers: bool) -> bool {
+    /// Whether trailers can be carried, where both sides let them pass.
+    pub fn takes_trailers(&self, passing: bool) -> bool {
         match self {
-            Self::H1(_, writer) => writer.chunked && http1_trailers,
-            Self::H2(_) => true,
+            Self::H1(_, writer) => writer.chunked && passing,
+            Self::H2(_) => passing,
             Self::Nowhere => false,
         }
     }
@@ -278,7 +278,7 @@ pub fn poll_pump(
     sink: &mut BodyWriter<'_>,
     meter: &mut Meter,
     trailers: &mut Head,
-    http1_trailers: bool,
+    passing: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), PumpError>> {
     while !meter.ended {
@@ -295,7 +295,7 @@ pub fn poll_pump(
                 meter.moved = true;
             }
             Poll::Ready(Ok(false)) => {
-                let some = source.trailers(trailers) && sink.takes_trailers(http1_trailers);
+                let some = source.trailers(trailers) && sink.takes_trailers(passing);
                 sink.end(some.then_some(&*trailers))
                     .map_err(PumpError::Sink)?;
                 meter.ended = true;

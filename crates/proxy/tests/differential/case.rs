@@ -65,6 +65,11 @@ pub struct Case {
     pub each: BTreeMap<String, Vec<String>>,
     /// Exact bytes, or steps.
     pub send: Option<Steps>,
+    /// Frames of HTTP/2, in the language of `tests/frames/script.rs`.
+    pub frames: Option<Steps>,
+    /// What else of an HTTP/2 connection is recorded: `settings`, `windows`, `last`.
+    #[serde(default)]
+    pub show: Vec<String>,
     /// A whole request head, one line each; line ends and the empty line are added.
     pub head: Option<String>,
     /// Bytes after `head`.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::expand::Instance;
+use super::framed;
 use super::message::{answer, shown};
 use super::script::Step;
 use super::upstream::{PROBE, reset};
@@ -29,6 +30,9 @@ struct Client {
 /// Plays the case against the address; record lines.
 pub fn play(case: &Instance, from: SocketAddr, address: SocketAddr) -> Vec<String> {
     let stream = connect(from, address);
+    if !case.frames.is_empty() {
+        return framed::play(case, stream);
+    }
     let mut client = Client {
         stream,
         bytes: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::case::{Case, Config, File};
 use super::script::{self, Step};
+use crate::frames::script as framed;
 
 /// One case ready to run.
 pub struct Instance {
@@ -20,6 +21,8 @@ pub struct Instance {
     pub case: Case,
     /// What the client does.
     pub client: Vec<Step>,
+    /// What it does on HTTP/2, in place of `client`.
+    pub frames: Vec<framed::Step>,
 }
 
 impl Instance {
@@ -96,14 +99,14 @@ impl Slots {
 }
 
 fn instance((index, slot): (usize, usize), name: String, config: Config, case: Case) -> Instance {
-    let texts = match (&case.send, &case.head, &case.get) {
-        (Some(steps), None, None) => steps.list(),
-        (None, Some(head), None) => {
+    let texts = match (&case.send, &case.head, &case.get, &case.frames) {
+        (Some(steps), None, None, None) | (None, None, None, Some(steps)) => steps.list(),
+        (None, Some(head), None, None) => {
             let head: String = head.lines().map(|line| format!("{line}\r\n")).collect();
             vec![format!("{head}\r\n{}", case.body)]
         }
-        (None, None, Some(path)) => vec![format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")],
-        _ => panic!("{name}: one of send, head and get"),
+        (None, None, Some(path), None) => vec![format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")],
+        _ => panic!("{name}: one of send, head, get and frames"),
     };
     assert_eq!(
         case.differs.is_some(),
@@ -117,6 +120,7 @@ fn instance((index, slot): (usize, usize), name: String, config: Config, case: C
         config,
         case,
         client: Vec::new(),
+        frames: Vec::new(),
     };
     let named = made.clusters().into_iter();
     let named: Vec<_> = named
@@ -127,7 +131,11 @@ fn instance((index, slot): (usize, usize), name: String, config: Config, case: C
             .iter()
             .fold(text.clone(), |text, (from, to)| text.replace(from, to))
     };
-    made.client = script::steps(&texts.iter().map(fill).collect::<Vec<_>>());
+    let texts: Vec<String> = texts.iter().map(fill).collect();
+    match made.case.frames {
+        Some(_) => made.frames = framed::steps(&texts),
+        None => made.client = script::steps(&texts),
+    }
     made
 }
 
@@ -164,6 +172,7 @@ fn filled(case: &Case, pattern: &str, value: &str) -> Case {
         .for_each(fill);
     fill(&mut case.body);
     case.send.iter_mut().for_each(|s| s.each(fill));
+    case.frames.iter_mut().for_each(|s| s.each(fill));
     case.upstream.each(fill);
     case.ours.iter_mut().for_each(fill);
     case.envoys.iter_mut().for_each(fill);

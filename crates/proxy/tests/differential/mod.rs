@@ -7,6 +7,7 @@ pub mod client;
 pub mod docs;
 pub mod envoy;
 pub mod expand;
+pub mod framed;
 pub mod message;
 pub mod normal;
 pub mod report;

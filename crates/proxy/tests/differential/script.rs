@@ -34,7 +34,7 @@ pub fn steps(texts: &[String]) -> Vec<Step> {
 
 fn step(text: &str) -> Step {
     let Some(order) = text.strip_prefix('!') else {
-        return Step::Bytes(bytes(text));
+        return Step::Bytes(crate::frames::script::bytes(text));
     };
     let (word, count) = order.split_once(' ').unwrap_or((order, "0"));
     let count: usize = count.parse().unwrap_or_else(|_| panic!("order {text:?}"));
@@ -49,32 +49,5 @@ fn step(text: &str) -> Step {
         "early" => Step::Early,
         "raw" => Step::Raw(count),
         _ => panic!("unknown order {text:?}"),
-    }
-}
-
-/// Characters up to U+00FF are single bytes, others UTF-8; `{{text*N}}` stands
-/// for the text N times.
-pub fn bytes(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        latin1(before, &mut out);
-        let (inside, after) = after.split_once("}}").expect("}} after {{");
-        let (unit, count) = inside.rsplit_once('*').expect("{{text*N}}");
-        for _ in 0..count.parse::<usize>().expect("{{text*N}}") {
-            latin1(unit, &mut out);
-        }
-        rest = after;
-    }
-    latin1(rest, &mut out);
-    out
-}
-
-fn latin1(text: &str, out: &mut Vec<u8>) {
-    for c in text.chars() {
-        match u8::try_from(u32::from(c)) {
-            Ok(byte) => out.push(byte),
-            Err(_) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
     }
 }
