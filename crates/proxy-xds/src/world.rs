@@ -2,6 +2,7 @@
 //! A cluster warms until its endpoints and secrets arrive, a listener until its routes and secrets
 //! do, or until their fetch timeout; what it replaces serves meanwhile.
 mod address;
+mod draining;
 mod fixed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,18 @@ pub struct Refused {
     pub at_ms: u64,
     /// Why, with the field path.
     pub error: String,
+}
+
+/// The name that a resource says itself: every kind has it in field 1, read even when the rest is
+/// broken; empty where it cannot be read.
+pub(crate) fn name_in(raw: &[u8]) -> String {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Named {
+        #[prost(string, tag = "1")]
+        name: String,
+    }
+    let named = <Named as prost::Message>::decode(raw).unwrap_or_default();
+    named.name
 }
 
 /// A resource of a response.
@@ -123,6 +136,7 @@ pub struct World {
     fetches: BTreeMap<(Kind, Name), Option<u64>>,
     /// Fetches that ended without a resource.
     missing: BTreeSet<(Kind, Name)>,
+    draining: draining::Draining,
     generation: u64,
     dirty: BTreeSet<Kind>,
     initialized: bool,
@@ -153,6 +167,7 @@ impl World {
             refused: BTreeMap::new(),
             fetches: BTreeMap::new(),
             missing: BTreeSet::new(),
+            draining: draining::Draining::default(),
             generation: 0,
             dirty: Kind::ALL.into_iter().collect(),
             initialized: false,
@@ -189,6 +204,12 @@ impl World {
     /// bound, so that it does not believe them to serve.
     pub fn set_binder(&mut self, binder: Box<TryBind>) {
         self.binder = Binder(Some(binder));
+    }
+
+    /// How long connections of a listener that goes may live; their route tables stay as long.
+    pub fn set_drain_time(&mut self, time: std::time::Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.draining.set_time(ms);
     }
 
     /// Whether a cluster serves or warms.
@@ -271,7 +292,7 @@ impl World {
             self.apply(d, accepted);
         }
         for name in &going {
-            self.remove(kind, name);
+            self.remove(kind, name, now);
         }
         if complete && kind.is_wildcard() {
             self.refused
@@ -315,17 +336,11 @@ impl World {
         if !incoming.name.is_empty() {
             return incoming.name.clone();
         }
-        // Every resource has its name in field 1, read even when the rest is broken.
-        #[derive(Clone, PartialEq, prost::Message)]
-        struct Named {
-            #[prost(string, tag = "1")]
-            name: String,
-        }
-        let named = <Named as prost::Message>::decode(&incoming.raw[..]).unwrap_or_default();
-        if named.name.is_empty() {
+        let name = name_in(&incoming.raw);
+        if name.is_empty() {
             format!("<unnamed {}>", kind.word()).into()
         } else {
-            named.name.into()
+            name.into()
         }
     }
 
@@ -426,7 +441,7 @@ impl World {
         }
     }
 
-    fn remove(&mut self, kind: Kind, name: &Name) {
+    fn remove(&mut self, kind: Kind, name: &Name, now: Now) {
         match kind {
             Kind::Cluster if !self.clusters.fixed.contains_key(name) => {
                 self.clusters.active.remove(name);
@@ -434,7 +449,9 @@ impl World {
                 self.dirty.extend([Kind::Cluster, Kind::Endpoints]);
             }
             Kind::Listener if !self.listeners.fixed.contains_key(name) => {
-                self.listeners.active.remove(name);
+                if let Some(old) = self.listeners.active.remove(name) {
+                    self.draining.begin(&old, now);
+                }
                 self.listeners.warming.remove(name);
                 self.dirty.insert(Kind::Listener);
             }
@@ -472,10 +489,9 @@ impl World {
             .chain(self.listeners.warming.values())
             .map(|h| &h.needs);
         let needs = clusters.chain(listeners).flat_map(|n| n.iter());
-        needs
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, n)| n.name.clone())
-            .collect()
+        let needed = needs.filter(|(k, _)| *k == kind).map(|(_, n)| &n.name);
+        let draining = self.draining.wanted().filter(|_| kind == Kind::Routes);
+        needed.chain(draining).cloned().collect()
     }
 
     /// Whether resources of a wildcard type are warming.
@@ -500,10 +516,13 @@ impl World {
         }
         for (kind, name) in self.ready(Kind::Listener) {
             if let Some(held) = self.listeners.warming.remove(&name) {
-                self.listeners.active.insert(name, held);
+                if let Some(old) = self.listeners.active.insert(name, held) {
+                    self.draining.begin(&old, now);
+                }
                 self.dirty.insert(kind);
             }
         }
+        self.draining.settle(now);
         self.forget();
     }
 
@@ -593,7 +612,8 @@ impl World {
     /// The next moment at which [`Self::settle`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.fetches.values().filter_map(|d| *d).min()
+        let fetches = self.fetches.values().filter_map(|d| *d);
+        fetches.chain(self.draining.next_deadline()).min()
     }
 
     /// Says that all initial resources are there.

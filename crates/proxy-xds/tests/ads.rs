@@ -207,13 +207,13 @@ async fn a_life_with_a_management_server() {
             false
         )
     );
-    s.answer(Kind::Endpoints, "1", "b", &[endpoints("c")]);
-    assert_eq!(s.seen().await.0, Kind::Endpoints);
     assert_eq!(
         s.seen().await,
         (Kind::Cluster, "1".into(), "a".into(), vec![], false)
     );
+    s.answer(Kind::Endpoints, "1", "b", &[endpoints("c")]);
     assert_eq!(s.seen().await.0, Kind::Listener);
+    assert_eq!(s.seen().await.0, Kind::Endpoints);
     s.answer(Kind::Listener, "1", "c", &[listener("l", "c")]);
     assert_eq!(
         s.seen().await,

@@ -1,5 +1,6 @@
 //! The ADS protocol without a socket: responses in, requests out. Request order, nonces, versions,
-//! ACK and NACK, the held-back CDS ACK while clusters warm, subscription changes, reconnects.
+//! ACK and NACK, the held-back CDS ACK while clusters warm, subscription changes, reconnects. The
+//! order is Envoy's; `tests/transcript.rs` compares it with the real one.
 use std::collections::BTreeSet;
 
 use lateen_proxy_core::config::Name;
@@ -9,7 +10,7 @@ use lateen_xds_proto::envoy::service::discovery::v3 as pb;
 use lateen_xds_proto::google::rpc;
 
 use crate::kind::Kind;
-use crate::world::{Incoming, Now, World};
+use crate::world::{self, Incoming, Now, World};
 
 /// gRPC code of a NACK: INTERNAL, as Envoy sends.
 const NACK_CODE: i32 = 13;
@@ -59,6 +60,8 @@ pub struct State {
     node_once: bool,
     node_sent: bool,
     connected: bool,
+    /// The first clusters are warm; from now on a CDS ACK waits for those that warm.
+    clusters_ready: bool,
     /// Wildcard types that are configured: (type, initial fetch timeout in ms, 0 = for ever).
     wildcard: Vec<(Kind, u64)>,
     subscriptions: [Subscription; 5],
@@ -97,6 +100,7 @@ impl State {
             node_once,
             node_sent: false,
             connected: false,
+            clusters_ready: false,
             wildcard,
             subscriptions: Default::default(),
             accepted: 0,
@@ -141,6 +145,9 @@ impl State {
     pub fn poll(&mut self, world: &mut World, now: Now) -> Vec<Request> {
         world.settle(now);
         self.start_waits(world, now);
+        if self.subscriptions[Kind::Cluster as usize].answered && !world.is_warming(Kind::Cluster) {
+            self.clusters_ready = true;
+        }
         if self.is_initialized(world) {
             world.set_initialized();
         }
@@ -339,7 +346,7 @@ impl State {
         *all += 1;
         *of_kind += 1;
         world.settle(now);
-        // What the response made wanted goes out before its own ACK, as Envoy does.
+        // What the response made wanted or due goes out before its own ACK, as Envoy does.
         let mut out = Vec::new();
         for dependent in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
             let wanted = world.wanted(dependent);
@@ -347,13 +354,15 @@ impl State {
                 out.push(self.subscribe(dependent, world, wanted));
             }
         }
-        if error.is_none() && kind == Kind::Cluster && world.is_warming(kind) {
-            self.sub(kind).held_ack = true;
-        } else {
-            self.sub(kind).held_ack = false;
+        let waits = error.is_none()
+            && kind == Kind::Cluster
+            && self.clusters_ready
+            && world.is_warming(kind);
+        self.sub(kind).held_ack = waits;
+        out.extend(self.poll(world, now));
+        if !waits {
             out.push(self.ack(kind, world, error));
         }
-        out.extend(self.poll(world, now));
         out
     }
 }
@@ -390,9 +399,9 @@ fn take_in(kind: Kind, response: &Response, world: &mut World, now: Now) -> Opti
     ))
 }
 
-fn wrong_type(kind: Kind, found: &str) -> String {
+fn wrong_type(kind: Kind, name: &str, found: &str) -> String {
     format!(
-        "type URL {found} of a resource does not match the response's {}",
+        "{name}: type URL {found} of the resource does not match the response's {}",
         kind.type_url()
     )
 }
@@ -409,10 +418,12 @@ fn sotw_resources(kind: Kind, r: &pb::DiscoveryResponse) -> Result<Vec<Incoming>
                 });
             }
             // A resource may come wrapped, with its own name and version.
-            let wrapped: pb::Resource =
-                lateen_xds_proto::any::unpack(any).map_err(|_| wrong_type(kind, &any.type_url))?;
+            let wrapped: pb::Resource = lateen_xds_proto::any::unpack(any).map_err(|_| {
+                let name = world::name_in(&any.value);
+                wrong_type(kind, &name, &any.type_url)
+            })?;
             unwrap_resource(kind, &wrapped, &r.version_info)?
-                .ok_or_else(|| wrong_type(kind, "(none)"))
+                .ok_or_else(|| wrong_type(kind, &wrapped.name, "(none)"))
         })
         .collect()
 }
@@ -434,7 +445,7 @@ fn unwrap_resource(
         return Ok(None);
     };
     if any.type_url != kind.type_url() {
-        return Err(wrong_type(kind, &any.type_url));
+        return Err(wrong_type(kind, &r.name, &any.type_url));
     }
     Ok(Some(Incoming {
         name: r.name.as_str().into(),

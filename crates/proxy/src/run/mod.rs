@@ -127,6 +127,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     let (handle, client) = ads::start(options.loaded, options.context, options.ads)
         .map_err(|error| RunError::Static(error.to_string()))?;
     handle.world().set_binder(Box::new(engine::try_bind));
+    handle.world().set_drain_time(options.drain_time);
     let (quit, quitting) = stop::pair();
     let live = Arc::new(Live::new(state::Parts {
         registry: registry.clone(),

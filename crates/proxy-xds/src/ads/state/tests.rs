@@ -162,8 +162,8 @@ fn start_in_envoys_order() {
     );
     assert_eq!(
         shown(&out),
-        [r#"EDS v= n= ["c1", "c2"]"#],
-        "the CDS ACK waits for warm clusters"
+        [r#"EDS v= n= ["c1", "c2"]"#, "CDS v=1 n=a []"],
+        "the first clusters' ACK does not wait for them"
     );
     let out = s.receive(
         sotw(
@@ -177,11 +177,7 @@ fn start_in_envoys_order() {
     );
     assert_eq!(
         shown(&out),
-        [
-            r#"EDS v=1 n=b ["c1", "c2"]"#,
-            "CDS v=1 n=a []",
-            "LDS v= n= []"
-        ]
+        ["LDS v= n= []", r#"EDS v=1 n=b ["c1", "c2"]"#,]
     );
     assert!(!w.is_initialized());
     let out = s.receive(
@@ -320,7 +316,7 @@ fn a_changed_cluster_warms_beside_the_old_one() {
     assert_eq!(s.next_deadline(&w), Some(5001));
     assert!(s.poll(&mut w, now(5000)).is_empty());
     let out = s.poll(&mut w, now(5001));
-    assert_eq!(shown(&out), ["CDS v=1 n=a []", "LDS v= n= []"]);
+    assert_eq!(shown(&out), ["LDS v= n= []"]);
     let snapshot = w.publish().unwrap();
     assert_eq!((snapshot.clusters.len(), snapshot.endpoints.len()), (1, 0));
     s.receive(
@@ -344,6 +340,19 @@ fn a_changed_cluster_warms_beside_the_old_one() {
             .as_secs(),
         2
     );
+}
+
+#[test]
+fn a_later_ack_waits_for_warm_clusters() {
+    let (mut s, mut w) = setup(XdsMode::StateOfTheWorld);
+    s.connect(&mut w, now(0));
+    s.receive(sotw(Kind::Cluster, "1", "a", vec![]), &mut w, now(1));
+    let more = vec![cluster("c1", "1s")];
+    let out = s.receive(sotw(Kind::Cluster, "2", "b", more), &mut w, now(2));
+    assert_eq!(shown(&out), [r#"EDS v= n= ["c1"]"#]);
+    let here = vec![endpoints("c1", "10.0.0.1")];
+    let out = s.receive(sotw(Kind::Endpoints, "1", "c", here), &mut w, now(3));
+    assert_eq!(shown(&out), ["CDS v=2 n=b []", r#"EDS v=1 n=c ["c1"]"#]);
 }
 
 #[test]
@@ -393,10 +402,14 @@ fn duplicates_and_wrong_types_refuse_all() {
         &mut w,
         now(1),
     );
+    let said = shown(&out);
+    assert_eq!(
+        said[0], "LDS v= n= []",
+        "a first answer is one, if a bad one"
+    );
     assert!(
-        show(&out[0]).contains("NACK") && show(&out[0]).contains("duplicate cluster c"),
-        "{}",
-        show(&out[0])
+        said[1].contains("NACK") && said[1].contains("duplicate cluster c"),
+        "{said:?}"
     );
     let out = s.receive(
         sotw(Kind::Cluster, "1", "b", vec![routes("r")]),
@@ -451,7 +464,10 @@ fn delta_subscribes_by_difference() {
         &mut w,
         now(1),
     );
-    assert_eq!(shown(&out), [r#"EDS n= +["c1", "c2"] -[] []"#]);
+    assert_eq!(
+        shown(&out),
+        [r#"EDS n= +["c1", "c2"] -[] []"#, "CDS n=a +[] -[] []"]
+    );
     let out = s.receive(
         delta(
             Kind::Endpoints,
@@ -464,11 +480,7 @@ fn delta_subscribes_by_difference() {
     );
     assert_eq!(
         shown(&out),
-        [
-            "EDS n=b +[] -[] []",
-            "CDS n=a +[] -[] []",
-            "LDS n= +[] -[] []"
-        ],
+        ["LDS n= +[] -[] []", "EDS n=b +[] -[] []",],
         "a removed name ends the wait"
     );
     let out = s.receive(delta(Kind::Cluster, "c", vec![], &["c2"]), &mut w, now(3));
