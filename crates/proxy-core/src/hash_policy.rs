@@ -3,8 +3,8 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh64::xxh64;
 
-use crate::config::route::{HashPolicy, HashSource};
-use crate::matcher::{Headers, query_parameter};
+use crate::config::route::{HashPolicy, HashSource, Substitution};
+use crate::matcher::{Headers, Regex, query_parameter};
 use crate::path;
 
 /// The hash of a request, and a cookie to set where a policy made one.
@@ -45,10 +45,15 @@ fn one<H: Headers + ?Sized>(
 ) -> Option<u64> {
     match source {
         HashSource::Header(name, rewrite) => {
-            let value = headers.first(name)?;
+            let first = headers.first(name)?;
+            let mut lines = 0;
+            headers.any(name, &mut |_| {
+                lines += 1;
+                lines > 1
+            });
             Some(match rewrite {
-                Some((regex, with)) => xxh64(&regex.replace_all(value, with), 0),
-                None => xxh64(value, 0),
+                None if lines == 1 => xxh64(first, 0),
+                _ => several(headers, name, rewrite.as_ref()),
             })
         }
         HashSource::SourceIp => client.map(|ip| xxh64(ip.to_string().as_bytes(), 0)),
@@ -63,7 +68,8 @@ fn one<H: Headers + ?Sized>(
             path,
             attributes,
         } => {
-            if let Some(value) = cookie(headers, name) {
+            // An empty one counts as none.
+            if let Some(value) = cookie(headers, name).filter(|v| !v.is_empty()) {
                 return Some(xxh64(&value, 0));
             }
             let ttl = (*ttl)?;
@@ -87,6 +93,25 @@ fn one<H: Headers + ?Sized>(
             Some(xxh64(value.as_bytes(), 0))
         }
     }
+}
+
+/// The hash of all lines of a header: each seeds the next one's, in the order of the values, so
+/// that the order on the wire has no meaning.
+fn several<H: Headers + ?Sized>(
+    headers: &H,
+    name: &str,
+    rewrite: Option<&(Regex, Substitution)>,
+) -> u64 {
+    let mut values = Vec::new();
+    headers.any(name, &mut |line| {
+        values.push(match rewrite {
+            Some((regex, with)) => regex.replace_all(line, with),
+            None => line.to_vec(),
+        });
+        false
+    });
+    values.sort();
+    values.iter().fold(0, |seed, value| xxh64(value, seed))
 }
 
 /// The value of a request cookie; surrounding quotes are not part of it.
@@ -135,6 +160,14 @@ mod tests {
             Some(xxh64(b"2", 0))
         );
         assert_eq!(go(&[header("gone", false)]), None);
+        let lines = [
+            HeaderList::of(&[("a", "1"), ("a", "2")]),
+            HeaderList::of(&[("a", "2"), ("a", "1")]),
+        ];
+        for list in lines {
+            let hash = compute(&[header("a", false)], &list, None, &mut || 0).hash;
+            assert_eq!(hash, Some(xxh64(b"2", xxh64(b"1", 0))));
+        }
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Worker {
         tokio::task::spawn_local(timer::drive());
         tokio::task::spawn_local(flush_logs(Rc::downgrade(&self)));
         tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
+        tokio::task::spawn_local(self.clusters.idle.clone().watch());
         while let Some(order) = orders.recv().await {
             match order {
                 Command::Config(snapshot, sockets, done) => {

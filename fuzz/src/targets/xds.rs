@@ -223,6 +223,7 @@ pub fn balance(cluster: &Cluster, assignment: &ClusterLoadAssignment, salt: u64)
                 locality_weight: locality.weight,
                 weight: endpoint.weight,
                 hash_key: endpoint.address.to_string(),
+                metadata: Default::default(),
             });
         }
     }
@@ -233,6 +234,7 @@ pub fn balance(cluster: &Cluster, assignment: &ClusterLoadAssignment, salt: u64)
             locality_weight: Some(1),
             weight,
             hash_key: format!("10.0.0.{weight}:80"),
+            metadata: Default::default(),
         }));
     }
     let count = hosts.len();

@@ -1,4 +1,5 @@
 //! Clusters: discovery, balancing, limits, protocols, TLS.
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,10 +230,27 @@ pub enum LocalityLb {
 pub struct SubsetConfig {
     /// What to do when no subset matches.
     pub fallback: SubsetFallback,
-    /// Default subset.
-    pub default_subset: Value,
+    /// Metadata of the default subset's endpoints.
+    pub default_subset: BTreeMap<Name, Value>,
     /// Key sets that make subsets.
-    pub selectors: Vec<Vec<Name>>,
+    pub selectors: Vec<SubsetSelector>,
+    /// Locality weights count within subsets too.
+    pub locality_weight_aware: bool,
+    /// Any endpoint where the fallback has none.
+    pub panic_mode_any: bool,
+    /// A list in an endpoint's metadata stands for each of its values.
+    pub list_as_any: bool,
+}
+
+/// Keys whose values make subsets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubsetSelector {
+    /// The keys.
+    pub keys: BTreeSet<Name>,
+    /// What to do when no subset of these keys matches; none = as for all.
+    pub fallback: Option<SubsetFallback>,
+    /// The keys to go on with, fewer than `keys`; for [`SubsetFallback::Keys`].
+    pub fallback_keys: BTreeSet<Name>,
 }
 
 /// What to do when no subset matches.
@@ -244,6 +262,8 @@ pub enum SubsetFallback {
     Any,
     /// The default subset.
     Default,
+    /// Look again with fewer keys (of a selector only).
+    Keys,
 }
 
 /// Limits of one priority.

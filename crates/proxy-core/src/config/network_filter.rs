@@ -84,22 +84,22 @@ pub struct TcpWeightedCluster {
 }
 
 impl TcpClusters {
-    /// The cluster for a random number.
+    /// The cluster for a random number, with what its share asks of endpoints.
     #[must_use]
-    pub fn pick(&self, random: u64) -> &Name {
+    pub fn pick(&self, random: u64) -> (&Name, Option<&Metadata>) {
         match self {
-            Self::Single(name) => name,
+            Self::Single(name) => (name, None),
             Self::Weighted(list) => {
                 let total: u64 = list.iter().map(|c| u64::from(c.weight)).sum();
                 let mut at = random % total.max(1);
-                for c in list {
+                let hit = list.iter().find(|c| {
                     let weight = u64::from(c.weight);
-                    if at < weight {
-                        return &c.name;
-                    }
-                    at -= weight;
-                }
-                &list[list.len() - 1].name
+                    let hit = at < weight;
+                    at = at.saturating_sub(weight);
+                    hit
+                });
+                let share = hit.unwrap_or(&list[list.len() - 1]);
+                (&share.name, Some(&share.metadata_match))
             }
         }
     }

@@ -13,12 +13,17 @@ pub(super) enum Table {
 }
 
 impl Table {
-    /// The table of the policy; none for policies that do not hash.
-    pub(super) fn new(policy: &LbPolicy, all: &[HostSpec], hosts: &[usize]) -> Option<Self> {
+    /// The table of the policy over (index, share), shares summing to 1; none
+    /// for policies that do not hash.
+    pub(super) fn new(
+        policy: &LbPolicy,
+        all: &[HostSpec],
+        shares: &[(usize, f64)],
+    ) -> Option<Self> {
         let keys = || {
-            hosts
+            shares
                 .iter()
-                .map(|i| (*i, &all[*i].hash_key[..], f64::from(all[*i].weight.max(1))))
+                .map(|(i, share)| (*i, &all[*i].hash_key[..], *share))
         };
         match policy {
             LbPolicy::RingHash {
@@ -36,10 +41,11 @@ impl Table {
         }
     }
 
-    pub(super) fn choose(&self, hash: u64) -> Option<usize> {
+    /// The host of a hash; later attempts look elsewhere, as under Envoy.
+    pub(super) fn choose(&self, hash: u64, attempt: u32) -> Option<usize> {
         match self {
-            Self::Ring(ring) => ring.choose(hash),
-            Self::Maglev(maglev) => maglev.choose(hash),
+            Self::Ring(ring) => ring.choose(hash, attempt),
+            Self::Maglev(maglev) => maglev.choose(hash, attempt),
         }
     }
 }
@@ -51,7 +57,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring over (index, key, weight).
+    /// A ring over (index, key, weight). The order counts: it says who gets the
+    /// points that rounding leaves over.
     pub fn new<'a>(
         hosts: impl Iterator<Item = (usize, &'a str, f64)> + Clone,
         least: u64,
@@ -92,14 +99,15 @@ impl Ring {
         Self { points }
     }
 
-    /// The host of a hash.
+    /// The host of a hash; each further attempt goes one point on.
     #[must_use]
-    pub fn choose(&self, hash: u64) -> Option<usize> {
-        let at = self.points.partition_point(|(point, _)| *point < hash);
-        self.points
-            .get(at)
-            .or(self.points.first())
-            .map(|(_, host)| *host as usize)
+    pub fn choose(&self, hash: u64, attempt: u32) -> Option<usize> {
+        if self.points.is_empty() {
+            return None;
+        }
+        let at = self.points.partition_point(|(point, _)| *point < hash) % self.points.len();
+        let (_, host) = self.points[(at + attempt as usize) % self.points.len()];
+        Some(host as usize)
     }
 
     /// Number of points.
@@ -122,7 +130,8 @@ pub struct Maglev {
 }
 
 impl Maglev {
-    /// A table of a prime size over (index, key, weight).
+    /// A table of a prime size over (index, key, weight); filled in the order of
+    /// the keys, so that every proxy makes the same one.
     pub fn new<'a>(hosts: impl Iterator<Item = (usize, &'a str, f64)> + Clone, size: u64) -> Self {
         struct Entry {
             host: u32,
@@ -133,7 +142,10 @@ impl Maglev {
             next: u64,
         }
         let total: f64 = hosts.clone().map(|(_, _, w)| w).sum();
+        let mut hosts: Vec<_> = hosts.collect();
+        hosts.sort_by(|a, b| a.1.cmp(b.1));
         let mut entries: Vec<Entry> = hosts
+            .into_iter()
             .map(|(index, key, weight)| Entry {
                 host: u32::try_from(index).unwrap_or(u32::MAX),
                 offset: xxh64(key.as_bytes(), 0) % size,
@@ -174,12 +186,16 @@ impl Maglev {
         Self { table }
     }
 
-    /// The host of a hash.
+    /// The host of a hash; further attempts turn its bits over.
     #[must_use]
-    pub fn choose(&self, hash: u64) -> Option<usize> {
+    pub fn choose(&self, hash: u64, attempt: u32) -> Option<usize> {
         if self.table.is_empty() {
             return None;
         }
+        let hash = match attempt {
+            0 => hash,
+            n => hash ^ (u64::MAX - u64::from(n) + 1),
+        };
         self.table
             .get((hash % self.table.len() as u64) as usize)
             .map(|host| *host as usize)

@@ -7,7 +7,7 @@ pub struct PriorityHealth {
     pub healthy: usize,
     /// Degraded hosts.
     pub degraded: usize,
-    /// All hosts.
+    /// All hosts that count: those that were not looked at yet do not.
     pub total: usize,
 }
 
@@ -79,7 +79,7 @@ pub fn priority_load(
             let percent = if h.total == 0 {
                 0.0
             } else {
-                h.healthy as f64 * 100.0 / h.total as f64
+                (h.healthy + h.degraded) as f64 * 100.0 / h.total as f64
             };
             *panic = percent < panic_threshold;
         }

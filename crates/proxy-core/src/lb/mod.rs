@@ -3,29 +3,18 @@
 mod hash;
 mod load;
 mod schedule;
+mod spec;
+mod subset;
 
 pub use hash::{Maglev, Ring, murmur2_64a};
 pub use load::{PriorityHealth, PriorityLoad, priority_load};
 pub use schedule::Edf;
+pub use spec::{HostSpec, Place, specs};
+pub use subset::{Criteria, Subsets};
 
 use crate::config::cluster::{Cluster, LbCommon, LbPolicy, LocalityLb};
 use hash::Table;
 use schedule::Chooser;
-
-/// What the balancer knows of a host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostSpec {
-    /// Priority, 0 is best.
-    pub priority: u32,
-    /// Index of its locality in the assignment.
-    pub locality: u32,
-    /// Weight of that locality; none = not given.
-    pub locality_weight: Option<u32>,
-    /// Weight, at least 1.
-    pub weight: u32,
-    /// What consistent hashing hashes: `ip:port`, or the host name where so configured.
-    pub hash_key: String,
-}
 
 /// Health of a host as the balancer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +25,9 @@ pub enum Health {
     Degraded,
     /// Takes traffic only in panic.
     Unhealthy,
+    /// Not looked at yet: as unhealthy, and not counted when the share of
+    /// healthy hosts is.
+    Unknown,
 }
 
 /// What a choice looks at.
@@ -125,26 +117,34 @@ impl Balancer {
             .max()
             .unwrap_or(0);
         let mut lists: Vec<[Vec<usize>; 3]> = vec![Default::default(); count];
+        let mut counted = vec![0; count];
+        let mut uncounted = vec![false; self.hosts.len()];
         for (i, host) in self.hosts.iter().enumerate() {
             let list = &mut lists[host.priority as usize];
             match health(i) {
                 Health::Healthy => list[0].push(i),
                 Health::Degraded => list[1].push(i),
                 Health::Unhealthy => {}
+                Health::Unknown => uncounted[i] = true,
             }
+            counted[host.priority as usize] += usize::from(!uncounted[i]);
             list[2].push(i);
         }
         self.priorities = lists
             .into_iter()
-            .map(|[healthy, degraded, all]| Priority {
-                counts: PriorityHealth {
-                    healthy: healthy.len(),
-                    degraded: degraded.len(),
-                    total: all.len(),
-                },
-                healthy: self.set(healthy, Some(&all), random),
-                degraded: self.set(degraded, Some(&all), random),
-                all: self.set(all, None, random),
+            .zip(counted)
+            .map(|([healthy, degraded, all], total)| {
+                let of: Vec<usize> = all.iter().filter(|i| !uncounted[**i]).copied().collect();
+                Priority {
+                    counts: PriorityHealth {
+                        healthy: healthy.len(),
+                        degraded: degraded.len(),
+                        total,
+                    },
+                    healthy: self.set(healthy, &of, random),
+                    degraded: self.set(degraded, &of, random),
+                    all: self.flat(all, random),
+                }
             })
             .collect();
         let counts: Vec<_> = self.priorities.iter().map(|p| p.counts).collect();
@@ -155,38 +155,70 @@ impl Balancer {
         );
     }
 
-    /// The chooser over some hosts; `of` is the whole priority, for locality availability.
-    fn set(&self, hosts: Vec<usize>, of: Option<&[usize]>, random: u64) -> Set {
-        if let Some(table) = Table::new(&self.policy, &self.hosts, &hosts) {
-            return Set {
-                table: Some(table),
-                ..Set::default()
-            };
+    /// All hosts of a priority, for panic: localities play no part.
+    fn flat(&self, hosts: Vec<usize>, random: u64) -> Set {
+        let shares = self.shares(&hosts);
+        let table = Table::new(&self.policy, &self.hosts, &shares);
+        let choosers = match &table {
+            Some(_) => vec![],
+            None => vec![Chooser::new(&self.hosts, hosts, random)],
+        };
+        Set {
+            localities: None,
+            choosers,
+            table,
         }
-        if self.common.locality != LocalityLb::Weighted {
-            return Set {
-                choosers: vec![Chooser::new(&self.hosts, hosts, random)],
-                ..Set::default()
-            };
+    }
+
+    /// The shares of hosts in a hash table: by weight, and where localities are
+    /// weighted by the locality's weight first.
+    fn shares(&self, hosts: &[usize]) -> Vec<(usize, f64)> {
+        let weight = |i: &usize| f64::from(self.hosts[*i].weight.max(1));
+        let of = |list: &[usize], share: f64| -> Vec<(usize, f64)> {
+            let total: f64 = list.iter().map(weight).sum();
+            list.iter()
+                .map(|i| (*i, share * weight(i) / total))
+                .collect()
+        };
+        let by_locality = self.by_locality(hosts);
+        let total: f64 = by_locality.iter().map(|(w, _)| w).sum();
+        if self.common.locality != LocalityLb::Weighted || total <= 0.0 {
+            return of(hosts, 1.0);
         }
-        let mut by_locality: Vec<(u32, Vec<usize>)> = Vec::new();
+        by_locality
+            .iter()
+            .filter(|(weight, _)| *weight > 0.0)
+            .flat_map(|(weight, list)| of(list, weight / total))
+            .collect()
+    }
+
+    /// Hosts by locality in the order of localities, with its weight.
+    fn by_locality(&self, hosts: &[usize]) -> Vec<(f64, Vec<usize>)> {
+        let mut lists: std::collections::BTreeMap<u32, Vec<usize>> = Default::default();
         for i in hosts {
-            let locality = self.hosts[i].locality;
-            match by_locality.iter_mut().find(|(l, _)| *l == locality) {
-                Some((_, list)) => list.push(i),
-                None => by_locality.push((locality, vec![i])),
-            }
+            lists.entry(self.hosts[*i].locality).or_default().push(*i);
         }
+        let weight = |list: &[usize]| f64::from(self.hosts[list[0]].locality_weight.unwrap_or(0));
+        let lists = lists.into_values();
+        lists.map(|list| (weight(&list), list)).collect()
+    }
+
+    /// The chooser over the hosts of one health; `of` is every host that counts,
+    /// for locality availability.
+    fn set(&self, hosts: Vec<usize>, of: &[usize], random: u64) -> Set {
+        if self.hashes() || self.common.locality != LocalityLb::Weighted {
+            return self.flat(hosts, random);
+        }
+        let mut totals: std::collections::BTreeMap<u32, usize> = Default::default();
+        for i in of {
+            *totals.entry(self.hosts[*i].locality).or_default() += 1;
+        }
+        let by_locality = self.by_locality(&hosts);
         let weights: Vec<f64> = by_locality
             .iter()
-            .map(|(locality, list)| {
-                let weight = f64::from(self.hosts[list[0]].locality_weight.unwrap_or(0));
-                let total = of.map_or(list.len(), |of| {
-                    of.iter()
-                        .filter(|i| self.hosts[**i].locality == *locality)
-                        .count()
-                });
-                let available = list.len() as f64 / total.max(1) as f64
+            .map(|(weight, list)| {
+                let total = totals.get(&self.hosts[list[0]].locality).copied();
+                let available = list.len() as f64 / total.unwrap_or(0).max(1) as f64
                     * f64::from(self.overprovisioning)
                     / 100.0;
                 weight * available.min(1.0)
@@ -199,11 +231,7 @@ impl Balancer {
                 .map(|(_, list)| Chooser::new(&self.hosts, list, random))
                 .collect()
         } else {
-            vec![Chooser::new(
-                &self.hosts,
-                by_locality.into_iter().flat_map(|(_, l)| l).collect(),
-                random,
-            )]
+            vec![Chooser::new(&self.hosts, hosts, random)]
         };
         Set {
             localities: weighted.then(|| Edf::new(&weights, random)),
@@ -215,10 +243,12 @@ impl Balancer {
     /// Chooses a host. `None` = no host may be used (503 UH).
     pub fn pick(&mut self, pick: &Pick<'_>, random: &mut dyn FnMut() -> u64) -> Option<usize> {
         let mut last = None;
-        for _ in 0..pick.attempts.max(1) {
-            let draw = random();
-            // A consistent hash keeps its priority as well as its host.
-            let place = pick.hash.filter(|_| self.hashes()).unwrap_or(draw) % 100;
+        // A consistent hash keeps its priority as well as its host.
+        let hash = self
+            .hashes()
+            .then(|| pick.hash.unwrap_or_else(&mut *random));
+        for attempt in 0..pick.attempts.max(1) {
+            let place = hash.unwrap_or_else(&mut *random) % 100;
             let (priority, degraded) = self.load.choose(place)?;
             let panic = self.load.panic[priority];
             if panic && self.common.fail_traffic_on_panic {
@@ -230,7 +260,10 @@ impl Balancer {
                 (false, true) => &mut level.degraded,
                 (false, false) => &mut level.healthy,
             };
-            let host = set.choose(&self.policy, &self.hosts, pick, random)?;
+            let host = match (&set.table, hash) {
+                (Some(table), Some(hash)) => table.choose(hash, attempt)?,
+                _ => set.choose(&self.policy, &self.hosts, pick, random)?,
+            };
             if !(pick.avoid)(host) {
                 return Some(host);
             }
@@ -261,9 +294,6 @@ impl Set {
         pick: &Pick<'_>,
         random: &mut dyn FnMut() -> u64,
     ) -> Option<usize> {
-        if let Some(table) = &self.table {
-            return table.choose(pick.hash.unwrap_or_else(random));
-        }
         let at = match &mut self.localities {
             Some(edf) => edf.next(|_, weight| weight)?,
             None => 0,

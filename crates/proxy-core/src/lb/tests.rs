@@ -1,5 +1,6 @@
 //! Shares, turns, hashing and panic over small host lists.
 use super::*;
+use crate::config::Metadata;
 use crate::config::cluster::SlowStart;
 use crate::test_values::cluster;
 
@@ -16,6 +17,7 @@ fn spec(
         locality_weight,
         weight,
         hash_key: key.into(),
+        metadata: Metadata::default(),
     }
 }
 
@@ -295,4 +297,48 @@ fn the_same_host_as_envoy() {
             .collect();
         assert_eq!(got, want, "{policy:?} {weights:?}");
     }
+}
+
+#[test]
+fn a_further_attempt_of_a_hash_looks_elsewhere() {
+    let ring = LbPolicy::RingHash {
+        minimum_ring_size: 64,
+        maximum_ring_size: 64,
+        murmur: false,
+    };
+    for policy in [ring, LbPolicy::Maglev { table_size: 31 }] {
+        let mut b = balancer(policy, equal(4));
+        for hash in (0..50_u64).map(|i| xxhash_rust::xxh64::xxh64(&i.to_le_bytes(), 0)) {
+            let mut pick = |tried: &[usize]| {
+                let pick = Pick {
+                    hash: Some(hash),
+                    active: &|_| 0,
+                    avoid: &|i| tried.contains(&i),
+                    attempts: 64,
+                };
+                b.pick(&pick, &mut || 0).expect("a host")
+            };
+            let first = pick(&[]);
+            let second = pick(&[first]);
+            assert!(
+                first != second && second == pick(&[first]),
+                "{first} {second}"
+            );
+        }
+    }
+}
+
+#[test]
+fn hosts_not_looked_at_do_not_count() {
+    let mut b = balancer(LbPolicy::Random, equal(4));
+    let health = |i| match i {
+        0 => Health::Healthy,
+        _ => Health::Unknown,
+    };
+    b.refresh(&health, 0);
+    assert_eq!(
+        counts(&mut b, 50, 4),
+        [50, 0, 0, 0],
+        "no panic: one of one is healthy"
+    );
 }

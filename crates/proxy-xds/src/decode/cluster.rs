@@ -3,16 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{
-    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, LbCommon, LbPolicy, LocalityLb,
-    OriginalDst, OutlierDetection, SlowStart, TcpKeepalive, TransportSocket, TransportSocketMatch,
-    UpstreamHttp, UpstreamProtocol,
+    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, OriginalDst, OutlierDetection,
+    TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamProtocol,
 };
 use lateen_proxy_core::config::istio::TcpMetadataExchange;
 use lateen_proxy_core::config::{BindConfig, Name, Value};
 use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::cluster::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
-use lateen_xds_proto::envoy::extensions::load_balancing_policies as lb;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream_http;
 
 use super::common::{
@@ -20,7 +18,7 @@ use super::common::{
     socket_option, struct_to_value, timeout, u32_of,
 };
 use super::http_connection_manager::{http1, http2};
-use super::{Collected, Needs, endpoint, istio, tls, type_name, typed};
+use super::{Collected, Needs, endpoint, istio, lb, subset, tls, type_name, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -54,7 +52,7 @@ pub(super) fn cluster(
                 .at("load_assignment");
         }
     }
-    let lb_policy = lb_policy(m, &discovery)?;
+    let (lb_policy, lb_common) = lb::policy(m, &discovery)?;
     let http = upstream_http(m)?;
     let stat = m.alt_stat_name.trim_end_matches(';');
     let cluster = Cluster {
@@ -66,9 +64,14 @@ pub(super) fn cluster(
         },
         discovery,
         load_assignment,
-        lb_common: lb_common(m)?,
+        lb_common,
         lb_policy,
-        subsets: None,
+        subsets: m
+            .lb_subset_config
+            .as_ref()
+            .map(|c| subset::config(c).map(Arc::new))
+            .transpose()
+            .at("lb_subset_config")?,
         connect_timeout: opt_duration(m.connect_timeout.as_ref(), "connect_timeout")?
             .unwrap_or(Duration::from_secs(5)),
         per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref())
@@ -137,7 +140,6 @@ fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
             "transport_socket_matcher",
         ),
         (!m.health_checks.is_empty(), "health_checks"),
-        (m.lb_subset_config.is_some(), "lb_subset_config"),
         (m.lrs_server.is_some(), "lrs_server"),
         (m.upstream_config.is_some(), "upstream_config"),
         (m.preconnect_policy.is_some(), "preconnect_policy"),
@@ -253,193 +255,6 @@ fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {
             .at("original_dst_lb_config.upstream_port_override")?,
         cleanup_interval: opt_duration(m.cleanup_interval.as_ref(), "cleanup_interval")?
             .unwrap_or(Duration::from_secs(5)),
-    })
-}
-
-fn slow_start(m: Option<&pb::cluster::SlowStartConfig>) -> Result<SlowStart> {
-    let Some(m) = m else {
-        return Ok(SlowStart::default());
-    };
-    Ok(SlowStart {
-        window: opt_duration(m.slow_start_window.as_ref(), "slow_start_window")?
-            .unwrap_or_default(),
-        aggression: m.aggression.as_ref().map_or(1.0, |a| a.default_value),
-        min_weight_percent: percent(m.min_weight_percent.as_ref(), 10.0),
-    })
-}
-
-fn lb_policy(m: &pb::Cluster, discovery: &ClusterDiscovery) -> Result<LbPolicy> {
-    use pb::cluster::{LbConfig as C, LbPolicy as P};
-    let policy = match P::try_from(m.lb_policy) {
-        Ok(policy) => policy,
-        Err(_) => return refuse(format!("{} is no known policy", m.lb_policy)).at("lb_policy"),
-    };
-    let original = matches!(discovery, ClusterDiscovery::OriginalDst(_));
-    if original != (policy == P::ClusterProvided) && m.load_balancing_policy.is_none() {
-        let problem = if original {
-            "ORIGINAL_DST clusters need CLUSTER_PROVIDED"
-        } else {
-            "CLUSTER_PROVIDED needs an ORIGINAL_DST cluster"
-        };
-        return refuse(problem).at("lb_policy");
-    }
-    if let Some(list) = m.load_balancing_policy.as_ref().filter(|_| !original) {
-        return extension_policy(list).at("load_balancing_policy");
-    }
-    Ok(match policy {
-        P::RoundRobin => LbPolicy::RoundRobin(match &m.lb_config {
-            Some(C::RoundRobinLbConfig(r)) => {
-                slow_start(r.slow_start_config.as_ref()).at("round_robin_lb_config")?
-            }
-            _ => SlowStart::default(),
-        }),
-        P::LeastRequest => match &m.lb_config {
-            Some(C::LeastRequestLbConfig(l)) => LbPolicy::LeastRequest {
-                choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
-                active_request_bias: l
-                    .active_request_bias
-                    .as_ref()
-                    .map_or(1.0, |b| b.default_value),
-                slow_start: slow_start(l.slow_start_config.as_ref())
-                    .at("least_request_lb_config")?,
-            },
-            _ => LbPolicy::LeastRequest {
-                choice_count: 2,
-                active_request_bias: 1.0,
-                slow_start: SlowStart::default(),
-            },
-        },
-        P::Random => LbPolicy::Random,
-        P::RingHash => ring_hash(m)?,
-        P::Maglev => {
-            let size = match &m.lb_config {
-                Some(C::MaglevLbConfig(g)) => g.table_size.as_ref().map_or(65_537, |v| v.value),
-                _ => 65_537,
-            };
-            if size > 5_000_011 || !is_prime(size) {
-                return refuse("must be a prime of at most 5000011")
-                    .at("maglev_lb_config.table_size");
-            }
-            LbPolicy::Maglev { table_size: size }
-        }
-        P::ClusterProvided => LbPolicy::ClusterProvided,
-        P::LoadBalancingPolicyConfig => return refuse("is required").at("load_balancing_policy"),
-    })
-}
-
-fn ring_hash(m: &pb::Cluster) -> Result<LbPolicy> {
-    const MOST: u64 = 8 << 20;
-    let config = match &m.lb_config {
-        Some(pb::cluster::LbConfig::RingHashLbConfig(r)) => *r,
-        _ => pb::cluster::RingHashLbConfig::default(),
-    };
-    let least = config.minimum_ring_size.as_ref().map_or(1024, |v| v.value);
-    let most = config.maximum_ring_size.as_ref().map_or(MOST, |v| v.value);
-    if least > most || most > MOST {
-        return refuse(
-            "minimum_ring_size must not be over maximum_ring_size, nor that over 8388608",
-        )
-        .at("ring_hash_lb_config");
-    }
-    let murmur =
-        config.hash_function == pb::cluster::ring_hash_lb_config::HashFunction::MurmurHash2 as i32;
-    Ok(LbPolicy::RingHash {
-        minimum_ring_size: least,
-        maximum_ring_size: most,
-        murmur,
-    })
-}
-
-fn is_prime(n: u64) -> bool {
-    n >= 2
-        && (2..)
-            .take_while(|d| d * d <= n)
-            .all(|d| !n.is_multiple_of(d))
-}
-
-/// The policies of the extension form, with their default settings; first known one is used.
-fn extension_policy(m: &pb::LoadBalancingPolicy) -> Result<LbPolicy> {
-    let mut unknown = Vec::new();
-    for policy in &m.policies {
-        let Some(any) = policy
-            .typed_extension_config
-            .as_ref()
-            .and_then(|e| e.typed_config.as_ref())
-        else {
-            continue;
-        };
-        match type_name(any)?.as_str() {
-            "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
-                let r: lb::round_robin::v3::RoundRobin = typed(any)?;
-                if r.slow_start_config.is_some() || r.locality_lb_config.is_some() {
-                    return refuse(
-                        "slow start and locality settings are known in the cluster's own fields only",
-                    );
-                }
-                return Ok(LbPolicy::RoundRobin(SlowStart::default()));
-            }
-            "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-                let l: lb::least_request::v3::LeastRequest = typed(any)?;
-                if l.slow_start_config.is_some() || l.locality_lb_config.is_some() {
-                    return refuse(
-                        "slow start and locality settings are known in the cluster's own fields only",
-                    );
-                }
-                return Ok(LbPolicy::LeastRequest {
-                    choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
-                    active_request_bias: l
-                        .active_request_bias
-                        .as_ref()
-                        .map_or(1.0, |b| b.default_value),
-                    slow_start: SlowStart::default(),
-                });
-            }
-            "envoy.extensions.load_balancing_policies.random.v3.Random" => {
-                return Ok(LbPolicy::Random);
-            }
-            other => unknown.push(other.to_owned()),
-        }
-    }
-    refuse(format!("no known policy among [{}]", unknown.join(", ")))
-}
-
-fn lb_common(m: &pb::Cluster) -> Result<LbCommon> {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as L;
-    let d = LbCommon::default();
-    let Some(c) = &m.common_lb_config else {
-        return Ok(d);
-    };
-    let hashing = c.consistent_hashing_lb_config.as_ref();
-    let mut fail = false;
-    let locality = match c.locality_config_specifier.as_ref() {
-        Some(L::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
-        Some(L::ZoneAwareLbConfig(z)) => {
-            fail = z.fail_traffic_on_panic;
-            LocalityLb::ZoneAware {
-                routing_enabled: percent(z.routing_enabled.as_ref(), 100.0),
-                min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
-                fail_traffic_on_panic: z.fail_traffic_on_panic,
-            }
-        }
-        None => LocalityLb::None,
-    };
-    let balance = hashing
-        .and_then(|h| u32_of(h.hash_balance_factor.as_ref()))
-        .unwrap_or(0);
-    if balance > 0 {
-        return refuse("is not implemented")
-            .at("common_lb_config.consistent_hashing_lb_config.hash_balance_factor");
-    }
-    Ok(LbCommon {
-        healthy_panic_threshold: percent(
-            c.healthy_panic_threshold.as_ref(),
-            d.healthy_panic_threshold,
-        ),
-        fail_traffic_on_panic: fail,
-        locality,
-        close_connections_on_host_set_change: c.close_connections_on_host_set_change,
-        use_hostname_for_hashing: hashing.is_some_and(|h| h.use_hostname_for_hashing),
-        hash_balance_factor: 0,
     })
 }
 

@@ -12,12 +12,14 @@ mod endpoint;
 mod http_connection_manager;
 mod http_filter;
 mod istio;
+mod lb;
 mod listener;
 mod matcher;
 mod network_filter;
 mod rbac;
 mod retry;
 mod route;
+mod subset;
 mod tls;
 
 use lateen_proxy_core::config::{

@@ -10,8 +10,10 @@ use lateen_xds_proto::envoy::extensions::filters::network::direct_response::v3 a
 use lateen_xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
-use super::common::{data_source_bytes, metadata, timeout};
-use super::{Collected, access_log, http_connection_manager, istio, rbac, type_name, typed};
+use super::common::{data_source_bytes, timeout};
+use super::{
+    Collected, access_log, http_connection_manager, istio, rbac, subset, type_name, typed,
+};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HCM: &str =
@@ -86,7 +88,6 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
     refuse_set(&[
         (m.tunneling_config.is_some(), "tunneling_config"),
         (m.on_demand.is_some(), "on_demand"),
-        (m.metadata_match.is_some(), "metadata_match"),
         (
             m.access_log_flush_interval.is_some(),
             "access_log_flush_interval",
@@ -124,7 +125,7 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
         access_logs: access_log::loggers(&m.access_log, c.context)?,
         access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
         hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
-        metadata_match: metadata(m.metadata_match.as_ref()),
+        metadata_match: subset::criteria(m.metadata_match.as_ref(), None),
     })
 }
 
@@ -141,11 +142,13 @@ fn clusters(m: &pb::TcpProxy) -> Result<TcpClusters> {
                 if c.name.is_empty() || c.weight == 0 {
                     return refuse("a name and a weight of at least 1 are required");
                 }
-                refuse_set(&[(c.metadata_match.is_some(), "metadata_match")])?;
                 Ok(TcpWeightedCluster {
                     name: c.name.as_str().into(),
                     weight: c.weight,
-                    metadata_match: metadata(c.metadata_match.as_ref()),
+                    metadata_match: subset::criteria(
+                        m.metadata_match.as_ref(),
+                        c.metadata_match.as_ref(),
+                    ),
                 })
             })
             .at("weighted_clusters")?;

@@ -25,7 +25,7 @@ use super::common::{
     opt_duration, runtime_fractional, timeout, u32_of,
 };
 use super::retry::retry_policy;
-use super::{Collected, http_filter, matcher, typed};
+use super::{Collected, http_filter, matcher, subset, typed};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// `validates` is what holds where the table does not say whether its clusters
@@ -273,7 +273,6 @@ fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
 
 fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     refuse_set(&[
-        (m.metadata_match.is_some(), "metadata_match"),
         (
             m.internal_redirect_policy.is_some(),
             "internal_redirect_policy",
@@ -315,7 +314,7 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
             Ok(N::InternalServerError) => 500,
             _ => 503,
         },
-        metadata_match: metadata(m.metadata_match.as_ref()),
+        metadata_match: subset::criteria(m.metadata_match.as_ref(), None),
         path_rewrite,
         host_rewrite: host_rewrite(m)?,
         append_x_forwarded_host: m.append_x_forwarded_host,
@@ -354,9 +353,9 @@ fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
         Some(S::ClusterHeader(name)) => {
             ClusterSpecifier::Header(header_name(name).at("cluster_header")?)
         }
-        Some(S::WeightedClusters(w)) => {
-            ClusterSpecifier::Weighted(weighted(w).at("weighted_clusters")?)
-        }
+        Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(
+            weighted(w, m.metadata_match.as_ref()).at("weighted_clusters")?,
+        ),
         Some(S::ClusterSpecifierPlugin(_) | S::InlineClusterSpecifierPlugin(_)) => {
             return refuse("cluster specifier plugins are not implemented");
         }
@@ -366,13 +365,15 @@ fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
     })
 }
 
-fn weighted(m: &pb::WeightedCluster) -> Result<WeightedClusters> {
+fn weighted(
+    m: &pb::WeightedCluster,
+    of_route: Option<&core::Metadata>,
+) -> Result<WeightedClusters> {
     use pb::weighted_cluster::{RandomValueSpecifier, cluster_weight::HostRewriteSpecifier};
     let clusters = list(&m.clusters, "clusters", |w| {
         if w.name.is_empty() == w.cluster_header.is_empty() {
             return refuse("one of name and cluster_header is required");
         }
-        refuse_set(&[(w.metadata_match.is_some(), "metadata_match")])?;
         Ok(Arc::new(WeightedCluster {
             name: w.name.as_str().into(),
             cluster_header: w.cluster_header.to_ascii_lowercase().into(),
@@ -384,7 +385,7 @@ fn weighted(m: &pb::WeightedCluster) -> Result<WeightedClusters> {
                 &w.response_headers_to_remove,
             )?,
             per_filter: per_filter(&w.typed_per_filter_config)?,
-            metadata_match: metadata(w.metadata_match.as_ref()),
+            metadata_match: subset::criteria(of_route, w.metadata_match.as_ref()),
             host_rewrite: w.host_rewrite_specifier.as_ref().map(|h| match h {
                 HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),
             }),

@@ -519,11 +519,15 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
             "typed_extension_protocol_options[\"h\"].common_http_protocol_options.max_headers_count: is not",
         ),
         (
-            ROUTES,
-            route(
-                json!({ "cluster": "c", "metadata_match": { "filter_metadata": { "envoy.lb": { "a": "b" } } } }),
-            ),
-            "virtual_hosts[0].routes[0].route.metadata_match: is not",
+            CLUSTER,
+            with(json!({ "lb_subset_config": { "scale_locality_weight": true } })),
+            "lb_subset_config.scale_locality_weight: is not",
+        ),
+        (
+            CLUSTER,
+            with(json!({ "lb_subset_config": { "subset_selectors": [
+                { "keys": ["a"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["a"] }] } })),
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: must be some of keys",
         ),
         (
             ROUTES,

@@ -129,8 +129,8 @@ impl Stream<'_> {
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
         if reusable && !tries.upgrade && fits_pool(&client, &tries.cluster) {
-            tried.host.put_idle(client);
             tries.cluster.watch_idle(tried.host);
+            tried.host.put_idle(client);
         } else {
             drop(client);
             tried.host.connection_closed();

@@ -31,7 +31,9 @@ use super::{peers, rewrite, shadow};
 use crate::io::timer::{self, NEVER};
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
-use crate::upstream::{ActiveRequest, ClusterState, ConnectError, ConnectOptions, Host, Limited};
+use crate::upstream::{
+    ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited,
+};
 
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -583,9 +585,13 @@ impl Stream<'_> {
         } else {
             &[]
         };
-        tries
-            .cluster
-            .choose(tries.hash, avoid, attempts.unwrap_or(1))
+        let own = tries.chosen.weighted.as_ref().map(|w| &w.metadata_match);
+        tries.cluster.choose(&Choice {
+            hash: tries.hash,
+            criteria: own.or(Some(&tries.forward.metadata_match)),
+            avoid,
+            attempts: attempts.unwrap_or(1),
+        })
     }
 }
 

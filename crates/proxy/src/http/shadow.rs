@@ -24,7 +24,7 @@ use crate::http1::{Framing, write_request_head};
 use crate::io::{Timer, timer};
 use crate::upstream::host::{H1Client, H2Stream, add_one};
 use crate::upstream::{
-    ActiveRequest, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
+    ActiveRequest, Choice, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
 };
 use crate::worker::Worker;
 
@@ -123,7 +123,7 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
     let Some(_permit) = cluster.permit(0, Limited::Requests) else {
         return cluster.stats.cells.upstream_rq_pending_overflow.inc();
     };
-    let Some(host) = cluster.choose(None, &[], 1) else {
+    let Some(host) = cluster.choose(&Choice::default()) else {
         return cluster.stats.cells.upstream_cx_none_healthy.inc();
     };
     let _active = ActiveRequest::new(&cluster.stats);
@@ -187,8 +187,8 @@ async fn over_h1(
     let answered = exchange(receiver, sender, body).await;
     let reusable = answered.is_some_and(|(_, keep)| keep) && fits_pool(&client, cluster);
     if reusable {
-        host.put_idle(client);
         cluster.watch_idle(host);
+        host.put_idle(client);
     } else {
         drop(client);
         host.connection_closed();

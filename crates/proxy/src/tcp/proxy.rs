@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lateen_proxy_core::config::istio::IstioStats;
-use lateen_proxy_core::config::{ClusterDiscovery, TcpProxy};
+use lateen_proxy_core::config::{ClusterDiscovery, Metadata, TcpProxy};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::hash_policy;
 
@@ -15,7 +15,8 @@ use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
 use crate::upstream::host::Connected;
 use crate::upstream::{
-    ActiveRequest, ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending, connect,
+    ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending,
+    connect,
 };
 
 /// Serves a connection whose chain ends in a TCP proxy.
@@ -47,7 +48,9 @@ async fn proxy(
     record: &mut TcpRecord,
     telemetry: Option<&Arc<IstioStats>>,
 ) {
-    let name = config.clusters.pick(fastrand::u64(..)).clone();
+    let (name, criteria) = config.clusters.pick(fastrand::u64(..));
+    let criteria = criteria.unwrap_or(&config.metadata_match);
+    let name = name.clone();
     record.cluster_name = Some(name.clone());
     let Some(cluster) = conn.worker.clusters.get(&name) else {
         record.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
@@ -57,7 +60,8 @@ async fn proxy(
     };
     record.cluster = Some(cluster.clone());
     let timer = Timer::new();
-    let Some((host, upstream, _connected)) = open(conn, config, &cluster, record).await else {
+    let Some((host, upstream, _connected)) = open(conn, config, &cluster, criteria, record).await
+    else {
         conn.io.reset_on_close();
         return;
     };
@@ -96,6 +100,7 @@ async fn open(
     conn: &Rc<Connection>,
     config: &TcpProxy,
     cluster: &Rc<ClusterState>,
+    criteria: &Metadata,
     record: &mut TcpRecord,
 ) -> Option<(Rc<Host>, Io, Connected)> {
     let options = ConnectOptions {
@@ -117,7 +122,7 @@ async fn open(
     let _pending = Pending::new(pending, &cluster.stats);
     for attempt in 1..=config.max_connect_attempts.max(1) {
         record.attempts = attempt;
-        let Some(host) = choose(conn, cluster, &tried, hash.hash) else {
+        let Some(host) = choose(conn, cluster, &tried, hash.hash, criteria) else {
             cluster.stats.cells.upstream_cx_none_healthy.inc();
             record.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
             record.details = "no_healthy_upstream";
@@ -151,6 +156,7 @@ fn choose(
     cluster: &Rc<ClusterState>,
     tried: &[Rc<Host>],
     hash: Option<u64>,
+    criteria: &Metadata,
 ) -> Option<Rc<Host>> {
     if let ClusterDiscovery::OriginalDst(options) = &cluster.config.discovery {
         let mut addr = conn.local;
@@ -159,5 +165,10 @@ fn choose(
         }
         return Some(cluster.passing_host(addr));
     }
-    cluster.choose(hash, tried, 2)
+    cluster.choose(&Choice {
+        hash,
+        criteria: Some(criteria),
+        avoid: tried,
+        attempts: 2,
+    })
 }

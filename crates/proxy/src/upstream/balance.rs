@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{Cluster, LbPolicy, OutlierDetection, SlowStart};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, HealthStatus};
-use lateen_proxy_core::lb::{self, Health, HostSpec, Pick};
+use lateen_proxy_core::config::{Metadata, Value};
+use lateen_proxy_core::lb::{self, Health, Pick};
 use lateen_proxy_core::outlier::{self, HostResult};
 
 use super::host::Host;
@@ -16,7 +17,36 @@ use crate::io::timer::now_ms;
 /// Balancing state.
 #[derive(Debug, Default)]
 pub struct Balancer {
-    inner: RefCell<Option<lb::Balancer>>,
+    inner: RefCell<Option<Inner>>,
+}
+
+/// The balancer of all hosts, or those of subsets.
+#[derive(Debug)]
+enum Inner {
+    All(Box<lb::Balancer>),
+    Subsets(Box<lb::Subsets>),
+}
+
+/// What a host is chosen by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice<'a> {
+    /// Hash of the request, for consistent hashing.
+    pub hash: Option<u64>,
+    /// Metadata that the route asks endpoints to have (`metadata_match`).
+    pub criteria: Option<&'a Metadata>,
+    /// Tried before.
+    pub avoid: &'a [Rc<Host>],
+    /// How often to choose anew when a host is to be avoided.
+    pub attempts: u32,
+}
+
+impl<'a> Choice<'a> {
+    fn wanted(&self) -> Option<&'a lb::Criteria> {
+        match self.criteria?.get("envoy.lb")? {
+            Value::Struct(map) => Some(map),
+            _ => None,
+        }
+    }
 }
 
 impl Balancer {
@@ -31,67 +61,55 @@ impl Balancer {
             0 => 140,
             given => given,
         };
-        let specs = hosts
-            .iter()
-            .map(|host| spec(config, host, assignment))
-            .collect();
-        let mut inner = lb::Balancer::new(config, specs, factor, fastrand::u64(..));
-        inner.refresh(&|i| health(&hosts[i]), fastrand::u64(..));
+        let now = now_ms();
+        let places = hosts.iter().map(|host| lb::Place {
+            endpoint: &host.endpoint,
+            locality: &host.locality,
+            priority: host.priority,
+            weight: warmed(config, host.endpoint.weight, now.saturating_sub(host.since)),
+        });
+        let specs = lb::specs(config, assignment, places);
+        let random = fastrand::u64(..);
+        let inner = match &config.subsets {
+            Some(subsets) => Inner::Subsets(Box::new(lb::Subsets::new(
+                config, subsets, &specs, factor, random,
+            ))),
+            None => Inner::All(Box::new(lb::Balancer::new(config, specs, factor, random))),
+        };
         *self.inner.borrow_mut() = Some(inner);
+        self.refresh(hosts);
     }
 
     /// Takes changed health.
     pub fn refresh(&self, hosts: &[Rc<Host>]) {
-        if let Some(inner) = &mut *self.inner.borrow_mut() {
-            inner.refresh(&|i| health(&hosts[i]), fastrand::u64(..));
+        let random = fastrand::u64(..);
+        match &mut *self.inner.borrow_mut() {
+            Some(Inner::All(all)) => all.refresh(&|i| health(&hosts[i]), random),
+            Some(Inner::Subsets(subsets)) => subsets.refresh(&|i| health(&hosts[i]), random),
+            None => {}
         }
     }
 
-    /// Chooses one; `avoid` was tried before.
-    pub fn choose(
-        &self,
-        hosts: &[Rc<Host>],
-        hash: Option<u64>,
-        avoid: &[Rc<Host>],
-        attempts: u32,
-    ) -> Option<Rc<Host>> {
+    /// Chooses one.
+    pub fn choose(&self, hosts: &[Rc<Host>], choice: &Choice<'_>) -> Option<Rc<Host>> {
         let mut inner = self.inner.borrow_mut();
         let pick = Pick {
-            hash,
+            hash: choice.hash,
             active: &|i| hosts[i].active.get(),
             avoid: &|i| {
-                avoid
+                choice
+                    .avoid
                     .iter()
                     .any(|h| h.endpoint.address == hosts[i].endpoint.address)
             },
-            attempts,
+            attempts: choice.attempts,
         };
-        let index = inner.as_mut()?.pick(&pick, &mut || fastrand::u64(..))?;
+        let random = &mut || fastrand::u64(..);
+        let index = match inner.as_mut()? {
+            Inner::All(all) => all.pick(&pick, random),
+            Inner::Subsets(subsets) => subsets.pick(choice.wanted(), &pick, random),
+        }?;
         hosts.get(index).cloned()
-    }
-}
-
-fn spec(config: &Cluster, host: &Host, assignment: Option<&ClusterLoadAssignment>) -> HostSpec {
-    let group = assignment.and_then(|a| {
-        let same = |l: &lateen_proxy_core::config::LocalityEndpoints| {
-            l.locality == host.locality && l.priority == host.priority
-        };
-        a.localities.iter().position(same)
-    });
-    let by_name = config.lb_common.use_hostname_for_hashing && !host.endpoint.hostname.is_empty();
-    HostSpec {
-        priority: host.priority,
-        locality: group.unwrap_or(0) as u32,
-        locality_weight: group.and_then(|i| assignment?.localities[i].weight),
-        weight: warmed(
-            config,
-            host.endpoint.weight,
-            now_ms().saturating_sub(host.since),
-        ),
-        hash_key: match by_name {
-            true => host.endpoint.hostname.to_string(),
-            false => host.text.to_string(),
-        },
     }
 }
 

@@ -13,10 +13,11 @@ use lateen_proxy_core::config::{Address, ClusterDiscovery, HealthStatus, Metadat
 use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
-use super::balance::{self, Balancer};
+use super::balance::{self, Balancer, Choice};
 use super::breaker::{InFlight, Limited, Permit};
 use super::connect::{ClientTls, ConnectOptions};
 use super::host::Host;
+use super::idle::IdleWatch;
 use crate::admin::HostStats;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
@@ -29,26 +30,6 @@ pub struct HostSet {
     pub hosts: Vec<Rc<Host>>,
     /// What they were made from.
     pub assignment: Option<Arc<ClusterLoadAssignment>>,
-}
-
-/// Hosts with idle connections, for the sweep.
-#[derive(Debug, Default)]
-pub struct IdleWatch(RefCell<Vec<(Weak<ClusterState>, Rc<Host>)>>);
-
-impl IdleWatch {
-    /// Closes connections that idled too long or were closed by their peer.
-    pub fn sweep(&self) {
-        let watched = std::mem::take(&mut *self.0.borrow_mut());
-        for (cluster, host) in watched {
-            let idle = cluster.upgrade().and_then(|c| c.config.http.idle_timeout);
-            let idle_ms = idle.map_or(u64::MAX, |d| d.as_millis() as u64);
-            if host.sweep(idle_ms) {
-                self.0.borrow_mut().push((cluster, host));
-            } else {
-                host.swept.set(false);
-            }
-        }
-    }
 }
 
 /// A cluster in one worker.
@@ -141,7 +122,14 @@ impl ClusterState {
                     Some(host) if host.endpoint == endpoint && host.priority == priority => {
                         host.clone()
                     }
-                    Some(host) => Rc::new(host.renewed(endpoint, locality, priority)),
+                    Some(host) => {
+                        let new = Rc::new(host.renewed(endpoint, locality, priority));
+                        if new.pooled() != (0, 0) {
+                            self.watch_idle(&new);
+                            new.drop_dead();
+                        }
+                        new
+                    }
                     None => Rc::new(Host::new(endpoint, locality, priority)),
                 },
             )
@@ -170,11 +158,10 @@ impl ClusterState {
         self.stats.cells.membership_healthy.set(healthy as i64);
     }
 
-    /// Chooses a host; `avoid` names hosts tried before, for which up to
-    /// `attempts` choices are made.
-    pub fn choose(&self, hash: Option<u64>, avoid: &[Rc<Host>], attempts: u32) -> Option<Rc<Host>> {
+    /// Chooses a host.
+    pub fn choose(&self, choice: &Choice<'_>) -> Option<Rc<Host>> {
         let hosts = self.hosts();
-        self.balancer.choose(&hosts.hosts, hash, avoid, attempts)
+        self.balancer.choose(&hosts.hosts, choice)
     }
 
     /// Counts how a request to a host ended.
@@ -252,12 +239,7 @@ impl ClusterState {
 
     /// Has the idle connections of a host looked after.
     pub fn watch_idle(&self, host: &Rc<Host>) {
-        if !host.swept.replace(true) {
-            self.idle
-                .0
-                .borrow_mut()
-                .push((self.me.clone(), host.clone()));
-        }
+        self.idle.add(&self.me, host);
     }
 
     /// The TLS configuration towards a host and the name to send; `None` =

@@ -262,12 +262,16 @@ async fn h2_over(
         connected,
     ));
     let weak = Rc::downgrade(&client);
+    let pool = Rc::downgrade(host);
     let keepalive = options.keepalive;
     tokio::task::spawn_local(async move {
         let outcome = drive_h2(connection, keepalive).await;
         if let Some(client) = weak.upgrade() {
             client.closed.set(true);
             *client.reason.borrow_mut() = outcome;
+        }
+        if let Some(host) = pool.upgrade() {
+            host.drop_dead();
         }
     });
     cluster.stats.cells.upstream_cx_http2_total.inc();

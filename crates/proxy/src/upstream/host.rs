@@ -1,9 +1,10 @@
 //! One endpoint as a worker sees it: its connections, idle and busy, and what
 //! is in flight on them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use lateen_proxy_core::outlier::{HostResult, Monitor};
 use super::breaker::Permit;
 use super::cluster::ClusterState;
 use super::connect::OriginalSource;
+use super::idle::HostWaker;
 use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
 use crate::io::Io;
@@ -78,7 +80,9 @@ pub struct Host {
     pub(super) streams: RefCell<Vec<Rc<H2Client>>>,
     pub(super) opening: Cell<bool>,
     pub(super) waiting: RefCell<Vec<Waker>>,
-    pub(super) swept: Cell<bool>,
+    /// The worker's [`super::idle::IdleWatch`] has it.
+    pub(super) watched: Cell<bool>,
+    pub(super) waker: OnceCell<(Arc<HostWaker>, Waker)>,
 }
 
 impl Host {
@@ -106,7 +110,8 @@ impl Host {
             streams: RefCell::default(),
             opening: Cell::new(false),
             waiting: RefCell::default(),
-            swept: Cell::new(false),
+            watched: Cell::new(false),
+            waker: OnceCell::new(),
         }
     }
 
@@ -131,7 +136,8 @@ impl Host {
                 let at = idle.iter().rposition(|c| c.source == source)?;
                 idle.remove(at)
             };
-            if client.is_alive() {
+            // In use its events are its request's alone.
+            if client.is_alive(Waker::noop()) {
                 return Some(client);
             }
         }
@@ -145,10 +151,11 @@ impl Host {
         any
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request. The host must be watched
+    /// ([`ClusterState::watch_idle`]) for the connection to go with its server.
     pub fn put_idle(&self, mut client: Box<H1Client>) {
-        if self.removed.get() {
-            return;
+        if self.removed.get() || !client.is_alive(self.waker()) {
+            return self.connection_closed();
         }
         client.idle_since = now_ms();
         self.idle.borrow_mut().push(client);
@@ -175,13 +182,27 @@ impl Host {
     pub fn sweep(&self, idle_ms: u64) -> bool {
         let now = now_ms();
         let mut idle = self.idle.borrow_mut();
-        idle.retain_mut(|c| now.saturating_sub(c.idle_since) < idle_ms && c.is_alive());
+        let waker = self.waker();
+        idle.retain_mut(|c| now.saturating_sub(c.idle_since) < idle_ms && c.is_alive(waker));
         let mut streams = self.streams.borrow_mut();
         streams.retain(|c| {
             let idling = c.active.get() == 0 && now.saturating_sub(c.idle_since.get()) >= idle_ms;
             !c.closed.get() && !idling
         });
         !idle.is_empty() || !streams.is_empty()
+    }
+
+    /// Closes idle connections whose peer closed them, and has the others tell
+    /// when theirs does.
+    pub(super) fn drop_dead(&self) {
+        let waker = self.waker();
+        self.idle.borrow_mut().retain_mut(|c| c.is_alive(waker));
+        self.streams.borrow_mut().retain(|c| !c.closed.get());
+        self.connection_closed();
+    }
+
+    fn waker(&self) -> &Waker {
+        self.waker.get().map_or(Waker::noop(), |(_, waker)| waker)
     }
 
     /// Closes what idles and keeps nothing from now on.
@@ -305,12 +326,13 @@ impl H1Client {
         }
     }
 
-    /// Whether the peer neither closed nor sent something unasked.
-    fn is_alive(&mut self) -> bool {
+    /// Whether the peer neither closed nor sent something unasked; if so, the
+    /// waker is told when it does.
+    fn is_alive(&mut self, waker: &Waker) -> bool {
         if !self.reader.buf.is_empty() {
             return false;
         }
-        let mut cx = Context::from_waker(Waker::noop());
+        let mut cx = Context::from_waker(waker);
         let quiet = matches!(self.reader.buf.poll_fill(&self.io, &mut cx), Poll::Pending);
         quiet && self.reader.buf.is_empty()
     }

@@ -7,8 +7,10 @@ pub mod cluster;
 pub mod connect;
 pub mod dns;
 pub mod host;
+pub mod idle;
 pub mod table;
 
+pub use balance::Choice;
 pub use breaker::{ActiveRequest, Limited, Pending, Permit};
 pub use cluster::ClusterState;
 pub use connect::{ConnectError, ConnectOptions, HttpConnection, OriginalSource};

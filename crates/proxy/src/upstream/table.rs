@@ -9,8 +9,9 @@ use hashbrown::HashMap;
 use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
 
 use super::breaker::InFlight;
-use super::cluster::{ClusterState, IdleWatch};
+use super::cluster::ClusterState;
 use super::dns;
+use super::idle::IdleWatch;
 use crate::stats::Stats;
 use crate::tls::TlsContexts;
 
