@@ -331,33 +331,16 @@ pub(super) fn http1(
 pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {
     let d = Http2Options::default();
     let Some(m) = m else { return Ok(d) };
-    // The codec has its own limits against floods. A malformed message resets its stream only,
-    // which is what `override_stream_error_on_invalid_http_message` asks for.
-    refuse_set(&[
-        (m.max_outbound_frames.is_some(), "max_outbound_frames"),
-        (
-            m.max_outbound_control_frames.is_some(),
-            "max_outbound_control_frames",
-        ),
-        (
-            m.max_consecutive_inbound_frames_with_empty_payload
-                .is_some(),
-            "max_consecutive_inbound_frames_with_empty_payload",
-        ),
-        (
-            m.max_inbound_priority_frames_per_stream.is_some(),
-            "max_inbound_priority_frames_per_stream",
-        ),
-        (
-            m.max_inbound_window_update_frames_per_data_frame_sent
-                .is_some(),
-            "max_inbound_window_update_frames_per_data_frame_sent",
-        ),
-    ])?;
+    // A malformed message resets its stream only, as
+    // `override_stream_error_on_invalid_http_message` asks for.
     let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
     let window = |v: Option<&_>, default, field: &str| match or(v, default) {
         n @ 65_535..=0x7fff_ffff => Ok(n),
         _ => refuse("must be 65535 to 2147483647").at(field),
+    };
+    let positive = |v: Option<&_>, default, field: &str| match or(v, default) {
+        0 => refuse("must be at least 1").at(field),
+        n => Ok(n),
     };
     let keepalive = match &m.connection_keepalive {
         None => None,
@@ -392,11 +375,16 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
             m.override_stream_error_on_invalid_http_message.as_ref(),
             false,
         ),
-        max_outbound_frames: or(m.max_outbound_frames.as_ref(), d.max_outbound_frames),
-        max_outbound_control_frames: or(
+        max_outbound_frames: positive(
+            m.max_outbound_frames.as_ref(),
+            d.max_outbound_frames,
+            "max_outbound_frames",
+        )?,
+        max_outbound_control_frames: positive(
             m.max_outbound_control_frames.as_ref(),
             d.max_outbound_control_frames,
-        ),
+            "max_outbound_control_frames",
+        )?,
         max_consecutive_inbound_frames_with_empty_payload: or(
             m.max_consecutive_inbound_frames_with_empty_payload.as_ref(),
             d.max_consecutive_inbound_frames_with_empty_payload,
@@ -405,11 +393,12 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
             m.max_inbound_priority_frames_per_stream.as_ref(),
             d.max_inbound_priority_frames_per_stream,
         ),
-        max_inbound_window_update_frames_per_data_frame_sent: or(
+        max_inbound_window_update_frames_per_data_frame_sent: positive(
             m.max_inbound_window_update_frames_per_data_frame_sent
                 .as_ref(),
             d.max_inbound_window_update_frames_per_data_frame_sent,
-        ),
+            "max_inbound_window_update_frames_per_data_frame_sent",
+        )?,
     })
 }
 

@@ -565,7 +565,7 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             LISTENER,
-            manager(json!({ "http2_protocol_options": { "max_outbound_frames": 5 } })),
+            manager(json!({ "http2_protocol_options": { "max_outbound_frames": 0 } })),
             in_manager("http2_protocol_options.max_outbound_frames"),
         ),
         (
