@@ -102,6 +102,7 @@ targets! {
     http1_response
     http1_body
     http2_head
+    http2_frames
     proxy_http1
     proxy_http2
     proxy_upstream

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fuzz;
 pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod io;
 pub mod listener;
 pub mod logs;

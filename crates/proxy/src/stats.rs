@@ -112,6 +112,7 @@ cells! {
         counter downstream_rq_rx_reset,
         counter downstream_rq_idle_timeout,
         counter downstream_rq_timeout,
+        counter downstream_rq_too_many_premature_resets,
         counter no_route,
         counter no_cluster,
         counter rq_redirect,

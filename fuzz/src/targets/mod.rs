@@ -27,6 +27,7 @@ pub const TARGETS: &[&Target] = &[
     &http1::RESPONSE,
     &http1::BODY,
     &http2::HEAD,
+    &http2::FRAMES,
     &connection::HTTP1,
     &connection::HTTP2,
     &connection::UPSTREAM,

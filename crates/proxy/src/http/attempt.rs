@@ -5,13 +5,12 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::ResetReason;
 
-use super::convert;
 use super::forward::{Timeout, Tries};
 use super::head::Head;
 use super::known::Known;
@@ -24,8 +23,10 @@ use super::stream::Stream;
 use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
+use crate::http2::Reason;
 use crate::io::timer;
-use crate::upstream::host::{H1Client, H2Stream, add_one};
+use crate::upstream::host::{H1Client, add_one};
+use crate::upstream::http2::H2Stream;
 use crate::upstream::{ClusterState, Host, HttpConnection};
 
 /// How long a client may take for what was received of a broken answer, where
@@ -62,10 +63,31 @@ pub(super) struct Try<'h> {
 /// The state of an exchange between its two phases.
 pub(super) struct Exchange<'r, 'b> {
     pub(super) receiver: Receiver<'r>,
-    sender: BodyWriter<'r>,
+    pub(super) sender: BodyWriter<'r>,
     pub(super) body: &'r mut RequestBody<'b>,
     meter: Meter,
     sent: bool,
+    /// What the client sends belongs to the tunnel and waits for its answer.
+    hold: bool,
+}
+
+impl Exchange<'_, '_> {
+    /// Sends what may be sent before the answer. Ready when that is all.
+    fn poll_send(
+        &mut self,
+        trailers: &mut Head,
+        trailers_on: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        if self.hold {
+            let flushed = self.sender.poll_flush(cx);
+            return match flushed.map_err(PumpError::Sink)? {
+                Poll::Ready(()) | Poll::Pending => Poll::Pending,
+            };
+        }
+        let (body, sender) = (&mut *self.body, &mut self.sender);
+        poll_pump(body, sender, &mut self.meter, trailers, trailers_on, cx)
+    }
 }
 
 impl Stream<'_> {
@@ -123,6 +145,7 @@ impl Stream<'_> {
                 seen: 0,
             }),
             sender: BodyWriter::H1(&parts.io, &mut parts.writer),
+            hold: tries.upgrade && !body.is_empty(),
             body,
             meter: Meter::default(),
             sent: false,
@@ -149,31 +172,26 @@ impl Stream<'_> {
         let record = &mut *self.record;
         record.upstream_protocol = Some(Protocol::Http2);
         record.upstream_local = Some(stream.client.local);
-        if tries.upgrade {
-            // Leaving HTTP over HTTP/2 needs extended CONNECT.
-            return Attempt::Reset(UpstreamReset::new(ResetReason::ProtocolError), false);
-        }
-        let request = match convert::to_request(&record.request) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::debug!(%error, "request to HTTP/2");
-                let reset = UpstreamReset::new(ResetReason::ProtocolError);
-                return Attempt::Reset(reset, false);
+        let connect = record.request.method() == b"CONNECT";
+        let mut protocol = Vec::new();
+        if tries.upgrade && !connect {
+            // Leaving HTTP over HTTP/2 takes extended CONNECT (RFC 8441).
+            let within = tries.cluster.config.connect_timeout;
+            if !stream.client.serves_connect_protocol(within).await {
+                return Attempt::Reset(UpstreamReset::new(ResetReason::ProtocolError), false);
             }
-        };
-        let mut sender = stream.sender();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            stream.client.closed.set(true);
-            return Attempt::Reset(UpstreamReset::from_h2(&error), false);
+            protocol.extend_from_slice(record.request.known(Known::Upgrade).unwrap_or_default());
         }
-        let end = body.is_empty();
-        let (answer, send) = match sender.send_request(request, end) {
-            Ok(begun) => begun,
-            Err(error) => return Attempt::Reset(UpstreamReset::from_h2(&error), false),
+        let end = body.is_empty() && !tries.upgrade;
+        let Some(handle) = stream.open(&record.request, &protocol, end) else {
+            // The connection began to go since it was chosen.
+            let reset = UpstreamReset::new(ResetReason::ConnectionTermination);
+            return Attempt::Reset(reset, false);
         };
         let exchange = Exchange {
-            receiver: Receiver::H2(answer, None),
-            sender: BodyWriter::H2(H2Writer::new(send, end)),
+            receiver: Receiver::H2(&handle, tries.upgrade && !connect),
+            sender: BodyWriter::H2(H2Writer::new(&handle, end)),
+            hold: tries.upgrade,
             body,
             meter: Meter::default(),
             sent: false,
@@ -206,7 +224,7 @@ impl Stream<'_> {
             && tries.retries.on_response(&self.record.response)
             && self.retry_permitted(tries)
         {
-            exchange.sender.abort(h2::Reason::CANCEL);
+            exchange.sender.abort(Reason::CANCEL);
             tries.cluster.stats.retried(status);
             return (Attempt::Again, false);
         }
@@ -251,15 +269,7 @@ impl Stream<'_> {
         let mut trailers = Head::new();
         poll_fn(|cx| {
             if !exchange.sent {
-                let (body, sender) = (&mut *exchange.body, &mut exchange.sender);
-                match poll_pump(
-                    body,
-                    sender,
-                    &mut exchange.meter,
-                    &mut trailers,
-                    trailers_on,
-                    cx,
-                ) {
+                match exchange.poll_send(&mut trailers, trailers_on, cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
                         exchange.sent = true;
@@ -325,7 +335,7 @@ impl Stream<'_> {
         tries: &mut Tries<'_>,
         tried: &Try<'_>,
     ) -> Attempt {
-        exchange.sender.abort(h2::Reason::CANCEL);
+        exchange.sender.abort(Reason::CANCEL);
         if let Attempt::Reset(reset, _) = &attempt {
             // A kept connection may be closed by its server at any moment; a
             // request that may be repeated (RFC 9110 section 9.2.2) goes out
@@ -362,6 +372,7 @@ impl Stream<'_> {
             body,
             meter,
             sent,
+            ..
         } = exchange;
         let mut upstream = receiver.into_body();
         let mut response = std::mem::take(&mut self.record.response);
@@ -401,7 +412,7 @@ impl Stream<'_> {
             Ok(()) => {}
             Err(broken) => {
                 self.broke(broken, out);
-                relay.sender.abort(h2::Reason::CANCEL);
+                relay.sender.abort(Reason::CANCEL);
             }
         }
         self.record.times.upstream_end = now_ns();
@@ -415,13 +426,8 @@ impl Stream<'_> {
         self.timer
             .set(timer::deadline(timer::now_ms(), wait.or(Some(HAND_OVER))));
         let flush = poll_fn(|cx| writer.poll_flush(cx));
-        if !matches!(self.timer.race(flush).await, Some(Ok(()))) {
-            return;
-        }
-        if matches!(writer, BodyWriter::H2(_)) {
-            // The connection's task sends what was queued before the reset.
-            tokio::task::yield_now().await;
-        }
+        // A client that does not take it in time sees the break alone.
+        let _ = self.timer.race(flush).await;
     }
 
     /// The response head as the client gets it.
@@ -537,7 +543,7 @@ impl Stream<'_> {
         match broken {
             Broken::Downstream => {
                 record.client_gone();
-                return out.abort(h2::Reason::INTERNAL_ERROR);
+                return out.abort(Reason::INTERNAL_ERROR);
             }
             Broken::Upstream(error) => {
                 let reason = match error {
@@ -560,7 +566,7 @@ impl Stream<'_> {
                 record.details = Cow::Borrowed(details);
             }
         }
-        out.cut(h2::Reason::INTERNAL_ERROR);
+        out.cut(Reason::INTERNAL_ERROR);
     }
 }
 

@@ -83,6 +83,11 @@ impl Head {
         self.status = 0;
     }
 
+    /// Bytes of memory that the lines may take without asking for more.
+    pub fn capacity(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// True when nothing was put in.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty() && self.status == 0
@@ -167,6 +172,18 @@ impl Head {
         self.buf.extend_from_slice(name);
         self.buf[start..].make_ascii_lowercase();
         let known = Known::of(&self.buf[start..]);
+        self.add_value(start, known, pieces);
+    }
+
+    /// Appends a line whose name is in lower case and known to be that one.
+    pub fn add_lower(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let start = self.buf.len();
+        self.buf.extend_from_slice(name);
+        self.add_value(start, known, &[value]);
+    }
+
+    fn add_value(&mut self, start: usize, known: Known, pieces: &[&[u8]]) {
+        let name_len = self.buf.len() - start;
         self.buf.extend_from_slice(b": ");
         let mut value_len = 0;
         for piece in pieces {
@@ -177,7 +194,7 @@ impl Head {
         self.present |= known.bit();
         self.fields.push(Field {
             start: start as u32,
-            name_len: name.len() as u16,
+            name_len: name_len as u16,
             known,
             live: true,
             value_len: value_len as u32,

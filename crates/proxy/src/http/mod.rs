@@ -2,10 +2,10 @@
 
 pub mod access;
 mod attempt;
-pub mod convert;
 mod filters;
 mod forward;
 pub mod head;
+pub mod heads;
 pub mod known;
 mod local;
 mod mutate;
@@ -23,4 +23,5 @@ pub mod source;
 pub mod stream;
 mod tunnel;
 pub mod upstream;
+pub mod wire;
 pub mod writer;

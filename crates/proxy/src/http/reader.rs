@@ -4,11 +4,11 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
-
 use super::head::Head;
+use super::wire::StreamHandle;
 use crate::http1::{BodyDecoder, BodyError, Framing, Piece};
-use crate::io::{Buf, Io};
+use crate::http2::{Gone, Reason};
+use crate::io::{Buf, Io, buffer};
 
 /// Why a message stopped.
 #[derive(Debug)]
@@ -18,14 +18,15 @@ pub enum ReadError {
     /// The bytes are not what they should be, or end too early.
     Malformed(BodyError),
     /// The HTTP/2 stream was reset.
-    Reset(h2::Reason),
+    Reset(Reason),
 }
 
-impl From<h2::Error> for ReadError {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(reason) if !error.is_io() => Self::Reset(reason),
-            _ => Self::Closed(io::Error::new(io::ErrorKind::ConnectionReset, error)),
+impl From<Gone> for ReadError {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Remote(reason) => Self::Reset(reason),
+            Gone::Local(_) => Self::Malformed(BodyError::Truncated),
+            Gone::Connection => Self::Closed(io::ErrorKind::ConnectionReset.into()),
         }
     }
 }
@@ -120,7 +121,7 @@ impl H1Reader {
     /// Sees whether the peer went away while nothing is read from it. Bytes that
     /// come meanwhile (a pipelined request) are kept, up to a buffer full.
     pub fn poll_gone(&mut self, io: &Io, cx: &mut Context<'_>) -> Poll<()> {
-        while self.buf.len() < crate::io::buffer::SIZE {
+        while self.buf.len() < buffer::SIZE {
             match ready!(self.buf.poll_fill(io, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
@@ -132,54 +133,55 @@ impl H1Reader {
 
 /// The receiving half of an HTTP/2 stream.
 #[derive(Debug)]
-pub struct H2Reader {
-    stream: h2::RecvStream,
-    current: Bytes,
-    trailers: Option<http::HeaderMap>,
-    state: H2State,
+pub struct H2Reader<'a> {
+    stream: &'a StreamHandle,
+    current: Vec<u8>,
+    at: usize,
+    ended: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum H2State {
-    Data,
-    Trailers,
-    Done,
-}
-
-impl H2Reader {
-    /// A reader over a received stream.
-    pub fn new(stream: h2::RecvStream) -> Self {
-        let done = stream.is_end_stream();
+impl<'a> H2Reader<'a> {
+    /// A reader of a stream.
+    pub fn new(stream: &'a StreamHandle) -> Self {
         Self {
             stream,
-            current: Bytes::new(),
-            trailers: None,
-            state: if done { H2State::Done } else { H2State::Data },
+            current: Vec::new(),
+            at: 0,
+            ended: stream.is_bare(),
         }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
-        while self.current.is_empty() {
-            match self.state {
-                H2State::Done => return Poll::Ready(Ok(false)),
-                H2State::Data => match ready!(self.stream.poll_data(cx)) {
-                    Some(Ok(data)) => self.current = data,
-                    Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                    None => self.state = H2State::Trailers,
-                },
-                H2State::Trailers => {
-                    self.trailers = ready!(self.stream.poll_trailers(cx))?;
-                    self.state = H2State::Done;
-                }
+        if self.at < self.current.len() {
+            return Poll::Ready(Ok(true));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(false));
+        }
+        match ready!(self.stream.poll_piece(cx))? {
+            Some(piece) => {
+                self.current = piece;
+                self.at = 0;
+                Poll::Ready(Ok(true))
+            }
+            None => {
+                self.ended = true;
+                Poll::Ready(Ok(false))
             }
         }
-        Poll::Ready(Ok(true))
     }
 
-    fn consume(&mut self, count: usize) -> Result<(), ReadError> {
-        self.current.advance(count);
-        self.stream.flow_control().release_capacity(count)?;
-        Ok(())
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+        self.stream.release(count);
+        if self.at == self.current.len() {
+            self.at = 0;
+            buffer::give_small(std::mem::take(&mut self.current));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.ended
     }
 }
 
@@ -191,7 +193,7 @@ pub enum BodyReader<'a> {
     /// From HTTP/1.
     H1(&'a Io, &'a mut H1Reader),
     /// From HTTP/2.
-    H2(H2Reader),
+    H2(H2Reader<'a>),
 }
 
 impl BodyReader<'_> {
@@ -209,7 +211,7 @@ impl BodyReader<'_> {
         match self {
             Self::Empty => &[],
             Self::H1(_, reader) => reader.data(),
-            Self::H2(reader) => &reader.current,
+            Self::H2(reader) => &reader.current[reader.at..],
         }
     }
 
@@ -221,7 +223,10 @@ impl BodyReader<'_> {
                 reader.consume(count);
                 Ok(())
             }
-            Self::H2(reader) => reader.consume(count),
+            Self::H2(reader) => {
+                reader.consume(count);
+                Ok(())
+            }
         }
     }
 
@@ -230,10 +235,7 @@ impl BodyReader<'_> {
         match self {
             Self::Empty => true,
             Self::H1(_, reader) => reader.is_done(),
-            Self::H2(reader) => {
-                let over = reader.state == H2State::Done || reader.stream.is_end_stream();
-                reader.current.is_empty() && over && reader.trailers.is_none()
-            }
+            Self::H2(reader) => reader.is_done(),
         }
     }
 
@@ -242,23 +244,16 @@ impl BodyReader<'_> {
         match self {
             Self::Empty => false,
             Self::H1(_, reader) => reader.trailers(into),
-            Self::H2(reader) => match &reader.trailers {
-                Some(map) => {
-                    for (name, value) in map {
-                        into.add(name.as_str().as_bytes(), value.as_bytes());
-                    }
-                    !map.is_empty()
-                }
-                None => false,
-            },
+            Self::H2(reader) => reader.stream.trailers(into),
         }
     }
 
     /// Ready when the peer went away although nothing is expected from it.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Empty | Self::H2(_) => Poll::Pending,
+            Self::Empty => Poll::Pending,
             Self::H1(io, reader) => reader.poll_gone(io, cx),
+            Self::H2(reader) => reader.stream.poll_gone(cx).map(|_| ()),
         }
     }
 }

@@ -4,13 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-
-use super::convert;
 use super::head::Head;
 use super::known::Known;
+use super::wire::StreamHandle;
 use super::writer::{BodyWriter, H1Writer, H2Writer};
 use crate::http1::{Empty, Framing, write_response_head, write_status_line};
+use crate::http2::Reason;
 use crate::io::Io;
 
 /// What follows a response head.
@@ -43,7 +42,12 @@ pub enum Responder<'a> {
         close: bool,
     },
     /// Over HTTP/2.
-    H2(h2::server::SendResponse<Bytes>),
+    H2 {
+        /// The stream.
+        stream: &'a StreamHandle,
+        /// The request was an extended CONNECT (RFC 8441).
+        extended: bool,
+    },
 }
 
 impl Responder<'_> {
@@ -61,7 +65,7 @@ impl Responder<'_> {
 
     /// Whether this is HTTP/2.
     pub fn is_h2(&self) -> bool {
-        matches!(self, Self::H2(_))
+        matches!(self, Self::H2 { .. })
     }
 
     /// Sends the head (over HTTP/1 it waits for the first body bytes or the
@@ -97,14 +101,25 @@ impl Responder<'_> {
                 });
                 Ok(BodyWriter::H1(io, writer))
             }
-            Self::H2(respond) => {
-                let response = convert::to_response(head).map_err(io::Error::other)?;
+            Self::H2 { stream, extended } => {
                 let end = body == Body::None;
-                let stream = respond
-                    .send_response(response, end)
-                    .map_err(io::Error::other)?;
+                // An accepted upgrade is a success here (RFC 8441 section 5).
+                let status = match head.status {
+                    101 if *extended => 200,
+                    status => status,
+                };
+                let begun = stream.respond(head, status, end);
+                begun.map_err(|_| io::ErrorKind::BrokenPipe)?;
                 Ok(BodyWriter::H2(H2Writer::new(stream, end)))
             }
+        }
+    }
+
+    /// What more of a message that was begun is written to.
+    pub fn writer(&mut self) -> BodyWriter<'_> {
+        match self {
+            Self::H1 { io, writer, .. } => BodyWriter::H1(io, writer),
+            Self::H2 { stream, .. } => BodyWriter::H2(H2Writer::new(stream, false)),
         }
     }
 
@@ -118,12 +133,9 @@ impl Responder<'_> {
                 writer.stage(&text);
                 poll_fn(|cx| writer.poll_flush(io, cx)).await
             }
-            Self::H2(respond) => {
-                let mut response = http::Response::new(());
-                *response.status_mut() = http::StatusCode::CONTINUE;
-                respond
-                    .send_informational(response)
-                    .map_err(io::Error::other)
+            Self::H2 { stream, .. } => {
+                let sent = stream.respond(&Head::new(), 100, false);
+                sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
             }
         }
     }
@@ -132,27 +144,27 @@ impl Responder<'_> {
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::H1 { .. } => Poll::Pending,
-            Self::H2(respond) => respond.poll_reset(cx).map(|_| ()),
+            Self::H2 { stream, .. } => stream.poll_gone(cx).map(|_| ()),
         }
     }
 
     /// Ends an answer before its end: over HTTP/1 the connection ends in order,
     /// so that what was sent arrives, and the framing shows that some is missing.
-    pub fn cut(&mut self, reason: h2::Reason) {
+    pub fn cut(&mut self, reason: Reason) {
         match self {
             Self::H1 { close, .. } => *close = true,
-            Self::H2(respond) => respond.send_reset(reason),
+            Self::H2 { stream, .. } => stream.reset(reason),
         }
     }
 
     /// Breaks the exchange off without an answer.
-    pub fn abort(&mut self, reason: h2::Reason) {
+    pub fn abort(&mut self, reason: Reason) {
         match self {
             Self::H1 { io, close, .. } => {
                 *close = true;
                 io.reset_on_close();
             }
-            Self::H2(respond) => respond.send_reset(reason),
+            Self::H2 { stream, .. } => stream.reset(reason),
         }
     }
 }

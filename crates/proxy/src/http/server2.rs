@@ -1,177 +1,377 @@
-//! HTTP/2 towards clients on the `h2` crate: every stream is a task of its own
-//! on the connection's worker.
+//! HTTP/2 towards clients: one task per connection moves its bytes, one per
+//! stream serves it, all on the connection's worker.
 
-use std::cell::Cell;
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use lateen_proxy_core::flags::ResponseFlags;
 
-use super::convert;
+use super::head::Head;
+use super::heads;
+use super::known::Known;
 use super::reader::{BodyReader, H2Reader};
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::stream::{Asks, HttpContext, Stream};
+use super::wire::{ReadEnd, StreamHandle, Wire};
 use crate::conn::Connection;
 use crate::http1::{Reject, RejectKind};
+use crate::http2::{Accepted, ConnectionError, Refusal, Role, Session, Settings};
 use crate::io::timer::{self, NEVER};
-use crate::io::{IoStream, Timer};
+use crate::io::{Buf, Timer};
 
-/// Streams that may be reset before they are accepted (rapid reset).
-const PENDING_RESETS: usize = 50;
+/// Data of the PING that finds out whether a client knows that we leave.
+const LEAVING: [u8; 8] = *b"leaving.";
+/// Data of keep-alive PINGs.
+const ALIVE: [u8; 8] = *b"alive...";
+/// How long an error's GOAWAY may take to be sent, where nothing is configured.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The state of one connection.
+struct Server {
+    conn: Rc<Connection>,
+    http: Rc<HttpContext>,
+    wire: Rc<Wire>,
+    buf: Buf,
+    timer: Timer,
+    served: u32,
+    /// No stream is served.
+    idle: bool,
+    /// Ends when it is idle so long (ms of the timer's clock).
+    idle_at: u64,
+    /// When the connection is as old as it may get.
+    until: u64,
+    /// When no further stream is served.
+    leave_at: u64,
+    /// When the next keep-alive PING is due, or its answer.
+    alive_at: u64,
+    awaits_pong: bool,
+    /// Told the client that we leave.
+    leaving: bool,
+    /// Told it that no further stream is served.
+    left: bool,
+}
+
+/// How a connection ended.
+enum End {
+    /// In order, or by the client.
+    Closed,
+    /// Because of an error, of which the client is told.
+    Failed,
+}
 
 /// Serves an HTTP/2 connection until it ends.
 pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
     http.stats.cells.downstream_cx_http2_total.inc();
-    let options = &http.config.http2;
-    let mut builder = h2::server::Builder::new();
-    builder
-        .max_concurrent_streams(options.max_concurrent_streams)
-        .initial_window_size(options.initial_stream_window_size)
-        .initial_connection_window_size(options.initial_connection_window_size)
-        .header_table_size(options.hpack_table_size)
-        .max_header_list_size(http.config.max_request_headers_kb * 1024)
-        .max_send_buffer_size(64 * 1024)
-        .max_pending_accept_reset_streams(PENDING_RESETS);
-    if options.allow_connect {
-        builder.enable_connect_protocol();
+    let config = &http.config;
+    let oldest = config.max_connection_duration.filter(|d| !d.is_zero());
+    let mut server = Server {
+        wire: Wire::new(Session::new(Role::Server, settings(&http))),
+        buf: Buf::new(),
+        timer: Timer::new(),
+        served: 0,
+        idle: true,
+        idle_at: NEVER,
+        until: timer::deadline(timer::now_ms(), oldest),
+        leave_at: NEVER,
+        alive_at: NEVER,
+        awaits_pong: false,
+        leaving: false,
+        left: false,
+        conn,
+        http,
+    };
+    server.watch_idle();
+    server.watch_alive();
+    let end = poll_fn(|cx| server.poll(cx)).await;
+    server.wire.with(Session::end);
+    server.close(end).await;
+}
+
+/// What the configuration makes of the codec.
+fn settings(http: &HttpContext) -> Settings {
+    let (config, options) = (&http.config, &http.config.http2);
+    Settings {
+        header_table: options.hpack_table_size,
+        max_streams: options.max_concurrent_streams,
+        stream_window: options.initial_stream_window_size,
+        connection_window: options.initial_connection_window_size,
+        connect_protocol: options.allow_connect,
+        header_list: config.max_request_headers_kb as usize * 1024,
+        headers: config.max_headers_count as usize,
+        outbound_frames: options.max_outbound_frames,
+        outbound_control: options.max_outbound_control_frames,
+        empty_frames: options.max_consecutive_inbound_frames_with_empty_payload,
+        priority_frames: options.max_inbound_priority_frames_per_stream,
+        window_updates: options.max_inbound_window_update_frames_per_data_frame_sent,
     }
-    let stream = IoStream(conn.io.clone());
-    let mut h2 = match builder.handshake::<_, Bytes>(stream).await {
-        Ok(h2) => h2,
-        Err(error) => {
-            tracing::debug!(%error, "HTTP/2 preface");
+}
+
+impl Server {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.wire.begin_turn(cx);
+        loop {
+            match self.wire.poll_read(&self.conn.io, &mut self.buf, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => self.accept(),
+                Poll::Ready(Err(ReadEnd::Closed)) => return Poll::Ready(End::Closed),
+                Poll::Ready(Err(ReadEnd::Error(error))) => {
+                    // What came before the error was asked for.
+                    self.accept();
+                    return Poll::Ready(self.fail(error));
+                }
+            }
+        }
+        if let Some(end) = self.poll_life(cx) {
+            return Poll::Ready(end);
+        }
+        match self.wire.poll_write(&self.conn.io, cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(End::Closed),
+            Poll::Ready(Ok(())) => {
+                if self.left && self.wire.with(|s| s.live()) == 0 {
+                    return Poll::Ready(End::Closed);
+                }
+            }
+            Poll::Pending => {
+                // The client reads slower than frames come up.
+                if let Err(error) = self.wire.with(|s| s.check()) {
+                    return Poll::Ready(self.fail(error));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn fail(&self, error: ConnectionError) -> End {
+        tracing::debug!(%error, "HTTP/2 connection");
+        if error.details == "too many early resets" {
+            let cells = &self.http.stats.cells;
+            cells.downstream_rq_too_many_premature_resets.inc();
+        }
+        self.wire.with(|s| s.fail(error));
+        End::Failed
+    }
+
+    /// Begins the streams that came.
+    fn accept(&mut self) {
+        while let Some(accepted) = self.wire.with(Session::next_accepted) {
+            self.served += 1;
+            self.idle = false;
+            self.idle_at = NEVER;
+            let most = self.http.config.max_requests_per_connection;
+            if most.is_some_and(|most| self.served >= most) || self.conn.must_close() {
+                self.leave();
+            }
+            let handle = StreamHandle::new(self.wire.clone(), accepted.slot);
+            let (conn, http) = (self.conn.clone(), self.http.clone());
+            tokio::task::spawn_local(serve_stream(conn, http, accepted, handle));
+        }
+        while let Some(refusal) = self.wire.with(Session::next_refused) {
+            self.log_refused(refusal);
+        }
+    }
+
+    /// Closes the record of a request that the codec refused: as in Envoy, it
+    /// shows nothing of it but why.
+    fn log_refused(&self, refusal: Refusal) {
+        let mut record = StreamRecord::new(self.conn.clone());
+        record.begin(Protocol::Http2, now_ns());
+        record.flags.set(match refusal {
+            Refusal::Malformed(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            Refusal::TooLarge(_) => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
+        });
+        record.details = Cow::Borrowed(refusal.details());
+        record.times.end = now_ns();
+        let cells = &self.http.stats.cells;
+        cells.downstream_rq_total.inc();
+        cells.downstream_rq_http2_total.inc();
+        cells.downstream_rq_active.add(1);
+        self.conn.worker.close_stream(&record, &self.http);
+    }
+
+    /// Deadlines, drain and keep-alive.
+    fn poll_life(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        if !self.left && self.conn.poll_over(cx).is_ready() {
+            if !self.leaving {
+                self.wire.with(|s| s.ping(LEAVING));
+            }
+            self.leave();
+        }
+        let pong = self.wire.with(Session::take_pong);
+        if pong == Some(ALIVE) {
+            self.awaits_pong = false;
+            self.watch_alive();
+        }
+        if pong == Some(LEAVING) && self.leaving {
+            // The client has read the first GOAWAY: nothing is on its way.
+            self.leave_now();
+        }
+        if !self.idle && self.wire.with(|s| s.live()) == 0 {
+            self.idle = true;
+            self.watch_idle();
+        }
+        loop {
+            let next = self.idle_at.min(self.until).min(self.leave_at);
+            self.timer.set(next.min(self.alive_at));
+            if self.timer.poll(cx).is_pending() {
+                return None;
+            }
+            let now = timer::now_ms();
+            if now >= self.leave_at {
+                self.leave_now();
+            }
+            if now >= self.idle_at.min(self.until) {
+                self.idle_at = NEVER;
+                self.until = NEVER;
+                self.leave();
+            }
+            if now >= self.alive_at {
+                if self.awaits_pong {
+                    let why = "http2.keepalive_timeout".to_owned();
+                    *self.conn.termination.borrow_mut() = Some(why);
+                    return Some(End::Closed);
+                }
+                self.wire.with(|s| s.ping(ALIVE));
+                self.awaits_pong = true;
+                let wait = self.http.config.http2.keepalive.map(|(_, wait)| wait);
+                self.alive_at = timer::deadline(now, wait);
+            }
+        }
+    }
+
+    fn watch_idle(&mut self) {
+        let idle = self.http.config.idle_timeout.filter(|d| !d.is_zero());
+        if !self.leaving {
+            self.idle_at = timer::deadline(timer::now_ms(), idle);
+        }
+    }
+
+    fn watch_alive(&mut self) {
+        let interval = self
+            .http
+            .config
+            .http2
+            .keepalive
+            .map(|(interval, _)| interval);
+        self.alive_at = timer::deadline(timer::now_ms(), interval);
+    }
+
+    /// Tells the client that we leave; what it asks until it knows is served.
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.wire.with(Session::leave);
+            let wait = Some(self.http.config.drain_timeout);
+            self.leave_at = timer::deadline(timer::now_ms(), wait);
+        }
+    }
+
+    fn leave_now(&mut self) {
+        self.leave_at = NEVER;
+        if !std::mem::replace(&mut self.left, true) {
+            self.wire.with(Session::leave_now);
+        }
+    }
+
+    /// Sends what waits and ends the sending side; after an error of the client
+    /// reads on for a moment, so that the GOAWAY is not lost to a reset.
+    async fn close(mut self, end: End) {
+        let io = &self.conn.io;
+        let configured = self.http.config.delayed_close_timeout;
+        let wait = configured.filter(|d| !d.is_zero()).unwrap_or(PARTING);
+        self.timer.set(timer::deadline(timer::now_ms(), Some(wait)));
+        let wire = self.wire.clone();
+        let flush = poll_fn(|cx| {
+            wire.begin_turn(cx);
+            match wire.poll_write(io, cx) {
+                Poll::Ready(Ok(())) => io.poll_shutdown(cx),
+                other => other,
+            }
+        });
+        let flushed = matches!(self.timer.race(flush).await, Some(Ok(())));
+        self.wire.with(Session::drop_outgoing);
+        if !flushed || matches!(end, End::Closed) {
             return;
         }
-    };
-    let timer = Timer::new();
-    let active = Rc::new(Cell::new(0_u32));
-    let idle = http.config.idle_timeout.filter(|d: &Duration| !d.is_zero());
-    let oldest = http.config.max_connection_duration;
-    let until = timer::deadline(timer::now_ms(), oldest.filter(|d| !d.is_zero()));
-    let watch = || timer.set(timer::deadline(timer::now_ms(), idle).min(until));
-    watch();
-    let mut served = 0_u32;
-    let mut leaving = false;
-    loop {
-        let accepted = poll_fn(|cx| {
-            if let Poll::Ready(next) = h2.poll_accept(cx) {
-                return Poll::Ready(Event::Stream(next));
-            }
-            if !leaving && conn.poll_over(cx).is_ready() {
-                return Poll::Ready(Event::Leave);
-            }
-            match timer.poll(cx) {
-                Poll::Ready(()) if active.get() == 0 || timer::now_ms() >= until => {
-                    Poll::Ready(Event::Leave)
+        let buf = &mut self.buf;
+        let drained = poll_fn(|cx| {
+            loop {
+                let held = buf.len();
+                buf.consume(held);
+                match buf.poll_fill(io, cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
                 }
-                Poll::Ready(()) => {
-                    watch();
-                    // Registers for the new deadline.
-                    let _ = timer.poll(cx);
-                    Poll::Pending
-                }
-                Poll::Pending => Poll::Pending,
             }
-        })
-        .await;
-        match accepted {
-            Event::Stream(Some(Ok((request, mut respond)))) => {
-                if request.headers().len() > http.config.max_headers_count as usize {
-                    respond.send_reset(h2::Reason::INTERNAL_ERROR);
-                    continue;
-                }
-                let (parts, body) = request.into_parts();
-                if convert::is_malformed(&parts) {
-                    respond.send_reset(h2::Reason::PROTOCOL_ERROR);
-                    continue;
-                }
-                let request = http::Request::from_parts(parts, body);
-                served += 1;
-                if !leaving {
-                    watch();
-                }
-                let most = http.config.max_requests_per_connection;
-                if most.is_some_and(|most| served >= most) {
-                    h2.graceful_shutdown();
-                }
-                let counted = Counted::new(&active);
-                let (conn, http) = (conn.clone(), http.clone());
-                tokio::task::spawn_local(serve_stream(conn, http, request, respond, counted));
-            }
-            Event::Stream(Some(Err(error))) => {
-                tracing::debug!(%error, "HTTP/2 connection");
-                return;
-            }
-            Event::Stream(None) => return,
-            Event::Leave => {
-                leaving = true;
-                timer.set(NEVER);
-                h2.graceful_shutdown();
-            }
-        }
-    }
-}
-
-/// A request with the way to answer it.
-type Accepted = (
-    http::Request<h2::RecvStream>,
-    h2::server::SendResponse<Bytes>,
-);
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives for one turn of a loop, on the stack"
-)]
-enum Event {
-    Stream(Option<Result<Accepted, h2::Error>>),
-    Leave,
-}
-
-/// One stream in flight on a connection.
-struct Counted(Rc<Cell<u32>>);
-
-impl Counted {
-    fn new(count: &Rc<Cell<u32>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        });
+        let _ = self.timer.race(drained).await;
     }
 }
 
 async fn serve_stream(
     conn: Rc<Connection>,
     http: Rc<HttpContext>,
-    request: http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
-    _counted: Counted,
+    accepted: Accepted,
+    handle: StreamHandle,
 ) {
     let mut record = StreamRecord::new(conn.clone());
-    let (parts, body) = request.into_parts();
-    let named = convert::from_request(&parts, &mut record.request);
+    record.request = accepted.head;
+    record.response = heads::take();
     record.begin(Protocol::Http2, now_ns());
     http.stats.cells.downstream_rq_active.add(1);
-    let refused = (!named).then_some(Reject {
-        status: 400,
-        details: "missing_host_header",
-        kind: RejectKind::Request,
-    });
+    let extended = !accepted.protocol.is_empty();
+    if extended {
+        // The same request in HTTP/1.1's words (RFC 8441 section 5).
+        record.request.set_method(b"GET");
+        record.request.set_known(Known::Upgrade, &accepted.protocol);
+    }
     let asks = Asks {
-        refused,
-        ..Asks::default()
+        upgrade: extended,
+        expect_continue: accepted.expects,
+        refused: refused(&record.request),
     };
     let timer = Timer::new();
-    let mut out = Responder::H2(respond);
-    let body = BodyReader::H2(H2Reader::new(body));
+    let mut out = Responder::H2 {
+        stream: &handle,
+        extended,
+    };
+    let body = BodyReader::H2(H2Reader::new(&handle));
     Stream::new(&http, &mut record, &timer)
         .serve(body, &mut out, asks)
         .await;
+    if let Some(details) = handle.broken() {
+        let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        record.flags = ResponseFlags::NONE;
+        record.flags.set(flag);
+        record.details = Cow::Borrowed(details);
+    }
     conn.worker.close_stream(&record, &http);
+    let StreamRecord {
+        request, response, ..
+    } = record;
+    heads::give(request);
+    heads::give(response);
+}
+
+/// What the connection manager refuses, over HTTP/1 too.
+fn refused(request: &Head) -> Option<Reject> {
+    let (status, details) = match request.method() {
+        _ if request.path() == b"*" => (404, "absolute_path_rejected"),
+        b"QUERY" => {
+            let typed = request.known(Known::ContentType);
+            if typed.is_some_and(|v| !v.is_empty()) {
+                return None;
+            }
+            (400, "query_missing_content_type")
+        }
+        _ => return None,
+    };
+    Some(Reject {
+        status,
+        details,
+        kind: RejectKind::Request,
+    })
 }

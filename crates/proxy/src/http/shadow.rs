@@ -12,7 +12,6 @@ use lateen_proxy_core::config::route::{Forward, Mirror};
 use lateen_proxy_core::flags::ResponseFlags;
 
 use super::attempt::fits_pool;
-use super::convert;
 use super::head::Head;
 use super::known::Known;
 use super::reader::ReadError;
@@ -22,7 +21,8 @@ use super::upstream::{H1Receiver, Receiver};
 use super::writer::{BodyWriter, H2Writer, Meter, Source, poll_pump};
 use crate::http1::{Framing, write_request_head};
 use crate::io::{Timer, timer};
-use crate::upstream::host::{H1Client, H2Stream, add_one};
+use crate::upstream::host::{H1Client, add_one};
+use crate::upstream::http2::H2Stream;
 use crate::upstream::{
     ActiveRequest, Choice, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
 };
@@ -197,13 +197,10 @@ async fn over_h1(
 }
 
 async fn over_h2(stream: H2Stream, head: &Head, body: Vec<u8>) -> Option<u16> {
-    let request = convert::to_request(head).ok()?;
-    let mut sender = stream.sender();
-    poll_fn(|cx| sender.poll_ready(cx)).await.ok()?;
     let end = body.is_empty();
-    let (answer, send) = sender.send_request(request, end).ok()?;
-    let writer = BodyWriter::H2(H2Writer::new(send, end));
-    let answered = exchange(Receiver::H2(answer, None), writer, body).await;
+    let handle = stream.open(head, &[], end)?;
+    let writer = BodyWriter::H2(H2Writer::new(&handle, end));
+    let answered = exchange(Receiver::H2(&handle, false), writer, body).await;
     answered.map(|(status, _)| status)
 }
 

@@ -2,6 +2,7 @@
 //! run the filters, then answer here or forward; the record is closed at the
 //! end whatever happened.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use super::responder::Responder;
 use super::source::RequestBody;
 use super::{filters, peers, sanitize};
 use crate::http1::Reject;
+use crate::http2::Reason;
 use crate::io::Timer;
 use crate::stats::{HttpStats, Stats};
 use crate::upstream::ClusterState;
@@ -169,9 +171,14 @@ impl Stream<'_> {
         let http = self.http;
         if !self.underscores_pass() {
             out.set_close();
-            if !out.is_h2() {
-                // The codec refuses it: the log shows no request.
-                self.record.request.clear();
+            // The codec refuses it: the log shows no request.
+            self.record.request.clear();
+            if out.is_h2() {
+                self.record
+                    .flags
+                    .set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+                self.record.details = Cow::Borrowed("http2.unexpected_underscore");
+                return out.abort(Reason::INTERNAL_ERROR);
             }
             let reply = LocalReply::new(400, "Bad Request", "http1.unexpected_underscore");
             let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
@@ -199,7 +206,7 @@ impl Stream<'_> {
             let reply = LocalReply::new(301, "", "direct_response");
             return self.reply(out, reply.header("location", location)).await;
         }
-        if asks.upgrade && (out.is_h2() || !self.may_upgrade(&chosen.route)) {
+        if asks.upgrade && !self.may_upgrade(&chosen.route) {
             self.name_cluster(&chosen);
             out.set_close();
             return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
@@ -225,7 +232,7 @@ impl Stream<'_> {
                 http.stats.cells.rq_direct_response.inc();
                 let text = std::str::from_utf8(&direct.body).unwrap_or_default();
                 let mut reply = LocalReply::new(direct.status, text, "direct_response");
-                reply.body = std::borrow::Cow::Borrowed(&direct.body);
+                reply.body = Cow::Borrowed(&direct.body);
                 self.reply(out, reply).await;
             }
             RouteAction::Redirect(redirect) => {
@@ -271,8 +278,8 @@ impl Stream<'_> {
             return Ok(());
         }
         match path::normalize(request.path(), options) {
-            Normalized::Path(std::borrow::Cow::Borrowed(_)) => Ok(()),
-            Normalized::Path(std::borrow::Cow::Owned(path)) => {
+            Normalized::Path(Cow::Borrowed(_)) => Ok(()),
+            Normalized::Path(Cow::Owned(path)) => {
                 request.set_path(&path);
                 Ok(())
             }

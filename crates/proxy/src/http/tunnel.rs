@@ -3,16 +3,22 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::task::Poll;
 
 use lateen_proxy_core::local_reply::ResetReason;
 
 use super::attempt::Exchange;
+use super::head::Head;
 use super::known::Known;
 use super::reader::BodyReader;
 use super::responder::{Body, Responder};
+use super::source::RequestBody;
 use super::stream::Stream;
 use super::upstream::Receiver;
-use crate::tcp::{self, Ended, Moved, Peer};
+use super::writer::{BodyWriter, Meter, PumpError, poll_pump};
+use crate::http1::Framing;
+use crate::http2::Reason;
+use crate::tcp::{self, Ended, Peer};
 
 impl Stream<'_> {
     /// Both sides left HTTP: bytes go both ways until one side ends.
@@ -22,16 +28,19 @@ impl Stream<'_> {
         record.details = Cow::Borrowed("via_upstream");
         if record.code != 101 {
             record.response.remove_known(Known::ContentLength);
-        } else if !record.response.has(Known::Connection) {
-            record.response.set_known(Known::Connection, b"upgrade");
+        } else {
+            if !record.response.has(Known::Connection) {
+                record.response.set_known(Known::Connection, b"upgrade");
+            }
+            // HTTP/2 does not say to what (RFC 8441 section 5).
+            if let Some(protocol) = record.request.known(Known::Upgrade)
+                && !record.response.has(Known::Upgrade)
+            {
+                record.response.set_known(Known::Upgrade, protocol);
+            }
         }
         self.finish_response_head(out);
         out.set_close();
-        let (Receiver::H1(up), BodyReader::H1(io, reader)) =
-            (exchange.receiver, &mut exchange.body.reader)
-        else {
-            return out.abort(h2::Reason::INTERNAL_ERROR);
-        };
         if let Responder::H1 { close, .. } = out {
             *close = false; // the head must not say `connection: close`
         }
@@ -44,21 +53,88 @@ impl Stream<'_> {
             return;
         }
         self.http.stats.cells.downstream_cx_upgrades_total.inc();
-        let down = tcp::Side::new(io, &mut reader.buf);
-        let up = tcp::Side::new(up.io, &mut up.reader.buf);
-        let moved = tcp::copy(down, up, self.timer, None).await;
-        self.record.received += moved.upward;
-        self.record.sent += moved.downward;
-        self.tunnel_ended(&moved);
+        match (exchange.receiver, &mut exchange.body.reader) {
+            (Receiver::H1(up), BodyReader::H1(io, reader)) => {
+                let down = tcp::Side::new(io, &mut reader.buf);
+                let up = tcp::Side::new(up.io, &mut up.reader.buf);
+                let moved = tcp::copy(down, up, self.timer, None).await;
+                self.record.received += moved.upward;
+                self.record.sent += moved.downward;
+                self.tunnel_ended(match moved.ended {
+                    Ended::Downstream => Some(Peer::Downstream),
+                    Ended::Upstream => Some(Peer::Upstream),
+                    Ended::Finished | Ended::Idle | Ended::TooOld => moved.first,
+                });
+            }
+            (mut receiver, reader) => {
+                if let BodyReader::H1(_, reader) = reader {
+                    reader.begin(Framing::Close);
+                }
+                if let Receiver::H1(up) = &mut receiver {
+                    up.reader.begin(Framing::Close);
+                }
+                let up = (receiver.into_body(), exchange.sender);
+                let ended = self.streams(exchange.body, out.writer(), up).await;
+                if let Err(peer) = ended {
+                    out.cut(Reason::CONNECT_ERROR);
+                    self.tunnel_ended(Some(peer));
+                }
+            }
+        }
+    }
+
+    /// Moves bytes both ways where one side is a stream of HTTP/2, until both
+    /// directions have ended. An error names the side that broke.
+    async fn streams(
+        &mut self,
+        from: &mut RequestBody<'_>,
+        mut back: BodyWriter<'_>,
+        (mut upstream, mut to): (BodyReader<'_>, BodyWriter<'_>),
+    ) -> Result<(), Peer> {
+        let (mut upward, mut downward) = (Meter::default(), Meter::default());
+        let (mut none, mut done) = (Head::new(), (false, false));
+        let ended = poll_fn(|cx| {
+            if !done.0
+                && let Poll::Ready(moved) =
+                    poll_pump(from, &mut to, &mut upward, &mut none, false, cx)
+            {
+                moved.map_err(|error| blamed(&error, Peer::Downstream, Peer::Upstream))?;
+                done.0 = to.poll_close(cx).is_ready();
+            }
+            if !done.1
+                && let Poll::Ready(moved) = poll_pump(
+                    &mut upstream,
+                    &mut back,
+                    &mut downward,
+                    &mut none,
+                    false,
+                    cx,
+                )
+            {
+                moved.map_err(|error| blamed(&error, Peer::Upstream, Peer::Downstream))?;
+                done.1 = back.poll_close(cx).is_ready();
+            }
+            if done == (true, true) {
+                return Poll::Ready(Ok(()));
+            }
+            if back.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Peer::Downstream));
+            }
+            if to.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Peer::Upstream));
+            }
+            Poll::Pending
+        })
+        .await;
+        self.record.sent += downward.bytes;
+        if ended.is_err() {
+            to.abort(Reason::CANCEL);
+        }
+        ended
     }
 
     /// Says in the record who left the tunnel.
-    fn tunnel_ended(&mut self, moved: &Moved) {
-        let left = match moved.ended {
-            Ended::Downstream => Some(Peer::Downstream),
-            Ended::Upstream => Some(Peer::Upstream),
-            Ended::Finished | Ended::Idle | Ended::TooOld => moved.first,
-        };
+    fn tunnel_ended(&mut self, left: Option<Peer>) {
         let record = &mut *self.record;
         match left {
             Some(Peer::Downstream) => record.client_gone(),
@@ -69,5 +145,13 @@ impl Stream<'_> {
             }
             None => {}
         }
+    }
+}
+
+/// Who is to blame for a transfer that failed.
+fn blamed(error: &PumpError, source: Peer, sink: Peer) -> Peer {
+    match error {
+        PumpError::Source(_) => source,
+        PumpError::Sink(_) => sink,
     }
 }

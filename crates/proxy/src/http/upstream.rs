@@ -1,18 +1,18 @@
 //! The receiving side of one upstream try: the head of the answer over HTTP/1
 //! or HTTP/2, then its body.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use lateen_proxy_core::local_reply::ResetReason;
 
-use super::convert;
 use super::head::Head;
+use super::heads;
 use super::known::Known;
 use super::reader::{BodyReader, H1Reader, H2Reader};
 use super::responder::Body;
+use super::wire::StreamHandle;
 use crate::http1::{Framing, parse_response};
+use crate::http2::{Gone, Reason};
 use crate::io::Io;
 
 /// Why no answer came.
@@ -33,16 +33,14 @@ impl UpstreamReset {
         }
     }
 
-    /// What an HTTP/2 error means.
-    pub fn from_h2(error: &h2::Error) -> Self {
-        let reason = match error.reason() {
-            Some(h2::Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStreamReset,
-            Some(h2::Reason::PROTOCOL_ERROR) if error.is_library() => ResetReason::ProtocolError,
-            _ if error.is_io() || error.is_go_away() => ResetReason::ConnectionTermination,
-            _ if error.is_remote() => ResetReason::RemoteReset,
-            _ => ResetReason::ConnectionTermination,
-        };
-        Self::new(reason)
+    /// What the end of an HTTP/2 stream means.
+    pub fn from_gone(gone: Gone) -> Self {
+        Self::new(match gone {
+            Gone::Remote(Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStreamReset,
+            Gone::Remote(_) => ResetReason::RemoteReset,
+            Gone::Local(_) => ResetReason::ProtocolError,
+            Gone::Connection => ResetReason::ConnectionTermination,
+        })
     }
 }
 
@@ -60,8 +58,8 @@ pub struct Answer {
 pub enum Receiver<'a> {
     /// Over HTTP/1.
     H1(H1Receiver<'a>),
-    /// Over HTTP/2; the body is there once the head came.
-    H2(h2::client::ResponseFuture, Option<h2::RecvStream>),
+    /// Over HTTP/2; with whether the request is an extended CONNECT.
+    H2(&'a StreamHandle, bool),
 }
 
 /// The receiving side of a try over HTTP/1.
@@ -88,22 +86,24 @@ impl<'a> Receiver<'a> {
     ) -> Poll<Result<Answer, UpstreamReset>> {
         match self {
             Self::H1(receiver) => receiver.poll_head(head, cx),
-            Self::H2(answer, body) => match ready!(Pin::new(answer).poll(cx)) {
-                Ok(response) => {
-                    let (parts, stream) = response.into_parts();
-                    convert::from_response(&parts, head);
-                    let kind = match stream.is_end_stream() {
+            Self::H2(stream, extended) => match ready!(stream.poll_head(cx)) {
+                Ok(came) => {
+                    heads::give(std::mem::replace(head, came));
+                    if *extended && head.status == 200 {
+                        // Accepted, in HTTP/1.1's words (RFC 8441 section 5).
+                        head.status = 101;
+                    }
+                    let body = match stream.is_bare() {
                         true => Body::None,
                         false if head.has(Known::ContentLength) => Body::Length,
                         false => Body::Unknown,
                     };
-                    *body = Some(stream);
                     Poll::Ready(Ok(Answer {
-                        body: kind,
+                        body,
                         keep_alive: true,
                     }))
                 }
-                Err(error) => Poll::Ready(Err(UpstreamReset::from_h2(&error))),
+                Err(gone) => Poll::Ready(Err(UpstreamReset::from_gone(gone))),
             },
         }
     }
@@ -112,8 +112,7 @@ impl<'a> Receiver<'a> {
     pub fn into_body(self) -> BodyReader<'a> {
         match self {
             Self::H1(receiver) => BodyReader::H1(receiver.io, receiver.reader),
-            Self::H2(_, Some(stream)) => BodyReader::H2(H2Reader::new(stream)),
-            Self::H2(_, None) => BodyReader::Empty,
+            Self::H2(stream, _) => BodyReader::H2(H2Reader::new(stream)),
         }
     }
 }

@@ -5,17 +5,15 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
+use super::wire::StreamHandle;
 use crate::http1::{chunk_head, write_last_chunk};
+use crate::http2::{Gone, Reason};
 use crate::io::{Io, buffer};
 
 /// Staged bytes at which a chunked body is flushed.
 const FLUSH_AT: usize = 16 * 1024;
-/// Largest piece of data put into one HTTP/2 DATA frame at a time.
-const H2_PIECE: usize = 16 * 1024;
 
 /// The sending half of an HTTP/1 connection.
 #[derive(Debug, Default)]
@@ -104,54 +102,31 @@ impl H1Writer {
 
 /// The sending half of an HTTP/2 stream.
 #[derive(Debug)]
-pub struct H2Writer {
-    stream: h2::SendStream<Bytes>,
+pub struct H2Writer<'a> {
+    stream: &'a StreamHandle,
     ended: bool,
 }
 
-impl H2Writer {
+impl<'a> H2Writer<'a> {
     /// A writer over a stream whose headers went out.
-    pub fn new(stream: h2::SendStream<Bytes>, ended: bool) -> Self {
+    pub fn new(stream: &'a StreamHandle, ended: bool) -> Self {
         Self { stream, ended }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.reserve_capacity(data.len().min(H2_PIECE));
-        let have = self.stream.capacity();
-        let have = match have {
-            0 => match ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(n)) => n,
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            },
-            n => n,
-        };
-        if have == 0 {
-            return Poll::Pending;
-        }
-        let count = have.min(data.len()).min(H2_PIECE);
-        let piece = Bytes::copy_from_slice(&data[..count]);
-        self.stream
-            .send_data(piece, false)
-            .map_err(io::Error::other)?;
-        Poll::Ready(Ok(count))
+        self.stream.poll_data(data, cx).map_err(broken)
     }
 
     fn end(&mut self, trailers: Option<&Head>) -> io::Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        match trailers {
-            Some(head) => {
-                let map = super::convert::header_map(head);
-                self.stream.send_trailers(map).map_err(io::Error::other)
-            }
-            None => self
-                .stream
-                .send_data(Bytes::new(), true)
-                .map_err(io::Error::other),
-        }
+        self.stream.finish(trailers).map_err(broken)
     }
+}
+
+fn broken(gone: Gone) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, format!("stream gone: {gone:?}"))
 }
 
 /// A message being sent.
@@ -160,7 +135,7 @@ pub enum BodyWriter<'a> {
     /// Over HTTP/1.
     H1(&'a Io, &'a mut H1Writer),
     /// Over HTTP/2.
-    H2(H2Writer),
+    H2(H2Writer<'a>),
     /// Not begun, or nobody listens: data is dropped.
     Nowhere,
 }
@@ -180,6 +155,15 @@ impl BodyWriter<'_> {
         match self {
             Self::H1(io, writer) => writer.poll_flush(io, cx),
             Self::H2(_) | Self::Nowhere => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends the sending side of a tunnel whose bytes are all written.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            // A peer that is gone already needs no FIN.
+            Self::H1(io, _) => io.poll_shutdown(cx).map(|_| ()),
+            Self::H2(_) | Self::Nowhere => Poll::Ready(()),
         }
     }
 
@@ -204,19 +188,19 @@ impl BodyWriter<'_> {
         }
     }
 
-    /// Ready when the receiving peer refused the stream (HTTP/2 RST_STREAM).
-    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Option<h2::Reason>> {
+    /// Ready when the receiving peer gave the stream up (HTTP/2).
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self {
-            Self::H2(writer) => writer.stream.poll_reset(cx).map(Result::ok),
+            Self::H2(writer) => writer.stream.poll_gone(cx),
             _ => Poll::Pending,
         }
     }
 
     /// Breaks the message off so that the peer sees it is not complete.
-    pub fn abort(&mut self, reason: h2::Reason) {
+    pub fn abort(&mut self, reason: Reason) {
         match self {
             Self::H1(io, _) => io.reset_on_close(),
-            Self::H2(writer) => writer.stream.send_reset(reason),
+            Self::H2(writer) => writer.stream.reset(reason),
             Self::Nowhere => {}
         }
     }

@@ -15,6 +15,7 @@ pub use encode::{
 };
 pub use request::{Limits, Reject, RejectKind, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
+pub(crate) use target::is_authority;
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub enum Framing {
 }
 
 /// Parses a `Content-Length` value: digits only, as RFC 9110 section 8.6 says.
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

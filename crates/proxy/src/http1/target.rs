@@ -93,7 +93,7 @@ fn is_host_and_port(value: &[u8]) -> bool {
 }
 
 /// Whether these are characters of RFC 3986's authority.
-pub(super) fn is_authority(value: &[u8]) -> bool {
+pub(crate) fn is_authority(value: &[u8]) -> bool {
     value.iter().all(|b| {
         b.is_ascii_alphanumeric()
             || matches!(

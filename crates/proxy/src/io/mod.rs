@@ -6,5 +6,5 @@ pub mod socket;
 pub mod timer;
 
 pub use buffer::Buf;
-pub use socket::{Io, IoStream, Meters};
+pub use socket::{Io, Meters};
 pub use timer::Timer;

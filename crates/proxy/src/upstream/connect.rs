@@ -10,15 +10,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lateen_proxy_core::config::address::SocketOption;
-use lateen_proxy_core::config::cluster::{Cluster, Http2Options, TcpKeepalive, UpstreamProtocol};
+use lateen_proxy_core::config::cluster::{Cluster, TcpKeepalive, UpstreamProtocol};
 use lateen_proxy_core::config::{Address, BindConfig};
 use tokio::net::{TcpSocket, UnixStream};
 
 use super::breaker::{Limited, Pending, Permit};
 use super::cluster::ClusterState;
-use super::host::{Connected, H1Client, H2Client, H2Stream, Host, add_one};
+use super::host::{Connected, H1Client, Host, add_one};
+use super::http2::{self, H2Stream};
 use crate::io::timer;
-use crate::io::{Io, IoStream, Meters, Timer};
+use crate::io::{Io, Meters, Timer};
 
 /// Why no connection was had.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ async fn h1(
     let client = Box::new(H1Client::new(io, options.source, connected));
     if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
-        let client = h2_over(cluster, host, io, options.source, connected).await?;
+        let client = http2::start(cluster, host, io, options.source, connected);
         return Ok((HttpConnection::H2(client.begin()), false));
     }
     cluster.stats.cells.upstream_cx_http1_total.inc();
@@ -218,7 +219,7 @@ async fn h2(
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
-    let client = h2_over(cluster, host, io, options.source, connected).await?;
+    let client = http2::start(cluster, host, io, options.source, connected);
     drop(opening);
     Ok((HttpConnection::H2(client.begin()), false))
 }
@@ -238,87 +239,6 @@ impl Drop for Opening<'_> {
         self.0.opening.set(false);
         self.0.wake_all();
     }
-}
-
-async fn h2_over(
-    cluster: &Rc<ClusterState>,
-    host: &Rc<Host>,
-    io: Io,
-    source: Option<OriginalSource>,
-    connected: Connected,
-) -> Result<Rc<H2Client>, ConnectError> {
-    let options = &cluster.config.http.http2;
-    let local = io.local;
-    let handshake = h2_builder(options).handshake(IoStream(Rc::new(io)));
-    let (send, connection) = handshake
-        .await
-        .map_err(|e| ConnectError::Failed(io::Error::other(e)))?;
-    let client = Rc::new(H2Client::new(
-        send,
-        local,
-        source,
-        options.max_concurrent_streams,
-        cluster.config.http.max_requests_per_connection,
-        connected,
-    ));
-    let weak = Rc::downgrade(&client);
-    let pool = Rc::downgrade(host);
-    let keepalive = options.keepalive;
-    tokio::task::spawn_local(async move {
-        let outcome = drive_h2(connection, keepalive).await;
-        if let Some(client) = weak.upgrade() {
-            client.closed.set(true);
-            *client.reason.borrow_mut() = outcome;
-        }
-        if let Some(host) = pool.upgrade() {
-            host.drop_dead();
-        }
-    });
-    cluster.stats.cells.upstream_cx_http2_total.inc();
-    host.put_stream(client.clone());
-    cluster.watch_idle(host);
-    Ok(client)
-}
-
-/// Runs the connection, with keep-alive PINGs where configured. Returns why it
-/// ended.
-async fn drive_h2(
-    mut connection: h2::client::Connection<IoStream, bytes::Bytes>,
-    keepalive: Option<(Duration, Duration)>,
-) -> Option<String> {
-    let ping = keepalive.and_then(|k| connection.ping_pong().map(|p| (k, p)));
-    let Some(((interval, timeout), mut pings)) = ping else {
-        return connection.await.err().map(|e| e.to_string());
-    };
-    let pinging = async move {
-        let timer = Timer::new();
-        loop {
-            timer.sleep(interval).await;
-            timer.set(timer::now_ms() + timeout.as_millis() as u64);
-            if !matches!(
-                timer.race(pings.ping(h2::Ping::opaque())).await,
-                Some(Ok(_))
-            ) {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        done = connection => done.err().map(|e| e.to_string()),
-        () = pinging => Some("http2.keepalive_timeout".to_owned()),
-    }
-}
-
-fn h2_builder(options: &Http2Options) -> h2::client::Builder {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(options.initial_stream_window_size)
-        .initial_connection_window_size(options.initial_connection_window_size)
-        .header_table_size(options.hpack_table_size)
-        .max_header_list_size(80 * 1024)
-        .max_send_buffer_size(64 * 1024)
-        .enable_push(false);
-    builder
 }
 
 fn speaks_h2(io: &Io) -> bool {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use lateen_proxy_core::config::Address;
 use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
 use lateen_proxy_core::outlier::{HostResult, Monitor};
@@ -15,6 +14,7 @@ use lateen_proxy_core::outlier::{HostResult, Monitor};
 use super::breaker::Permit;
 use super::cluster::ClusterState;
 use super::connect::OriginalSource;
+use super::http2::H2Client;
 use super::idle::HostWaker;
 use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
@@ -335,90 +335,5 @@ impl H1Client {
         let mut cx = Context::from_waker(waker);
         let quiet = matches!(self.reader.buf.poll_fill(&self.io, &mut cx), Poll::Pending);
         quiet && self.reader.buf.is_empty()
-    }
-}
-
-/// An HTTP/2 connection to an endpoint, shared by streams.
-#[derive(Debug)]
-pub struct H2Client {
-    send: RefCell<h2::client::SendRequest<Bytes>>,
-    /// Address of our end.
-    pub local: SocketAddr,
-    /// Streams in flight.
-    pub active: Cell<u32>,
-    /// Streams begun.
-    pub requests: Cell<u32>,
-    /// The connection is gone or going.
-    pub closed: Cell<bool>,
-    /// Why it went, for logs.
-    pub reason: RefCell<Option<String>>,
-    source: Option<OriginalSource>,
-    most: u32,
-    most_requests: u32,
-    idle_since: Cell<u64>,
-    /// Held for its drop: the connection counts until this goes.
-    _connected: Connected,
-}
-
-impl H2Client {
-    pub(super) fn new(
-        send: h2::client::SendRequest<Bytes>,
-        local: SocketAddr,
-        source: Option<OriginalSource>,
-        most: u32,
-        most_requests: Option<u32>,
-        connected: Connected,
-    ) -> Self {
-        Self {
-            send: RefCell::new(send),
-            local,
-            active: Cell::new(0),
-            requests: Cell::new(0),
-            closed: Cell::new(false),
-            reason: RefCell::default(),
-            source,
-            most,
-            most_requests: most_requests.unwrap_or(u32::MAX),
-            idle_since: Cell::new(now_ms()),
-            _connected: connected,
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        let peer = self.send.borrow().current_max_send_streams();
-        let most = self.most.min(u32::try_from(peer).unwrap_or(u32::MAX));
-        self.active.get() < most && self.requests.get() < self.most_requests
-    }
-
-    /// A handle to begin one stream with, counted until dropped.
-    pub fn begin(self: Rc<Self>) -> H2Stream {
-        self.active.set(self.active.get() + 1);
-        self.requests.set(self.requests.get() + 1);
-        if self.requests.get() >= self.most_requests {
-            self.closed.set(true);
-        }
-        H2Stream { client: self }
-    }
-}
-
-/// One stream's share of an HTTP/2 connection.
-#[derive(Debug)]
-pub struct H2Stream {
-    /// The connection.
-    pub client: Rc<H2Client>,
-}
-
-impl H2Stream {
-    /// The sender to begin the stream with.
-    pub fn sender(&self) -> h2::client::SendRequest<Bytes> {
-        self.client.send.borrow().clone()
-    }
-}
-
-impl Drop for H2Stream {
-    fn drop(&mut self) {
-        let client = &self.client;
-        client.active.set(client.active.get() - 1);
-        client.idle_since.set(now_ms());
     }
 }

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod connect;
 pub mod dns;
 pub mod host;
+pub mod http2;
 pub mod idle;
 pub mod table;
 
