@@ -330,7 +330,7 @@ async fn ephemeral_containers_are_only_added() {
 }
 
 #[tokio::test]
-async fn a_collection_is_deleted_within_a_namespace_only() {
+async fn a_collection_is_changed_within_a_namespace_only() {
     let c = cluster().await;
     let made = json!({"metadata": {"name": "kept"}});
     let inside = "/api/v1/namespaces/default/configmaps";
@@ -340,8 +340,10 @@ async fn a_collection_is_deleted_within_a_namespace_only() {
         "/api/v1/configmaps",
         "/apis/apps/v1/deployments",
     ] {
-        let (code, e) = c.json("DELETE", path, &Value::Null).await;
-        assert_eq!((code, &e["reason"]), (405, &json!("MethodNotAllowed")));
+        for method in ["DELETE", "POST"] {
+            let (code, e) = c.json(method, path, &made).await;
+            assert_eq!((code, &e["reason"]), (405, &json!("MethodNotAllowed")));
+        }
     }
     let kept = format!("{inside}/kept");
     assert_eq!(c.json("GET", &kept, &Value::Null).await.0, 200);

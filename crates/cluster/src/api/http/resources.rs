@@ -50,6 +50,10 @@ pub(super) async fn handle(
         "watch" => one.watch(),
         "get" => one.get(),
         "list" => one.list(),
+        // Across namespaces there is a list and a watch, nothing else.
+        "create" | "deletecollection" if target.kind.namespaced && ns.is_none() => {
+            Err(ApiError::method_not_allowed())
+        }
         "create" if path.name.is_none() => {
             one.create(&body::read(request.into_body()).await?).await
         }
@@ -62,10 +66,6 @@ pub(super) async fn handle(
                 .await
         }
         "delete" => one.delete(&body::read(request.into_body()).await?).await,
-        // Across namespaces there is a list and a watch, nothing else.
-        "deletecollection" if target.kind.namespaced && ns.is_none() => {
-            Err(ApiError::method_not_allowed())
-        }
         "deletecollection" => {
             one.delete_collection(&body::read(request.into_body()).await?)
                 .await
