@@ -9,6 +9,7 @@ use lateen_xds_proto::{any, json};
 use serde_json::{Map, Value, json};
 
 use crate::ads::Handle;
+use crate::decode::own_name;
 use crate::kind::Kind;
 use crate::world::{Held, Refused, World};
 
@@ -243,7 +244,7 @@ fn secrets(world: &World) -> Value {
     let list = |map: &BTreeMap<Name, Held<Secret>>| -> Vec<Value> {
         map.iter()
             .map(|(name, held)| {
-                let mut out = json!({ "name": name.to_string() });
+                let mut out = json!({ "name": own_name(name) });
                 if let (Some(out), Value::Object(rest)) =
                     (out.as_object_mut(), entry("secret", Kind::Secret, held))
                 {
@@ -373,7 +374,7 @@ admin: { address: { socket_address: { address: 127.0.0.1, port_value: 15000 } } 
 static_resources:
   secrets:
   - name: s
-    tls_certificate: { certificate_chain: { inline_string: PEM }, private_key: { inline_string: TOPSECRET } }
+    generic_secret: { secret: { inline_string: TOPSECRET } }
   clusters:
   - name: local
     type: STATIC

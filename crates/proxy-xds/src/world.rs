@@ -4,6 +4,7 @@
 mod address;
 mod draining;
 mod fixed;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -142,6 +143,7 @@ pub struct World {
     initialized: bool,
     last: Arc<Snapshot>,
     started_ms: u64,
+    watched: secrets::Watched,
     /// Versions of the last accepted state-of-the-world responses.
     versions: BTreeMap<Kind, Name>,
 }
@@ -174,6 +176,7 @@ impl World {
             last: Arc::default(),
             started_ms: now.unix_ms,
             versions: BTreeMap::new(),
+            watched: secrets::Watched::default(),
         };
         for (list, kind, items) in [
             ("secrets", Kind::Secret, &fixed.secrets),
@@ -411,6 +414,7 @@ impl World {
                 self.arrived(Kind::Routes, name, h, accepted, |w| &mut w.routes)
             }
             Decoded::Secret(name, h) => {
+                self.watched.stamp(&name, &h.raw, &self.context);
                 self.arrived(Kind::Secret, name, h, accepted, |w| &mut w.secrets.active)
             }
         }
@@ -473,27 +477,6 @@ impl World {
         self.refused.remove(&(kind, name.clone()));
     }
 
-    /// The names of a named type that some cluster or listener needs.
-    #[must_use]
-    pub fn wanted(&self, kind: Kind) -> BTreeSet<Name> {
-        let clusters = self
-            .clusters
-            .active
-            .values()
-            .chain(self.clusters.warming.values())
-            .map(|h| &h.needs);
-        let listeners = self
-            .listeners
-            .active
-            .values()
-            .chain(self.listeners.warming.values())
-            .map(|h| &h.needs);
-        let needs = clusters.chain(listeners).flat_map(|n| n.iter());
-        let needed = needs.filter(|(k, _)| *k == kind).map(|(_, n)| &n.name);
-        let draining = self.draining.wanted().filter(|_| kind == Kind::Routes);
-        needed.chain(draining).cloned().collect()
-    }
-
     /// Whether resources of a wildcard type are warming.
     #[must_use]
     pub fn is_warming(&self, kind: Kind) -> bool {
@@ -507,6 +490,7 @@ impl World {
     /// Starts and ends waits, moves what is ready into service, forgets what nobody needs.
     pub fn settle(&mut self, now: Now) {
         self.expire(now);
+        self.look_at_files(now);
         self.start_fetches(now);
         for (kind, name) in self.ready(Kind::Cluster) {
             if let Some(held) = self.clusters.warming.remove(&name) {
@@ -592,7 +576,7 @@ impl World {
 
     fn forget(&mut self) {
         for kind in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
-            let wanted = self.wanted(kind);
+            let wanted = self.needed(kind, |_| true);
             let before = self.endpoints.len() + self.routes.len() + self.secrets.active.len();
             match kind {
                 Kind::Endpoints => self.endpoints.retain(|n, _| wanted.contains(n)),
@@ -613,7 +597,8 @@ impl World {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let fetches = self.fetches.values().filter_map(|d| *d);
-        fetches.chain(self.draining.next_deadline()).min()
+        let draining = self.draining.next_deadline();
+        fetches.chain(draining).chain(self.next_look()).min()
     }
 
     /// Says that all initial resources are there.

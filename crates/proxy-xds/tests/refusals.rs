@@ -241,3 +241,92 @@ fn a_bad_endpoint_leaves_the_good_ones() {
     let (_, endpoint) = snapshot.endpoints["c"].endpoints().next().unwrap();
     assert_eq!(endpoint.address.to_string(), "10.0.0.1:80");
 }
+
+/// What a start says to a listener with this TLS context.
+fn tls(context: Value) -> String {
+    let mut context = context;
+    let name = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    context["@type"] = json!(typed(name));
+    let common = &mut context["common_tls_context"];
+    common["tls_certificates"] = json!([{
+        "certificate_chain": { "inline_string": "c" }, "private_key": { "inline_string": "k" } }]);
+    let mut listener = inline(json!({ "cluster": "c" }), json!({}));
+    listener["filter_chains"][0]["transport_socket"] =
+        json!({ "name": "tls", "typed_config": context });
+    let clusters = json!([cluster("c", BE)]);
+    start(&with_static(json!([listener]), clusters))
+        .err()
+        .unwrap_or_default()
+}
+
+#[test]
+fn tls_that_would_not_be_what_it_says() {
+    let params = |params: Value| json!({ "common_tls_context": { "tls_params": params } });
+    let rules = |rules: Value| json!({ "common_tls_context": { "validation_context": rules } });
+    for (context, want) in [
+        (
+            params(json!({ "cipher_suites": ["NO-SUCH"] })),
+            "tls_params.cipher_suites[0]: `NO-SUCH`",
+        ),
+        (
+            params(json!({ "cipher_suites": ["AES128-SHA"] })),
+            "cipher_suites: none of them is offered",
+        ),
+        (
+            params(json!({ "ecdh_curves": ["P-1"] })),
+            "tls_params.ecdh_curves[0]: `P-1`",
+        ),
+        (
+            params(json!({ "ecdh_curves": ["P-521"] })),
+            "ecdh_curves: none of them is offered",
+        ),
+        (
+            params(json!({ "signature_algorithms": ["x"] })),
+            "tls_params.signature_algorithms",
+        ),
+        (
+            params(json!({ "compliance_policies": ["FIPS_202205"] })),
+            "tls_params.compliance_policies",
+        ),
+        (
+            params(json!({ "tls_maximum_protocol_version": "TLSv1_1" })),
+            "tls_params.tls_maximum_protocol_version",
+        ),
+        (
+            params(
+                json!({ "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_2" }),
+            ),
+            "tls_params.tls_minimum_protocol_version",
+        ),
+        (
+            rules(json!({ "verify_certificate_hash": ["z".repeat(64)] })),
+            "verify_certificate_hash[0]",
+        ),
+        (
+            rules(json!({ "max_verify_depth": 3 })),
+            "validation_context.max_verify_depth",
+        ),
+        (
+            rules(
+                json!({ "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "exact": "x" } }] }),
+            ),
+            "match_typed_subject_alt_names: names without a trusted_ca",
+        ),
+        (
+            json!({ "require_client_certificate": true }),
+            "require_client_certificate",
+        ),
+        (
+            json!({ "common_tls_context": {}, "session_ticket_keys": { "keys": [{ "inline_string": "short" }] } }),
+            "session_ticket_keys.keys[0]: a key has 80 bytes",
+        ),
+    ] {
+        let said = tls(context.clone());
+        assert!(said.contains(want), "{context}: {said}");
+    }
+    let istio = params(
+        json!({ "tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": [
+        "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "AES256-GCM-SHA384" ] }),
+    );
+    assert_eq!(tls(istio), "");
+}

@@ -79,6 +79,15 @@ pub struct ListenerFilter {
     pub disabled: Option<ListenerFilterPredicate>,
 }
 
+/// Versions of the PROXY protocol that a listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyVersions {
+    /// Version 1, a line of text.
+    pub v1: bool,
+    /// Version 2, binary.
+    pub v2: bool,
+}
+
 /// What a listener filter does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerFilterKind {
@@ -104,6 +113,8 @@ pub enum ListenerFilterKind {
     ProxyProtocol {
         /// Connections without the header are let through.
         allow_requests_without_proxy_protocol: bool,
+        /// Which versions may be.
+        versions: ProxyVersions,
     },
 }
 

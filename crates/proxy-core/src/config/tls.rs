@@ -19,6 +19,77 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// A cipher suite of TLS 1.2: ephemeral key exchange, authenticated encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is its OpenSSL name in Rust's spelling")]
+pub enum CipherSuite {
+    EcdheEcdsaAes128Gcm,
+    EcdheRsaAes128Gcm,
+    EcdheEcdsaAes256Gcm,
+    EcdheRsaAes256Gcm,
+    EcdheEcdsaChacha20,
+    EcdheRsaChacha20,
+}
+
+impl CipherSuite {
+    /// All of them, in the order of Envoy's default list.
+    pub const DEFAULT: [Self; 6] = [
+        Self::EcdheEcdsaAes128Gcm,
+        Self::EcdheEcdsaChacha20,
+        Self::EcdheRsaAes128Gcm,
+        Self::EcdheRsaChacha20,
+        Self::EcdheEcdsaAes256Gcm,
+        Self::EcdheRsaAes256Gcm,
+    ];
+
+    /// OpenSSL's name, by which configurations and logs know the suite.
+    #[must_use]
+    pub fn openssl(self) -> &'static str {
+        match self {
+            Self::EcdheEcdsaAes128Gcm => "ECDHE-ECDSA-AES128-GCM-SHA256",
+            Self::EcdheRsaAes128Gcm => "ECDHE-RSA-AES128-GCM-SHA256",
+            Self::EcdheEcdsaAes256Gcm => "ECDHE-ECDSA-AES256-GCM-SHA384",
+            Self::EcdheRsaAes256Gcm => "ECDHE-RSA-AES256-GCM-SHA384",
+            Self::EcdheEcdsaChacha20 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+            Self::EcdheRsaChacha20 => "ECDHE-RSA-CHACHA20-POLY1305",
+        }
+    }
+
+    /// The suite of an OpenSSL or IANA name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let iana = name.strip_prefix("TLS_").map(|rest| {
+            let rest = rest.replace("_WITH", "").replace("AES_", "AES");
+            let rest = rest.replace("POLY1305_SHA256", "POLY1305");
+            rest.replace('_', "-")
+        });
+        let name = iana.as_deref().unwrap_or(name);
+        Self::DEFAULT.into_iter().find(|s| s.openssl() == name)
+    }
+}
+
+/// A group of the key exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the group of the same name")]
+pub enum Curve {
+    X25519,
+    P256,
+    P384,
+    X25519MlKem768,
+}
+
+/// Keys of session tickets.
+#[derive(Clone, Debug, Default)]
+pub enum TicketKeys {
+    /// Made by this process.
+    #[default]
+    Own,
+    /// In the context: 80 bytes each, the first one seals.
+    Inline(Arc<[Private]>),
+    /// A secret of the snapshot, by name.
+    Sds(Name),
+}
+
 /// Bytes from the configuration or from a file it names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Material {
@@ -103,6 +174,10 @@ pub struct ValidationContext {
     pub allow_expired_certificate: bool,
     /// Accepts an untrusted chain, for logging only.
     pub accept_untrusted: bool,
+    /// Revocation is looked up for the leaf alone.
+    pub only_verify_leaf_cert_crl: bool,
+    /// Clients are not told which authorities are trusted.
+    pub suppress_client_ca_list: bool,
 }
 
 /// Where a certificate comes from.
@@ -140,10 +215,10 @@ pub struct CommonTls {
     pub min_version: Option<TlsVersion>,
     /// Highest version; none = side's default (server 1.3, client 1.2).
     pub max_version: Option<TlsVersion>,
-    /// OpenSSL names; empty = default.
-    pub cipher_suites: Vec<Name>,
-    /// Curves; empty = default.
-    pub ecdh_curves: Vec<Name>,
+    /// Suites of TLS 1.2 in the order of preference; empty = default.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// Groups of the key exchange in the order of preference; empty = default.
+    pub ecdh_curves: Vec<Curve>,
     /// Certificates to present.
     pub certificates: Vec<CertificateSource>,
     /// How the peer is checked.
@@ -180,6 +255,12 @@ pub struct DownstreamTls {
     pub require_sni: bool,
     /// Session tickets are off.
     pub disable_stateless_session_resumption: bool,
+    /// Sessions are not kept by their ids.
+    pub disable_stateful_session_resumption: bool,
+    /// What seals session tickets.
+    pub ticket_keys: TicketKeys,
+    /// The client's order of suites counts, not ours.
+    pub prefer_client_ciphers: bool,
     /// Life of a session.
     pub session_timeout: Option<Duration>,
 }
@@ -209,7 +290,7 @@ pub enum Secret {
     /// Validation rules.
     Validation(Arc<ValidationContext>),
     /// Ticket keys.
-    SessionTicketKeys(Vec<Private>),
+    SessionTicketKeys(Arc<[Private]>),
     /// Any bytes.
     Generic(Private),
 }

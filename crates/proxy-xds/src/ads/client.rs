@@ -11,10 +11,11 @@ use lateen_proxy_core::config::bootstrap::{Ads, XdsMode};
 use lateen_proxy_core::retry::back_off;
 use lateen_xds_proto::Message;
 use lateen_xds_proto::envoy::service::discovery::v3 as pb;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::connect::{ClusterConnector, Connect};
 use super::grpc::{Deframer, frame};
+use super::secrets::SecretStreams;
 use super::state::{Outcomes, Request, Response, State};
 use super::traffic::{Counted, Traffic};
 use crate::bootstrap::Loaded;
@@ -107,6 +108,9 @@ pub struct AdsClient {
     options: Options,
     connector: Option<Arc<dyn Connect>>,
     started: Instant,
+    /// Told when a secret came over a stream of its own.
+    changed: Arc<Notify>,
+    secrets: Mutex<SecretStreams>,
 }
 
 /// Decodes static resources, publishes the first snapshot, and prepares the client.
@@ -146,10 +150,7 @@ pub fn start(
             let requests = state.poll(&mut world, now);
             debug_assert!(requests.is_empty());
         }
-        None => {
-            world.settle(now);
-            world.set_initialized();
-        }
+        None => settle_alone(&mut world, now),
     }
     let first = world.publish().unwrap_or_default();
     let (publish, snapshots) = watch::channel(first);
@@ -161,7 +162,11 @@ pub fn start(
         traffic: Arc::default(),
         loaded: Arc::new(loaded),
     };
+    let changed = Arc::new(Notify::new());
+    let secrets = SecretStreams::new(handle.clone(), started, changed.clone());
     let client = AdsClient {
+        changed,
+        secrets: Mutex::new(secrets),
         handle: handle.clone(),
         publish,
         state,
@@ -173,8 +178,17 @@ pub fn start(
     Ok((handle, client))
 }
 
+/// What [`State::poll`] does, without a management server: the start waits for
+/// secrets of other sources alone.
+fn settle_alone(world: &mut World, now: Now) {
+    world.settle(now);
+    if !world.is_warming(Kind::Cluster) && !world.is_warming(Kind::Listener) {
+        world.set_initialized();
+    }
+}
+
 /// The present moment, by a monotonic start.
-fn now_since(started: Instant) -> Now {
+pub(super) fn now_since(started: Instant) -> Now {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -191,11 +205,10 @@ impl AdsClient {
         self.connector = Some(connector);
     }
 
-    /// Runs until the task is dropped. Without ADS it only waits.
+    /// Runs until the task is dropped. Without ADS it looks after secrets.
     pub async fn run(mut self) {
         let (Some(mut state), Some(ads)) = (self.state.take(), self.ads.clone()) else {
-            // The sender must live as long as its receivers read from it.
-            return std::future::pending().await;
+            return self.alone().await;
         };
         let mut failures = 0;
         loop {
@@ -220,6 +233,30 @@ impl AdsClient {
         }
     }
 
+    /// Without a management server: secrets of files and of streams of their own.
+    async fn alone(&self) {
+        loop {
+            self.reconcile_secrets();
+            let deadline = {
+                let mut world = self.handle.world();
+                settle_alone(&mut world, self.now());
+                self.publish(&mut world);
+                world.next_deadline()
+            };
+            let deadline = deadline.map(|ms| self.started + Duration::from_millis(ms));
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// Starts and ends the streams of secrets.
+    fn reconcile_secrets(&self) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.reconcile();
+    }
+
     fn now(&self) -> Now {
         now_since(self.started)
     }
@@ -236,9 +273,13 @@ impl AdsClient {
     async fn wait(&self, state: &mut State, wait: Duration) {
         let end = Instant::now() + wait;
         while Instant::now() < end {
+            self.reconcile_secrets();
             let deadline = self.deadline(state);
             let until = deadline.map_or(end, |d| d.min(end));
-            tokio::time::sleep_until(until.into()).await;
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
             let requests = self.poll(state);
             debug_assert!(requests.is_empty(), "nothing to send without a stream");
         }
@@ -380,16 +421,15 @@ impl AdsClient {
     ) -> io::Result<T> {
         tokio::pin!(wait);
         loop {
-            let Some(deadline) = self.deadline(state) else {
-                return Ok(wait.await);
-            };
+            self.reconcile_secrets();
+            let deadline = self.deadline(state);
             tokio::select! {
                 done = &mut wait => return Ok(done),
-                () = tokio::time::sleep_until(deadline.into()) => {
-                    let requests = self.poll(state);
-                    write(send, requests)?;
-                }
+                () = self.changed.notified() => {}
+                () = sleep_until(deadline) => {}
             }
+            let requests = self.poll(state);
+            write(send, requests)?;
         }
     }
 
@@ -412,6 +452,14 @@ impl AdsClient {
             s.control_plane.clone_from(&state.control_plane);
         });
         requests
+    }
+}
+
+/// Sleeps until then; for ever without a moment.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -443,7 +491,7 @@ fn parse(mode: XdsMode, message: &[u8]) -> io::Result<Response> {
     })
 }
 
-fn check_head(status: http::StatusCode, headers: &http::HeaderMap) -> io::Result<()> {
+pub(super) fn check_head(status: http::StatusCode, headers: &http::HeaderMap) -> io::Result<()> {
     if status != http::StatusCode::OK {
         return Err(io::Error::other(format!(
             "the management server answered HTTP {status}"
@@ -456,7 +504,7 @@ fn check_head(status: http::StatusCode, headers: &http::HeaderMap) -> io::Result
     }
 }
 
-fn grpc_result(headers: &http::HeaderMap) -> io::Result<()> {
+pub(super) fn grpc_result(headers: &http::HeaderMap) -> io::Result<()> {
     let text = |name| {
         headers
             .get(name)

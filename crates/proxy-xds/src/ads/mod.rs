@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod grpc;
+mod secrets;
 mod state;
 mod traffic;
 

@@ -192,6 +192,7 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
             let needs = Needs {
                 name: name.clone(),
                 fetch_timeout_ms,
+                source: Default::default(),
             };
             Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
         }

@@ -232,6 +232,7 @@ fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSourc
                 Needs {
                     name: name.clone(),
                     fetch_timeout_ms,
+                    source: Default::default(),
                 },
             );
             Ok(RouteSource::Rds(name))

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::filter_chain::{FilterChain, FilterChainMatch, SourceType};
 use lateen_proxy_core::config::listener::{
-    Listener, ListenerFilter, ListenerFilterKind, ListenerFilterPredicate, TrafficDirection,
+    Listener, ListenerFilter, ListenerFilterKind, ListenerFilterPredicate, ProxyVersions,
+    TrafficDirection,
 };
 use lateen_proxy_core::config::{Address, DownstreamTls, Name};
 use lateen_proxy_core::filter_chain::Matcher;
@@ -243,6 +244,11 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
                     bool_or(t.enable_ja4_fingerprinting.as_ref(), false),
                     "enable_ja4_fingerprinting",
                 ),
+                (
+                    t.close_connection_on_client_hello_parsing_errors,
+                    "close_connection_on_client_hello_parsing_errors",
+                ),
+                (t.max_client_hello_size.is_some(), "max_client_hello_size"),
             ])
             .at("typed_config")?;
             ListenerFilterKind::TlsInspector {
@@ -256,8 +262,16 @@ fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
             if !p.rules.is_empty() {
                 return refuse("is not implemented").at("rules").at("typed_config");
             }
+            // TLVs to pass through reach an upstream by a PROXY header of our own alone.
+            refuse_set(&[(p.pass_through_tlvs.is_some(), "pass_through_tlvs")])
+                .at("typed_config")?;
+            let lacks = |version: i32| !p.disallowed_versions.contains(&version);
             ListenerFilterKind::ProxyProtocol {
                 allow_requests_without_proxy_protocol: p.allow_requests_without_proxy_protocol,
+                versions: ProxyVersions {
+                    v1: lacks(0),
+                    v2: lacks(1),
+                },
             }
         }
         other => {

@@ -19,6 +19,7 @@ mod network_filter;
 mod rbac;
 mod retry;
 mod route;
+mod secret_source;
 mod subset;
 mod tls;
 
@@ -32,6 +33,8 @@ use crate::error::{At, DecodeError, Result};
 pub(crate) use common::{address, duration, fetch_timeout, json_to_struct, string_matcher_list};
 pub use common::{struct_to_json, struct_to_value};
 pub(crate) use endpoint::locality_value;
+pub use secret_source::{ResourceSource, own_name};
+pub(crate) use secret_source::{files_stamp, in_file as secret_in_file};
 
 /// Reads a file by its path.
 pub type ReadFile = dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync;
@@ -79,6 +82,8 @@ pub struct Needs {
     pub name: Name,
     /// `initial_fetch_timeout` in milliseconds, 0 = for ever.
     pub fetch_timeout_ms: u64,
+    /// From where; secrets alone have others than ADS.
+    pub source: ResourceSource,
 }
 
 /// A decoded listener with what it waits for.
@@ -184,6 +189,16 @@ pub fn routes(bytes: &[u8], context: &Context) -> Result<RouteConfiguration> {
 /// As [`listener`].
 pub fn secret(bytes: &[u8], context: &Context) -> Result<(Name, Secret)> {
     tls::secret(&message(bytes)?, context)
+}
+
+/// The name of a secret in wire bytes.
+///
+/// # Errors
+/// When the message is malformed.
+pub fn secret_name(bytes: &[u8]) -> Result<Name> {
+    let secret: lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3::Secret =
+        message(bytes)?;
+    Ok(secret.name.into())
 }
 
 /// The message inside an `Any`, `TypedStruct` taken off.

@@ -108,7 +108,8 @@ fn istio_outbound_listener() {
         d.routes,
         [Needs {
             name: "9080".into(),
-            fetch_timeout_ms: 0
+            fetch_timeout_ms: 0,
+            source: Default::default(),
         }]
     );
     let l = d.listener;

@@ -77,6 +77,7 @@ mod tests {
             let need = Needs {
                 name: (*name).into(),
                 fetch_timeout_ms: 0,
+                source: Default::default(),
             };
             (Kind::Routes, need)
         };

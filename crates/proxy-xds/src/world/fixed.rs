@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::World;
 use crate::bootstrap::StaticResources;
-use crate::decode::Needs;
+use crate::decode::{Needs, ResourceSource};
 use crate::error::DecodeError;
 use crate::kind::Kind;
 
@@ -67,6 +67,7 @@ impl World {
         let listeners = self.listeners.fixed.values().map(|h| (&h.raw, &h.needs));
         let mut all = clusters.chain(listeners);
         let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
-        needs.first().cloned()
+        let over_ads = |(_, need): &&(Kind, Needs)| need.source == ResourceSource::Ads;
+        needs.iter().find(over_ads).cloned()
     }
 }

@@ -1,0 +1,174 @@
+//! Where secrets come from besides ADS: watched files, and management servers of
+//! their own. A secret of such a source has the source in its key, so that two
+//! sources may each have a `default`.
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use lateen_proxy_core::config::Name;
+use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
+use lateen_xds_proto::envoy::service::discovery::v3 as discovery;
+use lateen_xds_proto::{Message, json};
+
+use super::common::fetch_timeout;
+use super::{Context, message};
+use crate::error::{At, DecodeError, Result, refuse, refuse_set};
+
+/// Parts a secret's own name from its source; no name has it.
+const BETWEEN: char = '\u{1}';
+
+/// Where a resource comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceSource {
+    /// The one ADS stream.
+    #[default]
+    Ads,
+    /// A file with a discovery response.
+    File(Name),
+    /// A stream of its own to a cluster.
+    Grpc {
+        /// The cluster.
+        cluster: Name,
+        /// Delta instead of state of the world.
+        delta: bool,
+    },
+}
+
+impl ResourceSource {
+    /// The key of a secret of this source.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Name {
+        match self {
+            Self::Ads => name.into(),
+            Self::File(path) => format!("{name}{BETWEEN}{path}").into(),
+            Self::Grpc { cluster, delta } => format!("{name}{BETWEEN}{cluster}{delta}").into(),
+        }
+    }
+}
+
+/// The name in a key.
+#[must_use]
+pub fn own_name(key: &str) -> &str {
+    key.split_once(BETWEEN).map_or(key, |(name, _)| name)
+}
+
+/// The source that an SDS reference names, and its fetch timeout in milliseconds.
+pub(crate) fn source(m: &core::ConfigSource, context: &Context) -> Result<(ResourceSource, u64)> {
+    use core::config_source::ConfigSourceSpecifier as S;
+    let found = match &m.config_source_specifier {
+        Some(S::Ads(_) | S::Self_(_)) => ResourceSource::Ads,
+        Some(S::Path(path)) => file(path, context).at("path")?,
+        Some(S::PathConfigSource(from)) => file(&from.path, context)
+            .at("path")
+            .at("path_config_source")?,
+        Some(S::ApiConfigSource(api)) => server(api).at("api_config_source")?,
+        None => return refuse("a config source is required"),
+    };
+    Ok((found, fetch_timeout(m)?))
+}
+
+/// A watched directory changes nothing of what is seen: files are read again
+/// once a second, whatever moves them into place.
+fn file(path: &str, context: &Context) -> Result<ResourceSource> {
+    if let Err(error) = (context.read_file)(path) {
+        return refuse(format!("{path}: {error}"));
+    }
+    Ok(ResourceSource::File(path.into()))
+}
+
+fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
+    use core::api_config_source::ApiType;
+    use core::grpc_service::TargetSpecifier;
+    refuse_set(&[
+        (!m.cluster_names.is_empty(), "cluster_names"),
+        (!m.config_validators.is_empty(), "config_validators"),
+    ])?;
+    let delta = match ApiType::try_from(m.api_type) {
+        Ok(ApiType::Grpc) => false,
+        Ok(ApiType::DeltaGrpc) => true,
+        _ => return refuse("is not implemented; GRPC and DELTA_GRPC are").at("api_type"),
+    };
+    let [service] = m.grpc_services.as_slice() else {
+        return refuse("one service is required").at("grpc_services");
+    };
+    match &service.target_specifier {
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) if !grpc.cluster_name.is_empty() => {
+            Ok(ResourceSource::Grpc {
+                cluster: grpc.cluster_name.as_str().into(),
+                delta,
+            })
+        }
+        _ => refuse("envoy_grpc with a cluster_name is required").item("grpc_services", 0),
+    }
+}
+
+/// The wire bytes of a secret in a file: the one of this name.
+pub(crate) fn in_file(path: &str, name: &str, context: &Context) -> Result<Vec<u8>> {
+    let bytes = (context.read_file)(path).map_err(|e| DecodeError::new(format!("{path}: {e}")))?;
+    let response: discovery::DiscoveryResponse = if path.ends_with(".pb") {
+        message(&bytes)?
+    } else {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| DecodeError::new(format!("{path}: is not UTF-8")))?;
+        let value = crate::bootstrap::yaml(text)
+            .map_err(|problem| DecodeError::new(format!("{path}: {problem}")))?;
+        json::to_message(&value).map_err(|e| DecodeError::new(format!("{path}: {e}")))?
+    };
+    for any in &response.resources {
+        let secret: pb::Secret = super::typed(any)?;
+        if secret.name == name {
+            return Ok(secret.encode_to_vec());
+        }
+    }
+    Err(DecodeError::new(format!("{path}: has no secret `{name}`")))
+}
+
+/// Tells whether the files that a secret names are as they were; none = it
+/// names no file.
+pub(crate) fn files_stamp(raw: &[u8], context: &Context) -> Option<u64> {
+    use pb::secret::Type as T;
+    let secret: pb::Secret = message(raw).ok()?;
+    let sources: Vec<Option<core::DataSource>> = match secret.r#type? {
+        T::TlsCertificate(c) => vec![c.certificate_chain, c.private_key, c.password],
+        T::ValidationContext(v) => vec![v.trusted_ca, v.crl],
+        T::SessionTicketKeys(keys) => keys.keys.into_iter().map(Some).collect(),
+        T::GenericSecret(generic) => vec![generic.secret],
+    };
+    let files = sources
+        .into_iter()
+        .flatten()
+        .filter_map(|s| match s.specifier {
+            Some(core::data_source::Specifier::Filename(path)) => Some(path),
+            _ => None,
+        });
+    let mut hasher = DefaultHasher::new();
+    let mut any = false;
+    for path in files {
+        any = true;
+        match (context.read_file)(&path) {
+            Ok(bytes) => bytes.hash(&mut hasher),
+            Err(error) => error.kind().to_string().hash(&mut hasher),
+        }
+    }
+    any.then(|| hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_sources_apart() {
+        let ads = ResourceSource::Ads.key("default");
+        let file = ResourceSource::File("/a".into()).key("default");
+        let grpc = ResourceSource::Grpc {
+            cluster: "sds".into(),
+            delta: false,
+        };
+        assert_eq!(&*ads, "default");
+        assert_ne!(file, grpc.key("default"));
+        for key in [ads, file, grpc.key("default")] {
+            assert_eq!(own_name(&key), "default");
+        }
+    }
+}
