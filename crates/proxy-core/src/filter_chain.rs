@@ -1,6 +1,6 @@
 //! Which filter chain takes a connection: Envoy's nine steps, each keeping only the chains with the
 //! most specific value that fits, without going back.
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -171,8 +171,13 @@ fn narrow_by_source_type(
     if set.iter().all(|i| of(*i) == SourceType::Any) {
         return;
     }
+    // Of the loopback network its one address, as Envoy.
+    let loopback = |ip: IpAddr| match ip.to_canonical() {
+        IpAddr::V4(ip) => ip == Ipv4Addr::LOCALHOST,
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
     let local = match (conn.source, conn.destination) {
-        (Some(s), d) => s.ip().to_canonical().is_loopback() || d.is_some_and(|d| d.ip() == s.ip()),
+        (Some(s), d) => loopback(s.ip()) || d.is_some_and(|d| d.ip() == s.ip()),
         (None, _) => true,
     };
     let want = if local {

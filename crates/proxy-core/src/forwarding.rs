@@ -288,8 +288,8 @@ fn element(hcm: &HttpConnectionManager, cert: &PeerCertificate<'_>) -> String {
         parts.push(format!("Chain=\"{}\"", cert.chain));
     }
     if details.subject {
-        let escaped = cert.subject.replace('\\', "\\\\").replace('"', "\\\"");
-        parts.push(format!("Subject=\"{escaped}\""));
+        // RFC 2253 has escaped the quotes in it already.
+        parts.push(format!("Subject=\"{}\"", cert.subject));
     }
     if details.uri {
         if cert.uri_sans.is_empty() {
@@ -384,7 +384,7 @@ mod tests {
         let cert = PeerCertificate {
             own_uri_sans: &["spiffe://me"],
             hash: "ab",
-            subject: "CN=\"x\"",
+            subject: "CN=\\\"x\\\"",
             uri_sans: &["spiffe://you"],
             dns_sans: &["a", "b"],
             ..PeerCertificate::default()

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use lateen_proxy_core::config::{FilterChain, Listener};
+use lateen_proxy_core::flags::ResponseFlags;
 
 use crate::io::Io;
+use crate::tls::certificate::{Names, sha256_hex};
 use crate::upstream::OriginalSource;
 use crate::worker::Worker;
 
@@ -23,6 +25,22 @@ pub struct PeerCertificate {
     pub dns: Vec<String>,
     /// Subject in RFC 2253 form.
     pub subject: String,
+    /// The leaf's DER where it was refused; else the TLS session has it.
+    pub refused: Option<Box<[u8]>>,
+}
+
+impl PeerCertificate {
+    /// Reads a client's leaf.
+    pub fn of(der: &[u8]) -> Self {
+        let names = Names::of(der);
+        Self {
+            hash: sha256_hex(der),
+            uris: names.uris,
+            dns: names.dns,
+            subject: names.subject,
+            refused: None,
+        }
+    }
 }
 
 /// A connection that a client opened.
@@ -51,6 +69,14 @@ pub struct Connection {
     pub alpn: Option<Vec<u8>>,
     /// The client's certificate.
     pub peer: Option<PeerCertificate>,
+    /// Names of the certificate that the client was shown.
+    pub shown: Option<Arc<Names>>,
+    /// Why the TLS handshake failed; empty = it did not.
+    pub failure: String,
+    /// What became of the connection where that is not a stream's to say.
+    pub details: Cell<&'static str>,
+    /// Flags of the connection itself.
+    pub flags: Cell<ResponseFlags>,
     /// Accepted at, nanoseconds since the Unix epoch.
     pub accepted_ns: u64,
     /// Requests served.
@@ -73,6 +99,18 @@ pub struct Drain {
 }
 
 impl Connection {
+    /// Runs `look` on the client's leaf certificate, DER.
+    pub fn with_leaf<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        if let Some(refused) = self.peer.as_ref().and_then(|p| p.refused.as_ref()) {
+            return Some(look(refused));
+        }
+        let found = self.io.tls(|tls| {
+            let leaf = tls.peer_certificates().and_then(<[_]>::first);
+            leaf.map(|leaf| look(leaf))
+        });
+        found.flatten()
+    }
+
     /// Whether the connection must end with the current request.
     pub fn must_close(&self) -> bool {
         self.drain.begun.get() || self.worker.draining()

@@ -16,7 +16,12 @@ use crate::worker::Worker;
 pub use crate::admin::query::Query;
 pub use crate::listener::hello::{Found, inspect as tls_hello};
 pub use crate::listener::inspect::{ProxyHeader, http_protocol, proxy_header};
-pub use crate::tls::peer_names;
+
+/// Reads a certificate's names: URI names, DNS names, subject.
+pub fn peer_names(der: &[u8]) -> (Vec<String>, Vec<String>, String) {
+    let names = crate::tls::certificate::Names::of(der);
+    (names.uris, names.dns, names.subject)
+}
 
 /// Reads an `x-envoy-peer-metadata` header.
 pub fn peer_metadata(value: &[u8]) -> Option<BTreeMap<Name, Value>> {
@@ -44,6 +49,10 @@ pub fn connection(worker: &Rc<Worker>, listener: &Arc<Listener>, io: Io) -> Rc<C
         server_name: String::new(),
         alpn: None,
         peer: None,
+        shown: None,
+        failure: String::new(),
+        details: Cell::new(""),
+        flags: Cell::new(lateen_proxy_core::flags::ResponseFlags::NONE),
         accepted_ns: 1,
         requests: Cell::new(0),
         drain: Rc::new(Drain::default()),

@@ -9,6 +9,9 @@ use lateen_proxy_core::config::Name;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::stats::{Counter, Gauge, Histogram, Registry, Scope};
 
+use crate::tls::notes::{Fault, Refusal};
+use crate::tls::words;
+
 /// Counters by class of status, 1xx to 5xx, and by status, each there from its
 /// first answer on.
 #[derive(Debug)]
@@ -164,6 +167,88 @@ cells! {
 }
 
 cells! {
+    /// Statistics of TLS on one side.
+    TlsCells {
+        counter handshake,
+        counter connection_error,
+        counter session_reused,
+        counter no_certificate,
+        counter fail_verify_no_cert,
+        counter fail_verify_error,
+        counter fail_verify_san,
+        counter fail_verify_cert_hash,
+    }
+}
+
+/// Statistics of TLS on one side, with those by suite, version and group.
+#[derive(Debug)]
+pub struct TlsStats {
+    /// Plain cells.
+    pub cells: TlsCells,
+    scope: Scope,
+    named: RefCell<HashMap<&'static str, Counter>>,
+    registry: Registry,
+}
+
+impl TlsStats {
+    fn new(registry: &Registry, of: &Scope) -> Self {
+        let scope = of.sub("ssl");
+        Self {
+            cells: TlsCells::make(registry, &scope),
+            scope,
+            named: RefCell::default(),
+            registry: registry.clone(),
+        }
+    }
+
+    fn count(&self, group: &'static str, tag: &'static str, value: &'static str) {
+        let mut named = self.named.borrow_mut();
+        let counter = named.entry(value).or_insert_with(|| {
+            let name = self.scope.valued(group, tag, value);
+            self.registry.counter(&name)
+        });
+        counter.inc();
+    }
+
+    /// Counts a handshake that succeeded.
+    pub fn shaken(&self, tls: &rustls::Connection) {
+        self.cells.handshake.inc();
+        if tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            self.cells.session_reused.inc();
+        }
+        if tls.peer_certificates().is_none() {
+            self.cells.no_certificate.inc();
+        }
+        if let Some(version) = tls.protocol_version() {
+            self.count("versions", "envoy.ssl_version", words::version(version));
+        }
+        if let Some(suite) = tls.negotiated_cipher_suite() {
+            self.count("ciphers", "envoy.ssl_cipher", words::suite(suite.suite()));
+        }
+        if let Some(group) = tls.negotiated_key_exchange_group() {
+            self.count("curves", "envoy.ssl_curve", words::group(group.name()));
+        }
+    }
+
+    /// Counts a handshake that failed; a connection that only ended is no failure.
+    pub fn failed(&self, error: &std::io::Error, refusal: Option<&Refusal>) {
+        let inner = error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>());
+        let counter = match (refusal.map(|r| r.fault), inner) {
+            (Some(Fault::Chain), _) => &self.cells.fail_verify_error,
+            (Some(Fault::Names), _) => &self.cells.fail_verify_san,
+            (Some(Fault::KeyUsage), _) => &self.cells.connection_error,
+            (Some(Fault::Pins), _) => &self.cells.fail_verify_cert_hash,
+            (None, Some(rustls::Error::NoCertificatesPresented)) => &self.cells.fail_verify_no_cert,
+            (None, Some(_)) => &self.cells.connection_error,
+            (None, None) => return,
+        };
+        counter.inc();
+    }
+}
+
+cells! {
     /// A TCP proxy's statistics.
     TcpCells {
         counter downstream_cx_total,
@@ -242,10 +327,17 @@ pub struct ClusterStats {
     external: OfOrigin,
     internal: OfOrigin,
     retried: OnceCell<Answers>,
+    tls: OnceCell<TlsStats>,
     registry: Registry,
 }
 
 impl ClusterStats {
+    /// Statistics of TLS towards the cluster.
+    pub fn tls(&self) -> &TlsStats {
+        self.tls
+            .get_or_init(|| TlsStats::new(&self.registry, &self.scope))
+    }
+
     /// Counts an answer that was not passed on: its request was tried again.
     pub fn retried(&self, status: u16) {
         let scope = || self.scope.sub("retry");
@@ -307,6 +399,7 @@ impl ClusterStats {
 pub struct Stats {
     registry: Registry,
     listeners: RefCell<HashMap<Name, Rc<ListenerCells>>>,
+    listener_tls: RefCell<HashMap<Name, Rc<TlsStats>>>,
     http: RefCell<HashMap<Name, Rc<HttpStats>>>,
     clusters: RefCell<HashMap<Name, Rc<ClusterStats>>>,
     tcp: RefCell<HashMap<Name, Rc<TcpCells>>>,
@@ -326,6 +419,7 @@ impl Stats {
         Self {
             registry,
             listeners: RefCell::default(),
+            listener_tls: RefCell::default(),
             http: RefCell::default(),
             clusters: RefCell::default(),
             tcp: RefCell::default(),
@@ -343,6 +437,13 @@ impl Stats {
         let registry = &self.registry;
         cached(&self.listeners, prefix, || {
             ListenerCells::make(registry, &Scope::listener(prefix))
+        })
+    }
+
+    /// Those of a listener's TLS.
+    pub fn listener_tls(&self, prefix: &Name) -> Rc<TlsStats> {
+        cached(&self.listener_tls, prefix, || {
+            TlsStats::new(&self.registry, &Scope::listener(prefix))
         })
     }
 
@@ -370,6 +471,7 @@ impl Stats {
                 external: OnceCell::new(),
                 internal: OnceCell::new(),
                 retried: OnceCell::new(),
+                tls: OnceCell::new(),
                 registry: registry.clone(),
                 scope,
             }

@@ -125,6 +125,12 @@ impl Scope {
         )
     }
 
+    /// `<prefix>.<value>`: a series by what one tag says.
+    #[must_use]
+    pub fn valued(&self, prefix: &str, tag: &str, value: &str) -> StatName {
+        self.make(&format!("{prefix}.{value}"), prefix, Some((tag, value)))
+    }
+
     fn make(&self, flat: &str, base: &str, tag: Option<(&str, &str)>) -> StatName {
         let mut tags = self.tags.clone();
         tags.extend(tag.map(|(k, v)| (Arc::from(k), Arc::from(v))));

@@ -509,6 +509,7 @@ impl Stream<'_> {
                 false => Vec::new(),
             },
             source: self.record.conn.source,
+            alpn: &[],
         };
         let cluster = tries.cluster.clone();
         self.record.times.connect = (0, 0);

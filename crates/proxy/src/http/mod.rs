@@ -21,6 +21,7 @@ pub mod server2;
 mod shadow;
 pub mod source;
 pub mod stream;
+pub(crate) mod tls_fields;
 mod tunnel;
 pub mod upstream;
 pub mod wire;

@@ -236,7 +236,6 @@ impl StreamRecord {
 
 /// The fields that a connection alone answers.
 pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
-    let text = |t: &'static str| FieldValue::Text(t);
     let optional = |t: &'_ str| !t.is_empty();
     match field {
         Field::DownstreamLocalAddress => FieldValue::Address(conn.local),
@@ -256,31 +255,7 @@ pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
         },
         Field::DownstreamWireBytesReceived => FieldValue::Number(conn.io.counts().0),
         Field::DownstreamWireBytesSent => FieldValue::Number(conn.io.counts().1),
-        Field::DownstreamTlsVersion => match conn.io.tls(|tls| tls.protocol_version()).flatten() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => text("TLSv1.3"),
-            Some(rustls::ProtocolVersion::TLSv1_2) => text("TLSv1.2"),
-            _ => FieldValue::Missing,
-        },
-        Field::DownstreamTlsCipher => {
-            match conn.io.tls(|tls| tls.negotiated_cipher_suite()).flatten() {
-                Some(suite) => FieldValue::Owned(format!("{:?}", suite.suite())),
-                None => FieldValue::Missing,
-            }
-        }
-        Field::DownstreamPeerUriSan => names(conn, |p| &p.uris),
-        Field::DownstreamPeerDnsSan => names(conn, |p| &p.dns),
-        Field::DownstreamPeerSubject => conn.peer.as_ref().map(|p| p.subject.as_str()).into(),
-        _ => FieldValue::Missing,
-    }
-}
-
-fn names<'a>(
-    conn: &'a Connection,
-    of: impl Fn(&'a crate::conn::PeerCertificate) -> &'a Vec<String>,
-) -> FieldValue<'a> {
-    match conn.peer.as_ref().map(of) {
-        Some(names) if !names.is_empty() => FieldValue::Owned(names.join(",")),
-        _ => FieldValue::Missing,
+        _ => super::tls_fields::field(conn, field),
     }
 }
 
@@ -329,7 +304,7 @@ impl Record for StreamRecord {
             TimePoint::UpstreamRxStart | TimePoint::UpstreamRxBody => times.upstream_first,
             TimePoint::UpstreamRxEnd => times.upstream_end,
             TimePoint::DownstreamTxStart => times.response_start,
-            _ => 0,
+            point => super::tls_fields::time(&self.conn, point),
         };
         (at != 0).then_some(at)
     }

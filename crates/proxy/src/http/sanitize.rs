@@ -10,6 +10,7 @@ use super::head::Head;
 use super::known::Known;
 use super::record::StreamRecord;
 use crate::conn::Connection;
+use crate::tls::certificate::url_pem;
 
 /// Applies the rules to the record's request.
 pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
@@ -26,14 +27,17 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
         Some(peer) => {
             let uris: Vec<&str> = peer.uris.iter().map(String::as_str).collect();
             let dns: Vec<&str> = peer.dns.iter().map(String::as_str).collect();
+            let own = conn.shown.as_deref().map(|s| s.uris.as_slice());
+            let own: Vec<&str> = own.unwrap_or_default().iter().map(String::as_str).collect();
+            let (cert, chain) = pem(&conn, hcm);
             let certificate = PeerCertificate {
-                own_uri_sans: &[],
+                own_uri_sans: &own,
                 hash: &peer.hash,
                 subject: &peer.subject,
                 uri_sans: &uris,
                 dns_sans: &dns,
-                cert: "",
-                chain: "",
+                cert: &cert,
+                chain: &chain,
             };
             sanitize(head, hcm, &conn, Some(certificate))
         }
@@ -49,6 +53,23 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
     if hcm.generate_request_id && id.is_none_or(<[u8]>::is_empty) {
         head.set_known(Known::XRequestId, &request_id::make(fastrand::u128(..)));
     }
+}
+
+/// The client's certificate and its whole chain as PEM, where they are asked for.
+fn pem(conn: &Connection, hcm: &HttpConnectionManager) -> (String, String) {
+    let details = hcm.client_cert_details;
+    if !details.cert && !details.chain {
+        return <(String, String)>::default();
+    }
+    let found = conn.io.tls(|tls| {
+        let all = tls.peer_certificates().unwrap_or_default();
+        let of = |wanted: bool, count: usize| match wanted {
+            true => url_pem(all.iter().take(count).map(|der| der.as_ref())),
+            false => String::new(),
+        };
+        (of(details.cert, 1), of(details.chain, all.len()))
+    });
+    found.unwrap_or_default()
 }
 
 fn sanitize(

@@ -135,6 +135,7 @@ async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
         },
         // A copy is the proxy's own request, as in Envoy.
         source: None,
+        alpn: &[],
     };
     let begun = timer::now_ms();
     host.active.set(host.active.get() + 1);

@@ -148,6 +148,11 @@ impl Io {
         self.prefix.borrow_mut().splice(0..0, bytes.iter().copied());
     }
 
+    /// Whether bytes were given back that nobody read again.
+    pub fn has_unread(&self) -> bool {
+        !self.prefix.borrow().is_empty()
+    }
+
     /// Gives plain-text bytes back, above TLS where that is on.
     pub fn unread_plain(&self, bytes: &[u8]) {
         self.plain.borrow_mut().splice(0..0, bytes.iter().copied());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lateen_proxy_core::config::http_connection_manager::Codec;
 use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::listener::ListenerFilterKind;
-use lateen_proxy_core::config::{DownstreamTls, FilterChain, NetworkFilter};
+use lateen_proxy_core::config::{FilterChain, NetworkFilter};
 use lateen_proxy_core::filter_chain;
 use lateen_proxy_core::flags::ResponseFlags;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,8 @@ use tokio::task::spawn_local;
 
 use super::ListenerState;
 use super::inspect::{self, Inspected};
-use crate::conn::{Connection, PeerCertificate};
+use super::secure;
+use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::http::{server1, server2};
 use crate::io::{Buf, Io, Timer, timer};
@@ -80,17 +81,20 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
                 inspect::Stopped::Timeout => cells.downstream_pre_cx_timeout.inc(),
                 inspect::Stopped::Closed => cells.downstream_listener_filter_error.inc(),
             }
-            return;
+            let inspected = Inspected::of(&io, local);
+            return no_chain(&worker, &listener, io, inspected, accepted_ns, None);
         }
     };
     let Some(chain) = choose_chain(&listener, &io, &inspected) else {
         cells.no_filter_chain_match.inc();
-        return no_chain(&worker, &listener, io, inspected, accepted_ns);
+        let why = Some("filter_chain_not_found");
+        return no_chain(&worker, &listener, io, inspected, accepted_ns, why);
     };
     let conn = match chain.tls.clone() {
         None => connection(&worker, &listener, chain, io, inspected, accepted_ns),
         Some(tls) => {
-            let secure = secure(&worker, &listener, (chain, tls), io, inspected, accepted_ns);
+            let secure =
+                secure::handshake(&worker, &listener, (chain, tls), io, inspected, accepted_ns);
             // A handshake is large and short.
             match Box::pin(secure).await {
                 Some(conn) => conn,
@@ -144,12 +148,22 @@ impl Drop for OpenHttp {
     }
 }
 
-/// Takes the connection out of the worker's book however it ends.
+/// Takes the connection out of the worker's book however it ends, and logs it
+/// where its listener has logs of its own.
 struct Forget(Rc<Connection>);
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.0.worker.forget(self.0.id);
+        let conn = &self.0;
+        conn.worker.forget(conn.id);
+        if !conn.listener.access_logs.is_empty() {
+            let mut record = tcp::TcpRecord::new(conn.clone());
+            record.details = conn.details.get();
+            record.flags = conn.flags.get();
+            (record.received, record.sent) = conn.io.counts();
+            record.end_ns = now_ns();
+            conn.worker.close_tcp(&record, &conn.listener.access_logs);
+        }
     }
 }
 
@@ -202,13 +216,15 @@ fn choose_chain(
     }
 }
 
-/// Logs a connection for which there is no chain, and resets it.
+/// Logs a connection that reaches no chain, and closes it; with a reset where
+/// its client sent what nobody will read. `why` = none fits.
 fn no_chain(
     worker: &Rc<Worker>,
     listener: &Rc<ListenerState>,
     io: Io,
     inspected: Inspected,
     accepted_ns: u64,
+    why: Option<&'static str>,
 ) {
     let chain = Arc::new(FilterChain {
         name: Default::default(),
@@ -218,16 +234,20 @@ fn no_chain(
         transport_socket_connect_timeout: None,
         metadata: Default::default(),
     });
-    io.reset_on_close();
+    if io.has_unread() {
+        io.reset_on_close();
+    }
     let conn = connection(worker, listener, chain, io, inspected, accepted_ns);
     let mut record = tcp::TcpRecord::new(Rc::new(conn));
-    record.flags.set(ResponseFlags::NO_ROUTE_FOUND);
-    record.details = "filter_chain_not_found";
+    if let Some(why) = why {
+        record.flags.set(ResponseFlags::NO_ROUTE_FOUND);
+        record.details = why;
+    }
     record.end_ns = now_ns();
     worker.close_tcp(&record, &listener.config.access_logs);
 }
 
-fn connection(
+pub(super) fn connection(
     worker: &Rc<Worker>,
     listener: &Rc<ListenerState>,
     chain: Arc<FilterChain>,
@@ -248,80 +268,14 @@ fn connection(
         server_name: inspected.server_name,
         alpn: None,
         peer: None,
+        shown: None,
+        failure: String::new(),
+        details: Cell::new(""),
+        flags: Cell::new(ResponseFlags::NONE),
         accepted_ns,
         requests: Cell::new(0),
         termination: RefCell::new(None),
         idle: RefCell::new(None),
-    }
-}
-
-/// Puts the chain's TLS on the connection.
-async fn secure(
-    worker: &Rc<Worker>,
-    listener: &Rc<ListenerState>,
-    (chain, context): (Arc<FilterChain>, Arc<DownstreamTls>),
-    io: Io,
-    inspected: Inspected,
-    accepted_ns: u64,
-) -> Option<Connection> {
-    let session = worker
-        .clusters
-        .tls
-        .server(&context)
-        .map_err(|e| e.to_string())
-        .and_then(|c| rustls::ServerConnection::new(c).map_err(|e| e.to_string()));
-    let session = match session {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::warn!(listener = %listener.config.name, %error, "TLS context");
-            io.reset_on_close();
-            return None;
-        }
-    };
-    let limit = chain.transport_socket_connect_timeout;
-    let io = io.with_tls(session.into());
-    let timer = Timer::new();
-    timer.set(timer::deadline(timer::now_ms(), limit));
-    let shaken = timer.race(poll_fn(|cx| io.poll_handshake(cx))).await;
-    let failure = match shaken {
-        Some(Ok(())) => None,
-        Some(Err(error)) => Some(format!(
-            "TLS_error:_{}",
-            error.to_string().replace(' ', "_")
-        )),
-        None => Some("transport_socket_timeout".to_owned()),
-    };
-    let details = io.tls(|tls| {
-        let leaf = tls
-            .peer_certificates()
-            .and_then(|c| c.first())
-            .map(|c| c.to_vec());
-        (leaf, tls.alpn_protocol().map(<[u8]>::to_vec))
-    });
-    let mut conn = connection(worker, listener, chain, io, inspected, accepted_ns);
-    if let Some(failure) = failure {
-        tracing::debug!(listener = %listener.config.name, %failure, "TLS handshake");
-        let mut record = tcp::TcpRecord::new(Rc::new(conn));
-        record.transport_failure = failure;
-        record.end_ns = now_ns();
-        worker.close_tcp(&record, &listener.config.access_logs);
-        return None;
-    }
-    if let Some((leaf, alpn)) = details {
-        conn.alpn = alpn;
-        conn.peer = leaf.map(peer_certificate);
-    }
-    Some(conn)
-}
-
-fn peer_certificate(der: Vec<u8>) -> PeerCertificate {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    let (uris, dns, subject) = crate::tls::peer_names(&der);
-    PeerCertificate {
-        hash: digest.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
-        uris,
-        dns,
-        subject,
     }
 }
 
@@ -367,6 +321,7 @@ async fn run_filters(
                 return;
             }
             NetworkFilter::DirectResponse(bytes) => {
+                conn.details.set("direct_response");
                 let sent = conn.io.write_all(bytes).await;
                 if sent.is_ok() {
                     let _ = poll_fn(|cx| conn.io.poll_shutdown(cx)).await;
@@ -394,10 +349,10 @@ fn refused(conn: &Rc<Connection>) {
         NetworkFilter::HttpConnectionManager(config) => Some(&config.access_logs),
         _ => None,
     });
+    let Some(loggers) = loggers else { return };
     let mut record = tcp::TcpRecord::new(conn.clone());
     record.end_ns = now_ns();
-    conn.worker
-        .close_tcp(&record, loggers.unwrap_or(&conn.listener.access_logs));
+    conn.worker.close_tcp(&record, loggers);
 }
 
 /// Which HTTP is spoken (true = HTTP/2), with what was read to know it. `None` =

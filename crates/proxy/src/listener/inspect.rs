@@ -2,10 +2,10 @@
 //! chosen. Bytes that an inspector reads are read again by what follows.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Poll, ready};
 
-use lateen_proxy_core::config::listener::{Listener, ListenerFilterKind};
+use lateen_proxy_core::config::listener::{Listener, ListenerFilterKind, ProxyVersions};
 
 use super::hello::{self, Found};
 use crate::io::{Io, Timer, timer};
@@ -37,30 +37,18 @@ pub enum Stopped {
     Timeout,
 }
 
-/// Longest PROXY protocol header: 16 bytes and 216 of addresses for version 2
-/// without TLVs; 107 for version 1. TLVs are skipped up to this.
-const PROXY_LARGEST: usize = 4096;
-
 /// Runs the listener's filters.
 pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspected, Stopped> {
-    let mut found = Inspected {
-        local,
-        remote: io.peer,
-        server_name: String::new(),
-        transport: "raw_buffer",
-        protocols: Vec::new(),
-        source: None,
-    };
+    let mut found = Inspected::of(io, local);
     let filters = || config.active_filters(local.port());
     if filters().all(|filter| found.at_once(filter)) {
         return Ok(found);
     }
     let work = async {
-        let mut seen = Vec::new();
+        let mut seen = Seen(io, Vec::new());
         for filter in filters() {
-            apply(io, filter, &mut seen, &mut found).await?;
+            apply(io, filter, &mut seen.1, &mut found).await?;
         }
-        io.unread(&seen);
         Ok(())
     };
     if config.listener_filters_timeout.is_zero() {
@@ -79,7 +67,28 @@ pub async fn run(io: &Io, config: &Listener, local: SocketAddr) -> Result<Inspec
     }
 }
 
+/// What inspectors read of a connection; given back however they end.
+struct Seen<'a>(&'a Io, Vec<u8>);
+
+impl Drop for Seen<'_> {
+    fn drop(&mut self) {
+        self.0.unread(&self.1);
+    }
+}
+
 impl Inspected {
+    /// What is known of a connection without looking at its bytes.
+    pub fn of(io: &Io, local: SocketAddr) -> Self {
+        Self {
+            local,
+            remote: io.peer,
+            server_name: String::new(),
+            transport: "raw_buffer",
+            protocols: Vec::new(),
+            source: None,
+        }
+    }
+
     /// Does what a filter does that waits for nothing; false = it reads.
     fn at_once(&mut self, filter: &ListenerFilterKind) -> bool {
         match filter {
@@ -97,7 +106,8 @@ impl Inspected {
     }
 }
 
-async fn more(io: &Io, seen: &mut Vec<u8>) -> Result<(), Stopped> {
+/// Reads what is there next.
+pub(super) async fn more(io: &Io, seen: &mut Vec<u8>) -> Result<(), Stopped> {
     poll_fn(|cx| {
         // On the stack of the poll: a client that says nothing holds no buffer.
         let mut chunk = [0_u8; 2048];
@@ -127,7 +137,8 @@ async fn apply(
         ListenerFilterKind::HttpInspector => http(io, seen, found).await,
         ListenerFilterKind::ProxyProtocol {
             allow_requests_without_proxy_protocol: lax,
-        } => proxy_protocol(io, seen, found, *lax).await,
+            versions,
+        } => proxy_protocol(io, seen, found, *lax, *versions).await,
     }
 }
 
@@ -165,13 +176,14 @@ async fn http(io: &Io, seen: &mut Vec<u8>, found: &mut Inspected) -> Result<(), 
     }
 }
 
-/// Longest request line that is waited for.
-const LINE_LARGEST: usize = 8192;
+/// Longest request line that is waited for, as Envoy.
+const LINE_LARGEST: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The protocol that the first line speaks; empty = none of HTTP's; `None` =
-/// not enough bytes.
+/// not enough bytes. A request in another version than 1.1, or in none, counts
+/// as one of HTTP/1.0.
 pub fn http_protocol(bytes: &[u8]) -> Option<&'static str> {
     if bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes) {
         return None;
@@ -180,19 +192,25 @@ pub fn http_protocol(bytes: &[u8]) -> Option<&'static str> {
         return Some("h2c");
     }
     let method = bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len());
-    let token = |b: &u8| b.is_ascii_uppercase() || *b == b'-';
-    if !bytes[..method].iter().all(token) || method > 20 {
+    let token = |b: &u8| b.is_ascii_alphabetic() || *b == b'-' || *b == b'_';
+    let is_token = bytes[..method].iter().all(token);
+    if !is_token || (method == 0 && !bytes.is_empty()) || method > LINE_LARGEST {
+        // What may yet be a request's end of line is part of no method.
         return Some("");
     }
     // However the bytes arrive, a line end beyond the limit is not seen.
     let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_LARGEST)]) else {
         return (bytes.len() >= LINE_LARGEST).then_some("");
     };
-    match bytes[..end].trim_ascii_end() {
-        line if line.ends_with(b" HTTP/1.1") => Some("http/1.1"),
-        line if line.ends_with(b" HTTP/1.0") => Some("http/1.0"),
-        _ => Some(""),
-    }
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
+    let (target, version) = (words.nth(1), words.next());
+    Some(match (target, version, words.next()) {
+        (Some(target), None, _) if target.starts_with(b"/") => "http/1.0",
+        (Some(_), Some(b"HTTP/1.1"), None) => "http/1.1",
+        (Some(_), Some(version), None) if version.starts_with(b"HTTP/") => "http/1.0",
+        _ => "",
+    })
 }
 
 async fn proxy_protocol(
@@ -200,10 +218,24 @@ async fn proxy_protocol(
     seen: &mut Vec<u8>,
     found: &mut Inspected,
     lax: bool,
+    versions: ProxyVersions,
 ) -> Result<(), Stopped> {
     loop {
+        let refused = match seen.first() {
+            Some(b'P') => !versions.v1,
+            Some(b'\r') => !versions.v2,
+            _ => false,
+        };
+        if refused && lax {
+            // A version that may not be is as good as none.
+            return Ok(());
+        }
+        if refused && seen.len() >= 16 && seen.starts_with(V2) {
+            return Err(Stopped::Closed);
+        }
         match proxy_header(seen) {
             ProxyHeader::More => more(io, seen).await?,
+            ProxyHeader::Header { .. } if refused => return Err(Stopped::Closed),
             ProxyHeader::Absent if lax => return Ok(()),
             ProxyHeader::Absent | ProxyHeader::Bad => return Err(Stopped::Closed),
             ProxyHeader::Header { len, addresses } => {
@@ -269,9 +301,11 @@ fn proxy_v1(bytes: &[u8]) -> ProxyHeader {
     };
     let addresses = match words[..] {
         ["UNKNOWN", ..] => None,
-        ["TCP4" | "TCP6", from, to, from_port, to_port] => {
-            match (address(from, from_port), address(to, to_port)) {
-                (Some(from), Some(to)) => Some((from, to)),
+        [family @ ("TCP4" | "TCP6"), from, to, from_port, to_port] => {
+            let four = family == "TCP4";
+            let pair = address(from, from_port).zip(address(to, to_port));
+            match pair.filter(|(a, b)| a.is_ipv4() == four && b.is_ipv4() == four) {
+                Some((from, to)) if are_hosts(from, to) => Some((from, to)),
                 _ => return ProxyHeader::Bad,
             }
         }
@@ -283,39 +317,79 @@ fn proxy_v1(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
+/// Whether both addresses are of single hosts.
+fn are_hosts(from: SocketAddr, to: SocketAddr) -> bool {
+    let one = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast(),
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+    };
+    one(from) && one(to)
+}
+
+/// Whether TLVs fill their place to its last byte: none may reach beyond
+/// (CVE-2026-47692).
+fn are_whole(mut tlvs: &[u8]) -> bool {
+    while !tlvs.is_empty() {
+        let Some((head, rest)) = tlvs.split_first_chunk::<3>() else {
+            return false;
+        };
+        let len = usize::from(u16::from_be_bytes([head[1], head[2]]));
+        let Some(rest) = rest.get(len..) else {
+            return false;
+        };
+        tlvs = rest;
+    }
+    true
+}
+
 fn proxy_v2(bytes: &[u8]) -> ProxyHeader {
     let Some(head) = bytes.get(12..16) else {
         return ProxyHeader::More;
     };
     let len = 16 + (usize::from(head[2]) << 8 | usize::from(head[3]));
-    if head[0] >> 4 != 2 || len > PROXY_LARGEST {
+    // Two bytes tell the length: 64 KiB are the bound.
+    if head[0] >> 4 != 2 {
+        return ProxyHeader::Bad;
+    }
+    let size = match (head[0] & 15, head[1]) {
+        // LOCAL: the proxy in front speaks for itself, whatever addresses follow
+        // (CVE-2024-23325).
+        (0, _) => None,
+        (1, 0x11 | 0x12) => Some(4),
+        (1, 0x21 | 0x22) => Some(16),
+        // No family that a connection of ours could be of.
+        _ => return ProxyHeader::Bad,
+    };
+    if size.is_some_and(|size| len < 16 + 2 * size + 4) {
         return ProxyHeader::Bad;
     }
     let Some(body) = bytes.get(16..len) else {
         return ProxyHeader::More;
     };
-    let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
-    let addresses = match (head[0] & 15, head[1]) {
-        (0, _) => None,
-        (1, 0x11) if body.len() >= 12 => {
-            let ip = |at: usize| {
-                std::net::Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3])
-            };
-            Some(((ip(0), port(8)).into(), (ip(4), port(10)).into()))
-        }
-        (1, 0x21) if body.len() >= 36 => {
-            let ip = |at: usize| {
-                let mut octets = [0; 16];
-                octets.copy_from_slice(&body[at..at + 16]);
-                std::net::Ipv6Addr::from(octets)
-            };
-            Some(((ip(0), port(32)).into(), (ip(16), port(34)).into()))
-        }
-        (1, 0x11 | 0x21) => return ProxyHeader::Bad,
-        (1, _) => None,
-        _ => return ProxyHeader::Bad,
+    let Some(size) = size else {
+        return ProxyHeader::Header {
+            len,
+            addresses: None,
+        };
     };
-    ProxyHeader::Header { len, addresses }
+    let address = |at: usize, port: usize| {
+        let port = u16::from_be_bytes([body[port], body[port + 1]]);
+        let mut octets = [0; 16];
+        octets[..size].copy_from_slice(&body[at..at + size]);
+        let ip: IpAddr = match size {
+            4 => [octets[0], octets[1], octets[2], octets[3]].into(),
+            _ => octets.into(),
+        };
+        SocketAddr::new(ip, port)
+    };
+    let (from, to) = (address(0, 2 * size), address(size, 2 * size + 2));
+    if !are_hosts(from, to) || !are_whole(&body[2 * size + 4..]) {
+        return ProxyHeader::Bad;
+    }
+    ProxyHeader::Header {
+        len,
+        addresses: Some((from, to)),
+    }
 }
 
 #[cfg(test)]
@@ -331,6 +405,11 @@ mod tests {
         assert_eq!(http_protocol(PREFACE), Some("h2c"));
         assert_eq!(http_protocol(b"\x10\x20mysql"), Some(""));
         assert_eq!(http_protocol(b"hello world\n"), Some(""));
+        assert_eq!(http_protocol(b"get / HTTP/1.1\r\n"), Some("http/1.1"));
+        assert_eq!(http_protocol(b"GET /\r\n"), Some("http/1.0"));
+        assert_eq!(http_protocol(b"GET / HTTP/2.0\r\n"), Some("http/1.0"));
+        assert_eq!(http_protocol(b"GET / x HTTP/1.1\r\n"), Some(""));
+        assert_eq!(http_protocol(b" GET / HTTP/1.1\r\n"), Some(""));
         let mut long = b"GET /".to_vec();
         long.resize(LINE_LARGEST - 1, b'a');
         assert_eq!(http_protocol(&long), None);
@@ -359,5 +438,51 @@ mod tests {
         assert_eq!(proxy_header(&v2[..20]), ProxyHeader::More);
         assert_eq!(proxy_header(b"GET / "), ProxyHeader::Absent);
         assert_eq!(proxy_header(b"PROXY TCP4 x y 1 2\r\n"), ProxyHeader::Bad);
+    }
+
+    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let mut header = V2.to_vec();
+        header.extend_from_slice(&[0x20 | command, family]);
+        header.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
+        header.extend_from_slice(body);
+        header
+    }
+
+    const FOUR: [u8; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 3, 232, 0, 80];
+
+    #[test]
+    fn cve_2024_23325_local_keeps_the_peer_and_unknown_families_are_refused() {
+        for family in [0, 0x11, 0x31, 0xff] {
+            let header = v2(0, family, &FOUR);
+            let local = ProxyHeader::Header {
+                len: header.len(),
+                addresses: None,
+            };
+            assert_eq!(proxy_header(&header), local, "{family}");
+        }
+        for family in [0, 0x10, 0x31, 0x41, 0xff] {
+            assert_eq!(proxy_header(&v2(1, family, &FOUR)), ProxyHeader::Bad);
+        }
+        for command in 2..16 {
+            assert_eq!(proxy_header(&v2(command, 0x11, &FOUR)), ProxyHeader::Bad);
+        }
+    }
+
+    #[test]
+    fn cve_2026_47692_a_tlv_stays_within_the_header() {
+        let with = |tlvs: &[u8]| proxy_header(&v2(1, 0x11, &[&FOUR[..], tlvs].concat()));
+        let good = |tlvs: &[u8]| matches!(with(tlvs), ProxyHeader::Header { .. });
+        assert!(good(&[]) && good(&[1, 0, 0]) && good(&[1, 0, 2, 9, 9, 4, 0, 1, 0]));
+        for bad in [
+            &[1_u8][..],
+            &[1, 0],
+            &[1, 0, 1],
+            &[1, 255, 255, 0],
+            &[1, 0, 0, 2],
+        ] {
+            assert_eq!(with(bad), ProxyHeader::Bad, "{bad:?}");
+        }
+        let long = [&[1_u8, 0xea, 0x60][..], &[0; 60_000]].concat();
+        assert!(good(&long));
     }
 }

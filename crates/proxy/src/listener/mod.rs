@@ -4,6 +4,7 @@
 mod accept;
 pub(crate) mod hello;
 pub(crate) mod inspect;
+mod secure;
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

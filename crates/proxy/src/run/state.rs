@@ -256,9 +256,11 @@ fn certificate_details(pem: &[u8], path: Option<&str>) -> Value {
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
         let validity = parsed.validity();
         let now = x509_parser::time::ASN1Time::now().timestamp();
-        let (uris, dns, _) = crate::tls::peer_names(&der);
-        let names = uris.iter().map(|u| json!({"uri": u}));
-        let names: Vec<_> = names.chain(dns.iter().map(|d| json!({"dns": d}))).collect();
+        let names = crate::tls::certificate::Names::of(&der);
+        let dns = names.dns.iter().map(|d| json!({"dns": d}));
+        let uris = names.uris.iter().map(|u| json!({"uri": u}));
+        let ips = names.ips.iter().map(|i| json!({"ip_address": i}));
+        let names: Vec<_> = dns.chain(uris).chain(ips).collect();
         Some(json!({
             "path": path.unwrap_or("<inline>"),
             "serial_number": parsed.raw_serial_as_string().replace(':', ""),

@@ -39,6 +39,7 @@ pub async fn serve(
     if record.cluster.is_none() {
         cells.downstream_cx_no_route.inc();
     }
+    conn.flags.set(record.flags);
     conn.worker.close_tcp(&record, &config.access_logs);
 }
 

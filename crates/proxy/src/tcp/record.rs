@@ -99,7 +99,7 @@ impl Record for TcpRecord {
             TimePoint::Start => self.conn.accepted_ns,
             TimePoint::Emit => now_ns(),
             TimePoint::End | TimePoint::DownstreamTxEnd => self.end_ns,
-            _ => 0,
+            point => crate::http::tls_fields::time(&self.conn, point),
         };
         (at != 0).then_some(at)
     }

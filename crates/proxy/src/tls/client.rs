@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use lateen_proxy_core::config::Name;
-use lateen_proxy_core::config::tls::UpstreamTls;
+use lateen_proxy_core::config::tls::{TlsVersion, UpstreamTls};
 use rustls::ClientConfig;
-use rustls::client::ResolvesClientCert;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::CertifiedKey;
 
 use super::verify::{PeerRules, ServerRules};
@@ -18,9 +18,10 @@ pub(super) fn config(
     san: Option<&Name>,
     alpn: &[Name],
 ) -> Result<ClientConfig, TlsError> {
-    let versions = material::versions(context.common.min_version, context.common.max_version)?;
+    let common = &context.common;
+    let versions = material::versions(common.min_version, common.max_version, TlsVersion::V1_2)?;
     let rules = PeerRules::new(&parts.validation, san.cloned())?;
-    let builder = ClientConfig::builder_with_provider(material::provider())
+    let builder = ClientConfig::builder_with_provider(material::provider_of(common))
         .with_protocol_versions(&versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ServerRules(rules)));
@@ -33,6 +34,11 @@ pub(super) fn config(
     };
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     config.enable_sni = true;
+    // Sessions are kept by server name.
+    config.resumption = match context.max_session_keys {
+        Some(0) => Resumption::disabled(),
+        most => Resumption::in_memory_sessions(most.map_or(1, |n| n.min(1024) as usize)),
+    };
     Ok(config)
 }
 

@@ -2,16 +2,70 @@
 
 use std::sync::Arc;
 
-use lateen_proxy_core::config::tls::{TlsCertificate, TlsVersion};
-use rustls::SupportedProtocolVersion;
-use rustls::crypto::CryptoProvider;
+use lateen_proxy_core::config::tls::{CipherSuite, CommonTls, Curve, TlsCertificate, TlsVersion};
+use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::sign::CertifiedKey;
+use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 
-/// The crypto provider of every context.
+/// Suites of TLS 1.3; no list of a configuration concerns them.
+const TLS13: [SupportedCipherSuite; 3] = [
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+];
+
+fn suite(suite: CipherSuite) -> SupportedCipherSuite {
+    match suite {
+        CipherSuite::EcdheEcdsaAes128Gcm => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::EcdheRsaAes128Gcm => cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::EcdheEcdsaAes256Gcm => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::EcdheRsaAes256Gcm => cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::EcdheEcdsaChacha20 => {
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        CipherSuite::EcdheRsaChacha20 => cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
+}
+
+fn group(curve: Curve) -> &'static dyn SupportedKxGroup {
+    match curve {
+        Curve::X25519 => kx_group::X25519,
+        Curve::P256 => kx_group::SECP256R1,
+        Curve::P384 => kx_group::SECP384R1,
+        Curve::X25519MlKem768 => kx_group::X25519MLKEM768,
+    }
+}
+
+/// Envoy's groups where a configuration names none.
+const GROUPS: [Curve; 2] = [Curve::X25519, Curve::P256];
+
+/// The crypto provider of a context: its suites and groups in its order.
+pub(super) fn provider_of(common: &CommonTls) -> Arc<CryptoProvider> {
+    let suites = match common.cipher_suites.as_slice() {
+        [] => &CipherSuite::DEFAULT,
+        named => named,
+    };
+    let groups = match common.ecdh_curves.as_slice() {
+        [] => &GROUPS,
+        named => named,
+    };
+    let base = provider();
+    Arc::new(CryptoProvider {
+        cipher_suites: TLS13
+            .into_iter()
+            .chain(suites.iter().map(|s| suite(*s)))
+            .collect(),
+        kx_groups: groups.iter().map(|g| group(*g)).collect(),
+        ..(*base).clone()
+    })
+}
+
+/// What all contexts have in common: algorithms of signatures, randomness, key formats.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
     PROVIDER
@@ -45,14 +99,15 @@ pub(super) fn certified_key(certificate: &TlsCertificate) -> Result<Arc<Certifie
     Ok(Arc::new(key))
 }
 
-/// The protocol versions between two bounds.
+/// The protocol versions between two bounds; `most` is the side's own upper bound.
 pub(super) fn versions(
     min: Option<TlsVersion>,
     max: Option<TlsVersion>,
+    most: TlsVersion,
 ) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
-    let fits = |version: TlsVersion| {
-        min.is_none_or(|min| min <= version) && max.is_none_or(|max| version <= max)
-    };
+    // A lower bound above the default upper one raises it.
+    let max = max.unwrap_or(most.max(min.unwrap_or(most)));
+    let fits = |version: TlsVersion| min.is_none_or(|min| min <= version) && version <= max;
     let mut list = Vec::new();
     if fits(TlsVersion::V1_3) {
         list.push(&rustls::version::TLS13);

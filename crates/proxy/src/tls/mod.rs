@@ -1,21 +1,24 @@
 //! TLS contexts of one worker: rustls configurations made from the snapshot's
 //! contexts and secrets, shared by equal content, remade when a secret turns.
 
+pub mod certificate;
 mod client;
 mod material;
+pub mod notes;
 mod server;
+mod tickets;
 mod verify;
+pub mod words;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use lateen_proxy_core::config::tls::{
-    CertificateSource, DownstreamTls, Secret, TlsCertificate, UpstreamTls, ValidationContext,
-    ValidationSource,
+    CertificateSource, CipherSuite, Curve, DownstreamTls, Private, Secret, TicketKeys,
+    TlsCertificate, UpstreamTls, ValidationContext, ValidationSource,
 };
 use lateen_proxy_core::config::{Name, ResourceMap};
-pub use verify::peer_names;
 
 /// Why a TLS context cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,14 +50,20 @@ struct Key {
     validation: [usize; 2],
     alpn: Vec<Name>,
     versions: (u8, u8),
+    suites: Vec<CipherSuite>,
+    curves: Vec<Curve>,
     flags: u8,
     name: Option<Name>,
+    tickets: usize,
+    /// Life of a session in seconds, or the number of sessions kept.
+    sessions: u64,
 }
 
 /// What lives as long as the key's pointers mean something.
 type Held = (
     Vec<Arc<TlsCertificate>>,
     [Option<Arc<ValidationContext>>; 2],
+    Option<Arc<[Private]>>,
 );
 
 /// The TLS configurations of a worker.
@@ -101,33 +110,59 @@ impl TlsContexts {
         let alpn = alpn.unwrap_or(&context.common.alpn_protocols);
         let mut key = Key::new(&parts, alpn, &context.common);
         key.name = san.cloned();
+        key.sessions = context.max_session_keys.map_or(u64::MAX, u64::from);
         if let Some((config, _)) = self.clients.borrow().get(&key) {
             return Ok(config.clone());
         }
         let config = Arc::new(client::config(context, &parts, san, alpn)?);
-        let held = (parts.certificates, parts.validation);
+        let held = (parts.certificates, parts.validation, None);
         self.clients
             .borrow_mut()
             .insert(key, (config.clone(), held));
         Ok(config)
     }
 
-    /// The configuration for a server context.
-    pub fn server(&self, context: &DownstreamTls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    /// The configuration for a server context; `alpn` overrides its list.
+    pub fn server(
+        &self,
+        context: &DownstreamTls,
+        alpn: Option<&[Name]>,
+    ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
         let parts = self.resolve(&context.common.certificates, &context.common.validation)?;
-        let mut key = Key::new(&parts, &context.common.alpn_protocols, &context.common);
-        key.flags = u8::from(context.require_client_certificate)
-            | u8::from(context.require_sni) << 1
-            | u8::from(context.disable_stateless_session_resumption) << 2;
+        let tickets = self.ticket_keys(&context.ticket_keys)?;
+        let alpn = alpn.unwrap_or(&context.common.alpn_protocols);
+        let mut key = Key::new(&parts, alpn, &context.common);
+        let flags = [
+            context.require_client_certificate,
+            context.require_sni,
+            context.disable_stateless_session_resumption,
+            context.disable_stateful_session_resumption,
+            context.prefer_client_ciphers,
+        ];
+        key.flags = flags.iter().fold(0, |all, flag| all << 1 | u8::from(*flag));
+        key.tickets = tickets.as_ref().map_or(0, |k| k.as_ptr() as usize);
+        key.sessions = context.session_timeout.map_or(u64::MAX, |d| d.as_secs());
         if let Some((config, _)) = self.servers.borrow().get(&key) {
             return Ok(config.clone());
         }
-        let config = Arc::new(server::config(context, &parts)?);
-        let held = (parts.certificates, parts.validation);
+        let config = server::config(context, &parts, tickets.as_deref(), alpn)?;
+        let config = Arc::new(config);
+        let held = (parts.certificates, parts.validation, tickets);
         self.servers
             .borrow_mut()
             .insert(key, (config.clone(), held));
         Ok(config)
+    }
+
+    fn ticket_keys(&self, keys: &TicketKeys) -> Result<Option<Arc<[Private]>>, TlsError> {
+        match keys {
+            TicketKeys::Own => Ok(None),
+            TicketKeys::Inline(keys) => Ok(Some(keys.clone())),
+            TicketKeys::Sds(name) => match &*self.secret(name)? {
+                Secret::SessionTicketKeys(keys) => Ok(Some(keys.clone())),
+                _ => Err(TlsError::WrongSecret(name.clone())),
+            },
+        }
     }
 
     fn resolve(
@@ -187,8 +222,12 @@ impl Key {
             validation: [rules(&parts.validation[0]), rules(&parts.validation[1])],
             alpn: alpn.to_vec(),
             versions: (version(common.min_version), version(common.max_version)),
+            suites: common.cipher_suites.clone(),
+            curves: common.ecdh_curves.clone(),
             flags: 0,
             name: None,
+            tickets: 0,
+            sessions: 0,
         }
     }
 }

@@ -1,21 +1,30 @@
 //! How a peer's certificate is judged: the chain against the trusted roots (or
-//! the SPIFFE bundle of its trust domain), then the names it bears against the
-//! rules. Envoy checks no host name unless told so, and nothing without roots.
+//! the SPIFFE bundle of its trust domain) and revocation lists, then the names it
+//! bears against the rules, then the pins. Envoy checks no host name unless told
+//! so, and nothing without roots.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::tls::{SanMatcher, SanType, ValidationContext};
+use lateen_proxy_core::matcher::StringRule;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::extensions::GeneralName;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime,
+};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificate::{Names, each_san, sha256_hex};
+use super::notes::{self, Fault, Refusal};
 use super::{TlsError, material};
 
 /// The rules a peer's certificate must meet.
@@ -23,11 +32,14 @@ use super::{TlsError, material};
 pub(super) struct PeerRules {
     roots: Option<Vec<TrustAnchor<'static>>>,
     bundles: HashMap<String, Vec<TrustAnchor<'static>>>,
+    crls: Vec<CertRevocationList<'static>>,
+    leaf_crl_only: bool,
     sans: Vec<SanMatcher>,
     name: Option<Name>,
     hashes: Vec<Name>,
     spki: Vec<Name>,
     accept_untrusted: bool,
+    silent: bool,
 }
 
 fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, TlsError> {
@@ -40,6 +52,61 @@ fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, TlsError> {
         .collect()
 }
 
+/// All revocation lists in a PEM text; there must be one unless `none` may be.
+fn revocation_lists(pem: &[u8], none: bool) -> Result<Vec<CertRevocationList<'static>>, TlsError> {
+    let bad = |error: &dyn std::fmt::Display| TlsError::Material(format!("crl: {error}"));
+    let mut lists = Vec::new();
+    for der in CertificateRevocationListDer::pem_slice_iter(pem) {
+        let der = der.map_err(|e| bad(&e))?;
+        let list = OwnedCertRevocationList::from_der(&der).map_err(|e| bad(&e))?;
+        lists.push(list.into());
+    }
+    match lists.is_empty() && !none {
+        true => Err(bad(&"no revocation list in the PEM text")),
+        false => Ok(lists),
+    }
+}
+
+/// A judgement that is not favourable.
+struct Bad {
+    error: Error,
+    fault: Fault,
+    words: String,
+}
+
+impl Bad {
+    fn chain(error: CertificateError, depth: usize, words: &str) -> Self {
+        let words =
+            format!("X509_verify_cert:_certificate_verification_error_at_depth_{depth}:_{words}");
+        Self {
+            error: Error::InvalidCertificate(error),
+            fault: Fault::Chain,
+            words,
+        }
+    }
+
+    fn names(parsed: &X509Certificate<'_>) -> Self {
+        let mut all = Vec::new();
+        each_san(parsed, |_, text| all.push(text.to_owned()));
+        let words = format!("SAN_matcher,_certificate_SANs_are_[{}]", all.join(",_"));
+        Self::other(Fault::Names, &words)
+    }
+
+    /// From a list of revoked certificates.
+    fn revocation(error: CertificateError, depth: usize, words: &str) -> Self {
+        let words = format!("certificate_revocation_check_against_provided_CRLs_failed:_{words}");
+        Self::chain(error, depth, &words)
+    }
+
+    fn other(fault: Fault, words: &str) -> Self {
+        Self {
+            error: Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure),
+            fault,
+            words: words.to_owned(),
+        }
+    }
+}
+
 impl PeerRules {
     /// Joins inline rules with those of a secret; `name` must be borne too.
     pub(super) fn new(
@@ -49,11 +116,14 @@ impl PeerRules {
         let mut rules = Self {
             roots: None,
             bundles: HashMap::new(),
+            crls: Vec::new(),
+            leaf_crl_only: false,
             sans: Vec::new(),
             name,
             hashes: Vec::new(),
             spki: Vec::new(),
             accept_untrusted: false,
+            silent: false,
         };
         for context in contexts.iter().flatten() {
             rules.join(context)?;
@@ -64,6 +134,7 @@ impl PeerRules {
     fn join(&mut self, context: &ValidationContext) -> Result<(), TlsError> {
         if let Some(pem) = &context.trusted_ca {
             self.roots = Some(anchors(&pem.bytes)?);
+            self.crls.extend(revocation_lists(&pem.bytes, true)?);
         }
         if context.system_root_certs {
             let pem = system_roots()?;
@@ -73,17 +144,26 @@ impl PeerRules {
             self.bundles
                 .insert(domain.to_string(), anchors(&pem.bytes)?);
         }
-        if context.crl.is_some() {
-            let text = "certificate revocation lists are not supported";
-            return Err(TlsError::Refused(text.to_owned()));
+        if let Some(pem) = &context.crl {
+            self.crls.extend(revocation_lists(&pem.bytes, false)?);
         }
+        self.leaf_crl_only |= context.only_verify_leaf_cert_crl;
         self.sans.extend(context.match_sans.iter().cloned());
         self.hashes
             .extend(context.verify_certificate_hash.iter().cloned());
         self.spki
             .extend(context.verify_certificate_spki.iter().cloned());
         self.accept_untrusted |= context.accept_untrusted;
+        self.silent |= context.suppress_client_ca_list;
         Ok(())
+    }
+
+    /// The authorities a client is told of.
+    fn hints(&self) -> Vec<DistinguishedName> {
+        let roots = self.roots.iter().flatten().filter(|_| !self.silent);
+        roots
+            .map(|root| DistinguishedName::in_sequence(root.subject.as_ref()))
+            .collect()
     }
 
     fn check(
@@ -93,105 +173,216 @@ impl PeerRules {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), Error> {
-        self.check_chain(leaf, rest, now, usage)?;
-        let (_, parsed) = X509Certificate::from_der(leaf)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        if !self.sans.is_empty() && !self.sans.iter().any(|m| san_matches(m, &parsed)) {
-            return Err(other("no subject alternative name matches"));
+        let Err(bad) = self.judge(leaf, rest, now, usage) else {
+            return Ok(());
+        };
+        if self.accept_untrusted {
+            return Ok(());
         }
-        if let Some(name) = &self.name
-            && !dns_names(leaf).iter().any(|n| matches_dns(n, name))
-        {
-            return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
-        }
-        self.check_pins(leaf, &parsed)
+        notes::refused(Refusal {
+            leaf: leaf.to_vec(),
+            fault: bad.fault,
+            words: bad.words,
+        });
+        Err(bad.error)
     }
 
-    fn check_chain(
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],
         now: UnixTime,
         usage: KeyUsage,
-    ) -> Result<(), Error> {
-        let domain_roots;
+    ) -> Result<(), Bad> {
+        let encoding = |_| Bad::chain(CertificateError::BadEncoding, 0, "certificate_rejected");
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(encoding)?;
+        // Every handshake of ours has the leaf's key sign.
+        let key_usage = parsed.key_usage().ok().flatten();
+        if key_usage.is_some_and(|u| !u.value.digital_signature()) {
+            return Err(Bad::other(Fault::KeyUsage, ""));
+        }
+        self.check_chain((leaf, &parsed), rest, now, usage)?;
+        if !self.sans.is_empty() && !self.sans.iter().any(|m| san_matches(m, &parsed)) {
+            return Err(self.no_name_fits(&parsed));
+        }
+        if let Some(name) = &self.name
+            && !bears(&parsed, name)
+        {
+            return Err(self.no_name_fits(&parsed));
+        }
+        match self.is_pinned(leaf, &parsed) {
+            true => Ok(()),
+            false => Err(Bad::other(Fault::Pins, "cert_hash_and_spki")),
+        }
+    }
+
+    fn no_name_fits(&self, parsed: &X509Certificate<'_>) -> Bad {
+        match self.bundles.is_empty() {
+            true => Bad::names(parsed),
+            false => Bad::other(Fault::Names, "SAN_match"),
+        }
+    }
+
+    fn check_chain(
+        &self,
+        (leaf, parsed): (&CertificateDer<'_>, &X509Certificate<'_>),
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Bad> {
         let roots = if self.bundles.is_empty() {
             match &self.roots {
                 Some(roots) => roots,
                 None => return Ok(()),
             }
         } else {
-            domain_roots = trust_domain(leaf).and_then(|d| self.bundles.get(&d));
-            domain_roots.ok_or_else(|| other("no bundle for the trust domain"))?
+            self.bundle_of(parsed)?
         };
-        let bad = |e: webpki::Error| match e {
-            webpki::Error::CertExpired { .. } => {
-                Error::InvalidCertificate(CertificateError::Expired)
-            }
-            webpki::Error::UnknownIssuer => {
-                Error::InvalidCertificate(CertificateError::UnknownIssuer)
-            }
-            e => other(&e.to_string()),
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        let depth = match self.leaf_crl_only {
+            true => RevocationCheckDepth::EndEntity,
+            false => RevocationCheckDepth::Chain,
         };
-        let checked = EndEntityCert::try_from(leaf).and_then(|cert| {
-            cert.verify_for_usage(
-                webpki::ALL_VERIFICATION_ALGS,
-                roots,
-                rest,
-                now,
-                usage,
-                None,
-                None,
-            )
-            .map(|_| ())
+        // Without a list there is nothing to ask.
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+            options
+                .with_depth(depth)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
         });
-        match checked {
-            Err(_) if self.accept_untrusted => Ok(()),
-            done => done.map_err(bad),
-        }
+        let algorithms = webpki::ALL_VERIFICATION_ALGS;
+        EndEntityCert::try_from(leaf)
+            .and_then(|cert| {
+                cert.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
+                    .map(|_| ())
+            })
+            .map_err(|error| chain_fault(&error, parsed, rest, now, &crls))
     }
 
-    fn check_pins(
-        &self,
-        leaf: &CertificateDer<'_>,
-        parsed: &X509Certificate<'_>,
-    ) -> Result<(), Error> {
+    /// The bundle of the leaf's trust domain. A certificate that may sign others
+    /// names no workload (SPIFFE X.509-SVID sections 4.1 and 4.3).
+    fn bundle_of(&self, leaf: &X509Certificate<'_>) -> Result<&Vec<TrustAnchor<'static>>, Bad> {
+        let untrusted = |words| Bad::other(Fault::Chain, words);
+        let usage = leaf.key_usage().ok().flatten();
+        // The key usage must be there (section 4.3).
+        let signs = usage.is_none_or(|u| u.value.key_cert_sign() || u.value.crl_sign());
+        if leaf.is_ca() || signs {
+            return Err(untrusted("cert_precheck"));
+        }
+        let bundle = trust_domain(leaf).and_then(|domain| self.bundles.get(&domain));
+        bundle.ok_or_else(|| untrusted("no_trust_bundle_store"))
+    }
+
+    fn is_pinned(&self, leaf: &CertificateDer<'_>, parsed: &X509Certificate<'_>) -> bool {
         use aws_lc_rs::digest::{SHA256, digest};
+        use base64::Engine as _;
         if self.hashes.is_empty() && self.spki.is_empty() {
-            return Ok(());
+            return true;
         }
-        let hex: String = digest(&SHA256, leaf)
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        if self.hashes.iter().any(|want| **want == *hex) {
-            return Ok(());
-        }
-        let spki = base64(digest(&SHA256, parsed.tbs_certificate.subject_pki.raw).as_ref());
-        if self.spki.iter().any(|want| **want == *spki) {
-            return Ok(());
-        }
-        Err(other("the certificate is not among the pinned ones"))
+        let hash = sha256_hex(leaf);
+        let spki = digest(&SHA256, parsed.tbs_certificate.subject_pki.raw);
+        let spki = base64::engine::general_purpose::STANDARD.encode(spki.as_ref());
+        self.hashes.iter().any(|want| **want == *hash)
+            || self.spki.iter().any(|want| **want == *spki)
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let padded = [
-            group[0],
-            *group.get(1).unwrap_or(&0),
-            *group.get(2).unwrap_or(&0),
-        ];
-        let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char;
-            text.push(if place <= group.len() { digit } else { '=' });
+/// What is wrong with a chain, in OpenSSL's words, at the certificate that it
+/// would name: the leaf is at depth 0.
+fn chain_fault(
+    error: &webpki::Error,
+    leaf: &X509Certificate<'_>,
+    rest: &[CertificateDer<'_>],
+    now: UnixTime,
+    crls: &[&CertRevocationList<'_>],
+) -> Bad {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let above: Vec<X509Certificate<'_>> = rest
+        .iter()
+        .filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1))
+        .collect();
+    let path = path(leaf, &above);
+    let at = |bad: &dyn Fn(&X509Certificate<'_>) -> bool| {
+        path.iter().position(|cert| bad(cert)).unwrap_or(0)
+    };
+    match error {
+        webpki::Error::CertExpired { .. } => {
+            let depth = at(&|c| c.validity().not_after.timestamp() < now);
+            Bad::chain(CertificateError::Expired, depth, "certificate_has_expired")
+        }
+        webpki::Error::CertNotValidYet { .. } => {
+            let depth = at(&|c| c.validity().not_before.timestamp() > now);
+            let words = "certificate_is_not_yet_valid";
+            Bad::chain(CertificateError::NotValidYet, depth, words)
+        }
+        webpki::Error::CertRevoked => {
+            let depth = at(&|c| {
+                let listed = |l: &&&CertRevocationList<'_>| {
+                    matches!(l.find_serial(c.raw_serial()), Ok(Some(_)))
+                };
+                crls.iter().filter(|l| is_of(l, c)).any(|l| listed(&l))
+            });
+            Bad::revocation(CertificateError::Revoked, depth, "certificate_revoked")
+        }
+        webpki::Error::UnknownRevocationStatus => {
+            let words = "unable_to_get_certificate_CRL";
+            let depth = at(&|c| !crls.iter().any(|l| is_of(l, c)));
+            Bad::revocation(CertificateError::UnknownRevocationStatus, depth, words)
+        }
+        webpki::Error::CrlExpired { .. } => {
+            let words = "CRL_has_expired";
+            Bad::revocation(CertificateError::ExpiredRevocationList, 0, words)
+        }
+        webpki::Error::UnknownIssuer => {
+            let depth = path.len() - 1;
+            let last = path[depth];
+            let words = match (last.subject() == last.issuer(), depth) {
+                (true, 0) => "self_signed_certificate",
+                (true, _) => "self_signed_certificate_in_certificate_chain",
+                (false, _) => "unable_to_get_local_issuer_certificate",
+            };
+            Bad::chain(CertificateError::UnknownIssuer, depth, words)
+        }
+        webpki::Error::RequiredEkuNotFoundContext(_) => {
+            let words = "unsupported_certificate_purpose";
+            Bad::chain(CertificateError::InvalidPurpose, 0, words)
+        }
+        webpki::Error::InvalidSignatureForPublicKey => {
+            let words = "certificate_signature_failure";
+            Bad::chain(CertificateError::BadSignature, 0, words)
+        }
+        other => {
+            let words = other.to_string().replace(' ', "_");
+            Bad::chain(CertificateError::ApplicationVerificationFailure, 0, &words)
         }
     }
-    text
+}
+
+/// Whether a list is that of a certificate's issuer. One of both names has its
+/// outer tag.
+fn is_of(list: &CertRevocationList<'_>, cert: &X509Certificate<'_>) -> bool {
+    cert.issuer().as_raw().ends_with(list.issuer())
+}
+
+/// The certificates from the leaf upwards, as far as names lead.
+fn path<'a>(
+    leaf: &'a X509Certificate<'a>,
+    above: &'a [X509Certificate<'a>],
+) -> Vec<&'a X509Certificate<'a>> {
+    let mut path = vec![leaf];
+    while path.len() <= above.len() {
+        let last = path[path.len() - 1];
+        let next = above.iter().find(|c| {
+            c.subject() == last.issuer()
+                && !path.iter().any(|p| p.tbs_certificate == c.tbs_certificate)
+        });
+        match next {
+            Some(next) if last.subject() != last.issuer() => path.push(next),
+            _ => break,
+        }
+    }
+    path
 }
 
 fn system_roots() -> Result<Vec<u8>, TlsError> {
@@ -199,74 +390,59 @@ fn system_roots() -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|e| TlsError::Material(format!("{path}: {e}")))
 }
 
-fn other(text: &str) -> Error {
-    Error::General(text.to_owned())
-}
-
-fn each_san(parsed: &X509Certificate<'_>, mut visit: impl FnMut(SanType, &str)) {
-    let Ok(Some(extension)) = parsed.subject_alternative_name() else {
-        return;
-    };
-    for name in &extension.value.general_names {
-        match name {
-            GeneralName::DNSName(text) => visit(SanType::Dns, text),
-            GeneralName::URI(text) => visit(SanType::Uri, text),
-            GeneralName::RFC822Name(text) => visit(SanType::Email, text),
-            GeneralName::IPAddress(bytes) => {
-                if let Some(ip) = ip_text(bytes) {
-                    visit(SanType::IpAddress, &ip);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-fn ip_text(bytes: &[u8]) -> Option<String> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Some(std::net::Ipv4Addr::from(v4).to_string());
-    }
-    let v6 = <[u8; 16]>::try_from(bytes).ok()?;
-    Some(std::net::Ipv6Addr::from(v6).to_string())
-}
-
-fn san_matches(matcher: &SanMatcher, parsed: &X509Certificate<'_>) -> bool {
+/// An exact rule over DNS names takes a certificate's wildcard for the names it
+/// covers, as Envoy does; every other rule looks at the text.
+fn san_matches(rule: &SanMatcher, parsed: &X509Certificate<'_>) -> bool {
     let mut found = false;
     each_san(parsed, |kind, text| {
-        // A NUL in a name would end it for a C program and not for us.
-        let kind_fits = matcher.kind == SanType::Any || matcher.kind == kind;
-        found |= kind_fits && !text.contains('\0') && matcher.matcher.matches(text.as_bytes());
+        if rule.kind != SanType::Any && rule.kind != kind {
+            return;
+        }
+        found |= match &rule.matcher.rule {
+            StringRule::Exact(name) if kind == SanType::Dns => matches_dns(text, name),
+            _ => rule.matcher.matches(text.as_bytes()),
+        };
     });
     found
 }
 
-/// The names of a peer's certificate: (URI names, DNS names, subject).
-pub fn peer_names(leaf: &[u8]) -> (Vec<String>, Vec<String>, String) {
-    let (mut uris, mut dns, mut subject) = (Vec::new(), Vec::new(), String::new());
-    if let Ok((_, parsed)) = X509Certificate::from_der(leaf) {
-        subject = parsed.subject().to_string();
-        each_san(&parsed, |kind, text| match kind {
-            SanType::Uri => uris.push(text.to_owned()),
-            SanType::Dns => dns.push(text.to_owned()),
-            _ => {}
-        });
-    }
-    (uris, dns, subject)
-}
-
-/// The DNS names of a certificate.
-pub(super) fn dns_names(leaf: &[u8]) -> Vec<String> {
-    peer_names(leaf).1
+/// Whether a certificate is one of a host: by DNS name, or by address.
+fn bears(parsed: &X509Certificate<'_>, host: &str) -> bool {
+    let mut found = false;
+    each_san(parsed, |kind, text| {
+        found |= match kind {
+            SanType::Dns => matches_dns(text, host),
+            SanType::IpAddress => text == host,
+            _ => false,
+        };
+    });
+    found
 }
 
 /// The SPIFFE trust domain of a certificate.
-fn trust_domain(leaf: &[u8]) -> Option<String> {
-    let (uris, _, _) = peer_names(leaf);
-    let rest = uris.iter().find_map(|u| u.strip_prefix("spiffe://"))?;
-    Some(rest.split('/').next().unwrap_or(rest).to_owned())
+fn trust_domain(leaf: &X509Certificate<'_>) -> Option<String> {
+    let mut domain = None;
+    each_san(leaf, |kind, text| {
+        if kind == SanType::Uri && domain.is_none() {
+            domain = text
+                .strip_prefix("spiffe://")
+                .map(|rest| rest.split('/').next().unwrap_or(rest).to_owned());
+        }
+    });
+    domain
 }
 
-/// Whether a certificate's DNS name (perhaps `*.x`) covers a host name.
+/// The names by which a server's certificate is chosen: its DNS names, or the
+/// common name of one without.
+pub(super) fn server_names(names: &Names) -> Vec<String> {
+    match (names.dns.as_slice(), &names.common_name) {
+        ([], Some(name)) => vec![name.clone()],
+        (dns, _) => dns.to_vec(),
+    }
+}
+
+/// Whether a certificate's DNS name (perhaps `*.x`) covers a host name. The star
+/// stands for one label (CVE-2020-15104).
 pub(super) fn matches_dns(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => pattern.eq_ignore_ascii_case(name),
@@ -324,13 +500,25 @@ impl ServerCertVerifier for ServerRules {
 /// [`PeerRules`] over a client's certificate.
 #[derive(Debug)]
 pub(super) struct ClientRules {
-    pub(super) rules: PeerRules,
-    pub(super) required: bool,
+    rules: PeerRules,
+    required: bool,
+    hints: Vec<DistinguishedName>,
+}
+
+impl ClientRules {
+    /// Rules for certificates that clients may, or must, show.
+    pub(super) fn new(rules: PeerRules, required: bool) -> Self {
+        Self {
+            hints: rules.hints(),
+            rules,
+            required,
+        }
+    }
 }
 
 impl ClientCertVerifier for ClientRules {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.hints
     }
 
     fn client_auth_mandatory(&self) -> bool {
@@ -380,17 +568,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcard_covers_one_label() {
+    fn cve_2020_15104_wildcard_covers_one_label() {
         assert!(matches_dns("*.a.b", "x.a.b"));
         assert!(!matches_dns("*.a.b", "x.y.a.b"));
         assert!(!matches_dns("*.a.b", "a.b"));
         assert!(matches_dns("A.b", "a.B"));
-    }
-
-    #[test]
-    fn base64_pads() {
-        assert_eq!(base64(b"f"), "Zg==");
-        assert_eq!(base64(b"fo"), "Zm8=");
-        assert_eq!(base64(b"foobar"), "Zm9vYmFy");
     }
 }

@@ -21,7 +21,7 @@ use super::idle::IdleWatch;
 use crate::admin::HostStats;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
-use crate::tls::TlsContexts;
+use crate::tls::{TlsContexts, TlsError};
 
 /// The hosts of a cluster at one moment.
 #[derive(Debug, Default)]
@@ -122,6 +122,11 @@ impl ClusterState {
                     Some(host) if host.endpoint == endpoint && host.priority == priority => {
                         host.clone()
                     }
+                    // Connections of another transport must serve no more.
+                    Some(host) if !self.same_transport(&host.endpoint, &endpoint) => {
+                        host.remove();
+                        Rc::new(Host::new(endpoint, locality, priority))
+                    }
                     Some(host) => {
                         let new = Rc::new(host.renewed(endpoint, locality, priority));
                         if new.pooled() != (0, 0) {
@@ -145,6 +150,11 @@ impl ClusterState {
         }
         self.count_members(&hosts);
         *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
+    }
+
+    fn same_transport(&self, one: &Endpoint, other: &Endpoint) -> bool {
+        let of = |endpoint: &Endpoint| self.config.transport_for(&endpoint.metadata);
+        std::ptr::eq(of(one), of(other))
     }
 
     /// The gauges of members; every worker sees the same hosts, so only the
@@ -266,10 +276,18 @@ impl ClusterState {
         };
         let checked = self.config.http.auto_san_validation || context.auto_sni_san_validation;
         let san = Some(&sni).filter(|sni| checked && !sni.is_empty());
+        let alpn: Vec<Name> = match context.common.alpn_protocols.is_empty() {
+            true => options.alpn.iter().map(|p| (*p).into()).collect(),
+            false => context.common.alpn_protocols.clone(),
+        };
         let config = self
             .tls
-            .client(context, san, None)
-            .map_err(|e| e.to_string())?;
+            .client(context, san, Some(&alpn))
+            .map_err(|e| match e {
+                // Envoy's words.
+                TlsError::MissingSecret(_) => "Secret is not supplied by SDS".to_owned(),
+                e => e.to_string(),
+            })?;
         let name = match ServerName::try_from(sni.to_string()) {
             Ok(name) => name,
             // Without a name to send, the address stands in: rustls sends no

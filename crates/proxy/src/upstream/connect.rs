@@ -20,6 +20,8 @@ use super::host::{Connected, H1Client, Host, add_one};
 use super::http2::{self, H2Stream};
 use crate::io::timer;
 use crate::io::{Io, Meters, Timer};
+use crate::tls::notes::Notes;
+use crate::tls::words;
 
 /// Why no connection was had.
 #[derive(Debug)]
@@ -64,6 +66,18 @@ pub struct ConnectOptions {
     pub downstream_h2: bool,
     /// The request's authority, for clusters that send it as SNI.
     pub authority: Vec<u8>,
+    /// Protocols to offer by ALPN where the TLS context names none.
+    pub alpn: &'static [&'static str],
+}
+
+impl ConnectOptions {
+    /// For a connection that must speak these.
+    fn speaking(&self, alpn: &'static [&'static str]) -> Self {
+        Self {
+            alpn,
+            ..self.clone()
+        }
+    }
 }
 
 /// Finds or opens a connection to `host` for one HTTP request. `reused` in the
@@ -124,7 +138,11 @@ async fn h1(
         }
     };
     let connected = Connected::new(host, &cluster.stats, permit);
-    let io = open(cluster, host, options).await?;
+    let alpn: &[&str] = match cluster.config.http.protocol {
+        UpstreamProtocol::Auto => &["h2", "http/1.1"],
+        _ => &["http/1.1"],
+    };
+    let io = open(cluster, host, &options.speaking(alpn)).await?;
     let client = Box::new(H1Client::new(io, options.source, connected));
     if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
@@ -218,7 +236,7 @@ async fn h2(
     let _pending = pending(cluster, priority)?;
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
-    let io = open(cluster, host, options).await?;
+    let io = open(cluster, host, &options.speaking(&["h2"])).await?;
     let client = http2::start(cluster, host, io, options.source, connected);
     drop(opening);
     Ok((HttpConnection::H2(client.begin()), false))
@@ -314,12 +332,26 @@ async fn open_now(
         return Ok(io);
     };
     let session = rustls::ClientConnection::new(config, name)
-        .map_err(|e| ConnectError::Tls(e.to_string()))?;
+        .map_err(|e| ConnectError::Transport(e.to_string()))?;
     let io = io.with_tls(session.into());
-    poll_fn(|cx| io.poll_handshake(cx))
-        .await
-        .map_err(|e| ConnectError::Tls(e.to_string()))?;
-    Ok(io)
+    let mut notes = Notes::default();
+    let shaken = poll_fn(|cx| {
+        let done = io.poll_handshake(cx);
+        // What was noted in this poll is this connection's.
+        notes.gather();
+        done
+    });
+    match shaken.await {
+        Ok(()) => {
+            io.tls(|tls| cluster.stats.tls().shaken(tls));
+            Ok(io)
+        }
+        Err(error) => {
+            cluster.stats.tls().failed(&error, notes.refusal.as_ref());
+            let text = words::failure(&error, notes.refusal.as_ref());
+            Err(ConnectError::Tls(text))
+        }
+    }
 }
 
 async fn connect_unix(path: &str) -> io::Result<UnixStream> {
@@ -422,9 +454,8 @@ pub fn failure_details(error: &ConnectError) -> String {
             };
             format!("delayed_connect_error:_{}", text.replace(' ', "_"))
         }
-        ConnectError::Tls(text) | ConnectError::Transport(text) => {
-            format!("TLS_error:_{}", text.replace(' ', "_"))
-        }
+        ConnectError::Tls(text) => text.clone(),
+        ConnectError::Transport(text) => format!("TLS_error:_{}", text.replace(' ', "_")),
         ConnectError::Timeout => String::new(),
         ConnectError::Overflow => String::new(),
     }

@@ -42,7 +42,7 @@ fn compared(case: &Case, record: &Record) -> Vec<String> {
 }
 
 /// Both lists in one, by their longest common part.
-fn difference(left: &[String], right: &[String]) -> String {
+pub fn difference(left: &[String], right: &[String]) -> String {
     let mut longest = vec![vec![0usize; right.len() + 1]; left.len() + 1];
     for l in (0..left.len()).rev() {
         for r in (0..right.len()).rev() {
