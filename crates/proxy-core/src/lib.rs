@@ -7,6 +7,8 @@ pub mod flags;
 pub mod forwarding;
 pub mod hash_policy;
 pub mod headers;
+pub mod json;
+pub mod jwt;
 pub mod lb;
 pub mod local_reply;
 pub mod matcher;
@@ -20,4 +22,5 @@ pub mod router;
 pub mod stats;
 #[cfg(test)]
 mod test_values;
+pub mod token_bucket;
 pub mod uri_template;

@@ -3,6 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::istio::{IstioAlpn, IstioStats, PeerMetadata};
+use super::jwt::JwtAuthentication;
+use super::rate_limit::LocalRateLimit;
 use super::rbac::Rbac;
 use super::{AccessLog, FractionalPercent, HeaderMutation, Name};
 use crate::matcher::{HeaderMatcher, StringMatcher};
@@ -39,6 +41,10 @@ pub enum HttpFilterConfig {
     Rbac(Arc<Rbac>),
     /// Header edits.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Checks of tokens.
+    Jwt(Arc<JwtAuthentication>),
+    /// A limit of requests in time.
+    RateLimit(Arc<LocalRateLimit>),
 }
 
 /// Settings of a filter on a route, virtual host or weighted cluster; keyed by filter name.
@@ -56,6 +62,10 @@ pub enum PerFilterConfig {
     Rbac(Option<Arc<Rbac>>),
     /// Header edits of this route.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// The token requirement of this route, by its name; `None` = no token is needed.
+    Jwt(Option<Name>),
+    /// The limit of this route.
+    RateLimit(Arc<LocalRateLimit>),
 }
 
 /// Per-route settings, few entries: (filter name, settings).

@@ -21,7 +21,7 @@ use super::common::{
     bool_or, duration, fractional, header_name, header_names, header_option, need,
     runtime_fractional, u32_of,
 };
-use super::{Collected, access_log, istio, matcher, rbac, type_name, typed};
+use super::{Collected, access_log, istio, jwt, matcher, rate_limit, rbac, type_name, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -94,6 +94,10 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
             HttpFilterConfig::HeaderMutation(Arc::new(
                 mutations(m.mutations.as_ref()).at("mutations")?,
             ))
+        }
+        jwt::FILTER => HttpFilterConfig::Jwt(Arc::new(jwt::filter(&typed(any)?, c)?)),
+        rate_limit::FILTER => {
+            HttpFilterConfig::RateLimit(Arc::new(rate_limit::filter(&typed(any)?)?))
         }
         istio::STATS => HttpFilterConfig::IstioStats(Arc::new(istio::stats(any)?)),
         istio::ALPN => HttpFilterConfig::IstioAlpn(Arc::new(istio::alpn(any)?)),
@@ -323,6 +327,10 @@ pub(super) fn per_route(any: &Any) -> Result<Option<PerFilterConfig>> {
                     .at("rbac")?,
             )
         }
+        rate_limit::FILTER => {
+            PerFilterConfig::RateLimit(Arc::new(rate_limit::filter(&typed(any)?)?))
+        }
+        jwt::PER_ROUTE => PerFilterConfig::Jwt(jwt::per_route(&typed(any)?)?),
         MUTATION_ROUTE => {
             let m: mutation_pb::HeaderMutationPerRoute = typed(any)?;
             PerFilterConfig::HeaderMutation(Arc::new(

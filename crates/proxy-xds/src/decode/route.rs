@@ -217,7 +217,7 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
     })
 }
 
-fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
+pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
     use pb::route_match::PathSpecifier as P;
     let path = match m.path_specifier.as_ref() {
         Some(P::Prefix(p)) => PathMatch::Prefix(p.as_str().into()),

@@ -3,15 +3,19 @@
 
 use std::rc::Rc;
 
+use lateen_proxy_core::config::Value;
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
 use lateen_proxy_core::path;
-use lateen_proxy_core::rbac::{Facts, Peer, judge as judge_facts, shadow};
+use lateen_proxy_core::rbac::{Facts, Peer, Verdict, judge as judge_facts, shadow};
 use lateen_proxy_core::stats::Scope;
 
 use super::head::Head;
 use super::local::LocalReply;
 use super::record::StreamRecord;
 use crate::conn::Connection;
+
+/// Where verdicts are kept in dynamic metadata.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
 
 /// Judges a request; a reply refuses it.
 pub(super) fn judge(record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<LocalReply<'static>> {
@@ -26,24 +30,33 @@ pub(super) fn judge(record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<Lo
         direct_remote: Some(conn.io.peer.ip()),
         remote: Some(record.remote.ip()),
         peer: peer(&conn, &uris, &dns),
-        metadata: &|_| None,
+        metadata: &|namespace| record.dynamic_metadata(namespace),
         filter_state: &|_| None,
     };
     let verdict = judge_facts(rbac, &facts);
-    count(
-        &conn,
-        rbac,
-        verdict.allowed,
-        shadow(rbac, &facts).map(|v| v.allowed),
-    );
-    if verdict.allowed {
-        return None;
+    let shadowed = shadow(rbac, &facts);
+    count(&conn, rbac, verdict.allowed, shadowed.map(|v| v.allowed));
+    let details = (!verdict.allowed).then(|| verdict.details());
+    if let Some(shadowed) = shadowed {
+        let prefix = &rbac.shadow_rules_stat_prefix;
+        note(record, prefix, "shadow_", shadowed);
     }
-    Some(LocalReply::new(
-        403,
-        "RBAC: access denied",
-        verdict.details(),
-    ))
+    if rbac.rules.is_some() {
+        note(record, &rbac.rules_stat_prefix, "enforced_", verdict);
+    }
+    Some(LocalReply::new(403, "RBAC: access denied", details?))
+}
+
+/// Leaves a verdict in the request's metadata, for filters behind and for the log.
+fn note(record: &mut StreamRecord, prefix: &str, kind: &str, verdict: Verdict<'_>) {
+    let text = |text: &str| Value::String(text.into());
+    if let Some(policy) = verdict.policy {
+        let key = format!("{prefix}{kind}effective_policy_id");
+        record.set_metadata(NAMESPACE, &key, text(policy));
+    }
+    let key = format!("{prefix}{kind}engine_result");
+    let result = if verdict.allowed { "allowed" } else { "denied" };
+    record.set_metadata(NAMESPACE, &key, text(result));
 }
 
 /// Judges a connection.

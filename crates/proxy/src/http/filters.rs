@@ -11,22 +11,30 @@ use lateen_proxy_core::config::http_filter::{
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::Situation;
 
+use super::filter_state::FilterState;
 use super::known::Known;
 use super::local::LocalReply;
 use super::mutate::{self, Side};
 use super::record::StreamRecord;
+use super::responder::Responder;
+use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
+use super::{jwt, rate_limit};
 
 /// The setting of a filter for this request: `None` = it does not run,
 /// `Some(None)` = with its own configuration.
-fn setting<'a>(filter: &HttpFilter, chosen: &'a Chosen) -> Option<Option<&'a PerFilterConfig>> {
-    let weighted = chosen.weighted.as_ref().map(|w| &w.per_filter);
-    let outer = [
-        &chosen.route.per_filter,
-        &chosen.host.per_filter,
-        &chosen.table.per_filter,
-    ];
-    match per_filter(weighted.into_iter().chain(outer), &filter.name) {
+fn setting<'a>(
+    filter: &HttpFilter,
+    chosen: Option<&'a Chosen>,
+) -> Option<Option<&'a PerFilterConfig>> {
+    let weighted = chosen.and_then(|c| c.weighted.as_ref());
+    let weighted = weighted.map(|w| &w.per_filter);
+    let outer = chosen.map(|c| {
+        let levels = [&c.route.per_filter, &c.host.per_filter];
+        levels.into_iter().chain([&c.table.per_filter])
+    });
+    let levels = weighted.into_iter().chain(outer.into_iter().flatten());
+    match per_filter(levels, &filter.name) {
         Some(PerFilterConfig::Disabled) => None,
         None if filter.disabled => None,
         Some(PerFilterConfig::Enabled) => Some(None),
@@ -34,22 +42,57 @@ fn setting<'a>(filter: &HttpFilter, chosen: &'a Chosen) -> Option<Option<&'a Per
     }
 }
 
-/// Runs the filters on a request; a reply ends it.
+/// Why a request goes no further.
+pub(super) enum Stop {
+    /// It is answered.
+    Reply(Box<LocalReply<'static>>),
+    /// The client went away.
+    Gone,
+}
+
+impl Stop {
+    /// With this answer.
+    pub(super) fn reply(reply: LocalReply<'static>) -> Self {
+        Self::Reply(Box::new(reply))
+    }
+}
+
+/// Runs the filters on a request, in their order. One that waits for others sees to it that the
+/// client is still there (`Stream::pending`); one that clears the route has it chosen anew.
 pub(super) async fn on_request(
     stream: &mut Stream<'_>,
-    chosen: &Chosen,
-) -> Option<LocalReply<'static>> {
-    let config = stream.http.config.clone();
-    for filter in &config.http_filters {
+    body: &mut RequestBody<'_>,
+    out: &mut Responder<'_>,
+    chosen: &mut Option<Chosen>,
+) -> Result<(), Stop> {
+    let http = stream.http;
+    let config = http.config.clone();
+    for (filter, state) in config.http_filters.iter().zip(&http.filters) {
         if is_passive(&filter.config) {
             continue;
         }
-        let Some(own) = setting(filter, chosen) else {
+        let own = setting(filter, chosen.as_ref());
+        if let FilterState::Jwt(state) = state {
+            let own = match own {
+                // Off: what it alone may say is still not a client's to say.
+                None => Some(&None),
+                Some(Some(PerFilterConfig::Jwt(own))) => Some(own),
+                Some(_) => None,
+            };
+            if jwt::authenticate(stream, body, out, state, own).await? {
+                *chosen = stream.choose_route();
+                stream.chosen.clone_from(chosen);
+            }
+            continue;
+        }
+        let Some(own) = own else {
             continue;
         };
         let reply = match (&filter.config, own) {
-            (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, fault).await,
-            (HttpFilterConfig::Fault(fault), _) => inject(stream, fault).await,
+            (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, body, out, fault).await?,
+            (HttpFilterConfig::Fault(fault), _) => inject(stream, body, out, fault).await?,
+            (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::take(stream.record, limit),
+            (HttpFilterConfig::RateLimit(limit), _) => rate_limit::take(stream.record, limit),
             (_, Some(PerFilterConfig::Cors(cors))) => preflight(stream, cors),
             (_, Some(PerFilterConfig::HeaderMutation(edits))) => {
                 edit(stream.record, Side::Request, &edits.request);
@@ -65,11 +108,11 @@ pub(super) async fn on_request(
             (HttpFilterConfig::Rbac(rbac), _) => super::access::judge(stream.record, Some(rbac)),
             _ => None,
         };
-        if reply.is_some() {
-            return reply;
+        if let Some(reply) = reply {
+            return Err(Stop::reply(reply));
         }
     }
-    None
+    Ok(())
 }
 
 /// Filters that have nothing to say before the request is forwarded.
@@ -93,7 +136,7 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
         .rev()
         .filter(|f| !is_passive(&f.config))
     {
-        let Some(own) = setting(filter, chosen) else {
+        let Some(own) = setting(filter, Some(chosen)) else {
             continue;
         };
         match (&filter.config, own) {
@@ -104,6 +147,8 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
             (HttpFilterConfig::HeaderMutation(edits), _) => {
                 edit(stream.record, Side::Response, &edits.response);
             }
+            (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::tell(stream.record, limit),
+            (HttpFilterConfig::RateLimit(limit), _) => rate_limit::tell(stream.record, limit),
             _ => {}
         }
     }
@@ -122,10 +167,15 @@ fn edit(record: &mut StreamRecord, side: Side, edits: &[HeaderEdit]) {
 }
 
 /// Delays and aborts.
-async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'static>> {
+async fn inject(
+    stream: &mut Stream<'_>,
+    body: &mut RequestBody<'_>,
+    out: &mut Responder<'_>,
+    fault: &Fault,
+) -> Result<Option<LocalReply<'static>>, Stop> {
     let request = &stream.record.request;
     if !fault.headers.iter().all(|m| m.matches(request)) {
-        return None;
+        return Ok(None);
     }
     let number = |name: Known| -> Option<u64> {
         std::str::from_utf8(request.known(name)?)
@@ -165,19 +215,22 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
         };
         if let Some(wait) = wait {
             stream.record.flags.set(ResponseFlags::DELAY_INJECTED);
-            stream.timer.sleep(wait).await;
+            let waited = stream.timer.sleep(wait);
+            stream.pending(body, out, waited).await.ok_or(Stop::Gone)?;
         }
     }
-    let abort = fault
-        .abort
-        .as_ref()
-        .filter(|_| aborts.is_some_and(|share| share.hit(random.rotate_left(32))))?;
-    let code = match &abort.abort {
-        FaultValue::Fixed(code) => *code,
+    let aborts = aborts.is_some_and(|share| share.hit(random.rotate_left(32)));
+    let abort = fault.abort.as_ref().filter(|_| aborts);
+    let code = abort.and_then(|abort| match &abort.abort {
+        FaultValue::Fixed(code) => Some(*code),
         FaultValue::Header => {
-            let status = u16::try_from(asked_abort?).ok()?;
-            AbortCode::Http(Some(status).filter(|s| (200..600).contains(s))?)
+            let status = u16::try_from(asked_abort?).ok();
+            let valid = status.filter(|s| (200..600).contains(s));
+            valid.map(AbortCode::Http)
         }
+    });
+    let Some(code) = code else {
+        return Ok(None);
     };
     let mut reply = LocalReply::from(Situation::FAULT_ABORT);
     match code {
@@ -187,7 +240,7 @@ async fn inject(stream: &mut Stream<'_>, fault: &Fault) -> Option<LocalReply<'st
             reply.grpc = Some(status);
         }
     }
-    Some(reply)
+    Ok(Some(reply))
 }
 
 fn origin_allowed(record: &StreamRecord, cors: &Cors) -> bool {

@@ -336,7 +336,7 @@ impl Stream<'_> {
         self.reply(out, reply).await;
     }
 
-    fn client_gone(&mut self, out: &mut Responder<'_>) {
+    pub(super) fn client_gone(&mut self, out: &mut Responder<'_>) {
         self.record.client_gone();
         out.set_close();
     }

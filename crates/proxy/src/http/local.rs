@@ -92,6 +92,9 @@ impl Stream<'_> {
             }
         }
         let record = &mut *self.record;
+        for (name, value) in &reply.headers {
+            record.response.add(name.as_bytes(), value);
+        }
         let grpc = is_grpc(&record.request);
         if grpc {
             let status = record.response.status;
@@ -116,9 +119,6 @@ impl Stream<'_> {
                     .add(b"content-type", content_type.as_bytes());
             }
             record.code = record.response.status;
-        }
-        for (name, value) in &reply.headers {
-            record.response.add(name.as_bytes(), value);
         }
         record.local_body.clone_from(&body);
         if record.request.method() == b"HEAD" {

@@ -2,14 +2,19 @@
 
 pub mod access;
 mod attempt;
+mod call;
+mod filter_state;
 mod filters;
 mod forward;
 pub mod head;
 pub mod heads;
+pub mod jwt;
 pub mod known;
 mod local;
 mod mutate;
 mod peers;
+mod pending;
+mod rate_limit;
 pub mod reader;
 pub mod record;
 pub mod responder;

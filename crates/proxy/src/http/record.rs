@@ -2,6 +2,7 @@
 //! Log lines, metrics and retries all read it, so they cannot disagree.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -122,6 +123,10 @@ pub struct StreamRecord {
     /// The peer that named itself in a header, as the worker's
     /// [`crate::mesh::Mesh`] numbers it; 0 = none did.
     pub peer: u32,
+    /// A limit of requests refused it.
+    pub limited: bool,
+    /// What filters found out, by namespace; none until one did.
+    pub metadata: Option<Box<BTreeMap<Name, Value>>>,
 }
 
 impl StreamRecord {
@@ -153,6 +158,8 @@ impl StreamRecord {
             local_body: Vec::new(),
             random: 0,
             peer: 0,
+            limited: false,
+            metadata: None,
         }
     }
 
@@ -184,8 +191,27 @@ impl StreamRecord {
         self.local_body.clear();
         self.random = fastrand::u64(..);
         self.peer = 0;
+        self.limited = false;
+        self.metadata = None;
         self.stream_id = self.random;
         self.conn.requests.set(self.conn.requests.get() + 1);
+    }
+
+    /// What filters found out in a namespace.
+    pub fn dynamic_metadata(&self, namespace: &str) -> Option<&Value> {
+        self.metadata.as_ref()?.get(namespace)
+    }
+
+    /// Keeps what a filter found out; what the namespace has under that key goes.
+    pub fn set_metadata(&mut self, namespace: &str, key: &str, value: Value) {
+        let all = self.metadata.get_or_insert_default();
+        let of = all.entry(namespace.into()).or_default();
+        match of {
+            Value::Struct(fields) => {
+                fields.insert(key.into(), value);
+            }
+            other => *other = Value::Struct(BTreeMap::from([(key.into(), value)])),
+        }
     }
 
     /// The client went away before the end.
@@ -328,7 +354,7 @@ impl Record for StreamRecord {
             MetadataSource::Route => self.route.as_ref()?.1.metadata.get(namespace),
             MetadataSource::VirtualHost => self.route.as_ref()?.0.metadata.get(namespace),
             MetadataSource::Listener => self.conn.listener.metadata.get(namespace),
-            MetadataSource::Dynamic => None,
+            MetadataSource::Dynamic => self.dynamic_metadata(namespace),
         }
     }
 }

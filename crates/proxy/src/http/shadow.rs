@@ -2,30 +2,17 @@
 //! answer to nobody. A body is copied once it arrived whole, up to the buffer
 //! limit of the route; a longer one is not mirrored.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::route::{Forward, Mirror};
-use lateen_proxy_core::flags::ResponseFlags;
 
-use super::attempt::fits_pool;
+use super::call::Call;
 use super::head::Head;
 use super::known::Known;
-use super::reader::ReadError;
 use super::record::StreamRecord;
 use super::stream::Chosen;
-use super::upstream::{H1Receiver, Receiver};
-use super::writer::{BodyWriter, H2Writer, Meter, Source, poll_pump};
-use crate::http1::{Framing, write_request_head};
-use crate::io::{Timer, timer};
-use crate::upstream::host::{H1Client, add_one};
-use crate::upstream::http2::H2Stream;
-use crate::upstream::{
-    ActiveRequest, Choice, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
-};
 use crate::worker::Worker;
 
 /// How long a copy may take where the route sets no timeout.
@@ -106,167 +93,18 @@ pub(super) fn send(
             tracing::debug!(cluster = %shadow.cluster, "mirror to an unknown cluster");
             continue;
         };
-        let head = shadow.head.clone();
-        let (body, h2) = (body.to_vec(), shadow.h2);
+        let call = Call {
+            head: shadow.head.clone(),
+            body: body.to_vec(),
+            timeout: timeout.filter(|t| !t.is_zero()).unwrap_or(LONGEST),
+            longest: None,
+            repeatable: false,
+        };
+        let h2 = shadow.h2;
         tokio::task::spawn_local(async move {
-            let timer = Timer::new();
-            let limit = timeout.filter(|t| !t.is_zero()).unwrap_or(LONGEST);
-            timer.set(timer::deadline(timer::now_ms(), Some(limit)));
-            if timer.race(run(&cluster, head, body, h2)).await.is_none() {
-                tracing::debug!(cluster = %cluster.config.name, "mirrored request timed out");
+            if let Err(error) = call.send_to(&cluster, h2).await {
+                tracing::debug!(cluster = %cluster.config.name, %error, "mirrored request");
             }
         });
-    }
-}
-
-async fn run(cluster: &Rc<ClusterState>, head: Head, body: Vec<u8>, h2: bool) {
-    let Some(_permit) = cluster.permit(0, Limited::Requests) else {
-        return cluster.stats.cells.upstream_rq_pending_overflow.inc();
-    };
-    let Some(host) = cluster.choose(&Choice::default()) else {
-        return cluster.stats.cells.upstream_cx_none_healthy.inc();
-    };
-    let _active = ActiveRequest::new(&cluster.stats);
-    let options = ConnectOptions {
-        downstream_h2: h2,
-        authority: match cluster.config.http.auto_sni {
-            true => head.authority().to_vec(),
-            false => Vec::new(),
-        },
-        // A copy is the proxy's own request, as in Envoy.
-        source: None,
-        alpn: &[],
-    };
-    let begun = timer::now_ms();
-    host.active.set(host.active.get() + 1);
-    add_one(&host.counts.requests);
-    cluster.stats.cells.upstream_rq_total.inc();
-    let status = match connect::http(cluster, &host, 0, &options).await {
-        Ok((HttpConnection::H1(client), _)) => over_h1(cluster, &host, client, &head, body).await,
-        Ok((HttpConnection::H2(stream), _)) => over_h2(stream, &head, body).await,
-        Err(_) => None,
-    };
-    host.active.set(host.active.get() - 1);
-    match status {
-        Some(status) => {
-            host.note_answer(cluster, status);
-            let ms = timer::now_ms() - begun;
-            // The proxy asks on its own behalf.
-            cluster
-                .stats
-                .finished(status, ms, ResponseFlags::NONE, true);
-        }
-        None => host.note_failure(cluster),
-    }
-}
-
-async fn over_h1(
-    cluster: &Rc<ClusterState>,
-    host: &Rc<Host>,
-    mut client: Box<H1Client>,
-    head: &Head,
-    body: Vec<u8>,
-) -> Option<u16> {
-    client.requests += 1;
-    let framing = match () {
-        () if body.is_empty() => Framing::None,
-        () if head.has(Known::ContentLength) => Framing::Length(1),
-        () => Framing::Chunked,
-    };
-    let parts = &mut *client;
-    parts.writer.begin(framing == Framing::Chunked, |bytes| {
-        write_request_head(head, framing, bytes);
-    });
-    let receiver = Receiver::H1(H1Receiver {
-        io: &parts.io,
-        reader: &mut parts.reader,
-        to_head: head.method() == b"HEAD",
-        upgrade: false,
-        seen: 0,
-    });
-    let sender = BodyWriter::H1(&parts.io, &mut parts.writer);
-    let answered = exchange(receiver, sender, body).await;
-    let reusable = answered.is_some_and(|(_, keep)| keep) && fits_pool(&client, cluster);
-    if reusable {
-        cluster.watch_idle(host);
-        host.put_idle(client);
-    } else {
-        drop(client);
-        host.connection_closed();
-    }
-    answered.map(|(status, _)| status)
-}
-
-async fn over_h2(stream: H2Stream, head: &Head, body: Vec<u8>) -> Option<u16> {
-    let end = body.is_empty();
-    let handle = stream.open(head, &[], end)?;
-    let writer = BodyWriter::H2(H2Writer::new(&handle, end));
-    let answered = exchange(Receiver::H2(&handle, false), writer, body).await;
-    answered.map(|(status, _)| status)
-}
-
-/// Sends the body and throws the answer away; its status, and whether the
-/// connection may go on.
-async fn exchange(
-    mut receiver: Receiver<'_>,
-    mut sender: BodyWriter<'_>,
-    body: Vec<u8>,
-) -> Option<(u16, bool)> {
-    let mut source = Kept { bytes: body, at: 0 };
-    let (mut meter, mut trailers) = (Meter::default(), Head::new());
-    poll_fn(|cx| {
-        poll_pump(
-            &mut source,
-            &mut sender,
-            &mut meter,
-            &mut trailers,
-            false,
-            cx,
-        )
-    })
-    .await
-    .ok()?;
-    let mut head = Head::new();
-    let answer = poll_fn(|cx| receiver.poll_head(&mut head, cx)).await.ok()?;
-    let mut upstream = receiver.into_body();
-    let mut meter = Meter::default();
-    let mut nowhere = BodyWriter::Nowhere;
-    poll_fn(|cx| {
-        poll_pump(
-            &mut upstream,
-            &mut nowhere,
-            &mut meter,
-            &mut trailers,
-            false,
-            cx,
-        )
-    })
-    .await
-    .ok()?;
-    Some((head.status, answer.keep_alive && upstream.is_done()))
-}
-
-/// Bytes as a body.
-struct Kept {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Source for Kept {
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
-        Poll::Ready(Ok(self.at < self.bytes.len()))
-    }
-
-    fn data(&self) -> &[u8] {
-        &self.bytes[self.at..]
-    }
-
-    fn consume(&mut self, count: usize) -> Result<(), ReadError> {
-        self.at += count;
-        Ok(())
-    }
-
-    fn trailers(&self, _: &mut Head) -> bool {
-        false
     }
 }

@@ -19,6 +19,8 @@ use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::rewrite;
 use lateen_proxy_core::router::Request;
 
+use super::filter_state::FilterState;
+use super::filters::Stop;
 use super::known::Known;
 use super::local::LocalReply;
 use super::mutate::{self, Side};
@@ -46,6 +48,8 @@ pub struct HttpContext {
     pub telemetry: Option<Arc<IstioStats>>,
     /// Istio's exchange of who the peers are, where it is configured.
     pub peers: Option<Arc<PeerMetadata>>,
+    /// What filters keep here, in their order.
+    pub filters: Vec<FilterState>,
 }
 
 impl HttpContext {
@@ -63,7 +67,10 @@ impl HttpContext {
             Some(HttpFilterConfig::PeerMetadata(peers)) => Some(peers),
             _ => None,
         };
+        let filters = config.http_filters.iter();
+        let filters = filters.map(|f| FilterState::new(f, &config.stat_prefix, stats));
         Self {
+            filters: filters.collect(),
             telemetry,
             peers,
             router: config.router(),
@@ -194,28 +201,41 @@ impl Stream<'_> {
             }
             return self.reply(out, reply).await;
         }
-        let Some(chosen) = self.choose_route() else {
-            if connect {
-                out.set_close();
+        let mut chosen = self.choose_route();
+        self.chosen.clone_from(&chosen);
+        if let Some(chosen) = &chosen {
+            let input = self.redirect_input();
+            let location = rewrite::require_tls(&chosen.host, input, self.record.internal);
+            if let Some(location) = location {
+                let reply = LocalReply::new(301, "", "direct_response");
+                return self.reply(out, reply.header("location", location)).await;
             }
-            return self.reply(out, Situation::NO_ROUTE.into()).await;
-        };
-        self.chosen = Some(chosen.clone());
-        let input = self.redirect_input();
-        if let Some(location) = rewrite::require_tls(&chosen.host, input, self.record.internal) {
-            let reply = LocalReply::new(301, "", "direct_response");
-            return self.reply(out, reply.header("location", location)).await;
+            if asks.upgrade && !self.may_upgrade(&chosen.route) {
+                self.name_cluster(chosen);
+                out.set_close();
+                return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
+            }
         }
-        if asks.upgrade && !self.may_upgrade(&chosen.route) {
-            self.name_cluster(&chosen);
-            out.set_close();
-            return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
+        // Filters judge a request without a route too: only who passes learns that there is none.
+        match filters::on_request(self, body, out, &mut chosen).await {
+            Ok(()) => {}
+            Err(Stop::Gone) => return self.client_gone(out),
+            Err(Stop::Reply(reply)) => {
+                if let Some(chosen) = &chosen {
+                    self.name_cluster(chosen);
+                }
+                return self.reply(out, *reply).await;
+            }
         }
-        if let Some(reply) = filters::on_request(self, &chosen).await {
-            self.name_cluster(&chosen);
-            return self.reply(out, reply).await;
+        match chosen {
+            Some(chosen) => self.act(body, out, &chosen, asks).await,
+            None => {
+                if connect {
+                    out.set_close();
+                }
+                self.reply(out, Situation::NO_ROUTE.into()).await;
+            }
         }
-        self.act(body, out, &chosen, asks).await;
     }
 
     /// Does what the route says.
@@ -299,7 +319,7 @@ impl Stream<'_> {
         }
     }
 
-    fn choose_route(&mut self) -> Option<Chosen> {
+    pub(super) fn choose_route(&mut self) -> Option<Chosen> {
         let table = self.routes()?;
         let record = &mut *self.record;
         let certificate = record.conn.peer.is_some();
@@ -310,7 +330,7 @@ impl Stream<'_> {
             connect: record.request.method() == b"CONNECT",
             random: record.random,
             client_certificate: (certificate, certificate),
-            metadata: &|_| None,
+            metadata: &|namespace| record.dynamic_metadata(namespace),
         };
         let selected = table.select(&request)?;
         let (host, route) = (selected.virtual_host.clone(), selected.route.clone());

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::tokens;
+
 /// One file of cases.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +17,9 @@ pub struct File {
     pub configs: BTreeMap<String, Config>,
     /// Configuration of the cases that name none.
     pub config: Option<String>,
+    /// Tokens that cases of any file may carry.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, tokens::Spec>,
     /// The cases.
     #[serde(default)]
     pub cases: Vec<Case>,
@@ -160,7 +165,7 @@ pub fn read_all(folder: &Path) -> Vec<(String, File)> {
     paths.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
     paths.sort();
     let read = |path: &std::path::PathBuf| {
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = tokens::with_key_sets(&std::fs::read_to_string(path).unwrap());
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let file = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{name}.yaml: {e}"));
         (name, file)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::case::{Case, Config, File};
 use super::script::{self, Step};
+use super::tokens;
 use crate::frames::script as framed;
 
 /// One case ready to run.
@@ -49,14 +50,21 @@ pub fn expand(files: Vec<(String, File)>, wanted: &str) -> Vec<Instance> {
             assert!(old.is_none(), "{file}: a second configuration {name}");
         }
     }
+    let specs = files.iter().flat_map(|(_, file)| &file.tokens);
+    let made: BTreeMap<String, String> = specs
+        .map(|(name, spec)| (format!("${{token:{name}}}"), tokens::token(spec)))
+        .collect();
     let mut all: Vec<Instance> = Vec::new();
     let mut slots = Slots::default();
     for (file, content) in &files {
         for case in &content.cases {
-            for (suffix, case) in family(case) {
+            for (suffix, mut case) in family(case) {
                 let name = format!("{file}/{}{suffix}", case.name);
                 if !name.contains(wanted) {
                     continue;
+                }
+                for (mark, token) in &made {
+                    fill(&mut case, mark, token);
                 }
                 let named = case.config.as_ref().or(content.config.as_ref());
                 let named = named.map_or("plain", String::as_str);
@@ -165,7 +173,17 @@ fn family(case: &Case) -> Vec<(String, Case)> {
 
 fn filled(case: &Case, pattern: &str, value: &str) -> Case {
     let mut case = case.clone();
-    let fill = |text: &mut String| *text = text.replace(pattern, value);
+    fill(&mut case, pattern, value);
+    case
+}
+
+/// Replaces a pattern in all texts of a case.
+fn fill(case: &mut Case, pattern: &str, value: &str) {
+    let fill = |text: &mut String| {
+        if text.contains(pattern) {
+            *text = text.replace(pattern, value);
+        }
+    };
     [&mut case.head, &mut case.get, &mut case.config]
         .into_iter()
         .flatten()
@@ -176,5 +194,4 @@ fn filled(case: &Case, pattern: &str, value: &str) -> Case {
     case.upstream.each(fill);
     case.ours.iter_mut().for_each(fill);
     case.envoys.iter_mut().for_each(fill);
-    case
 }

@@ -13,4 +13,5 @@ pub mod normal;
 pub mod report;
 pub mod run;
 pub mod script;
+pub mod tokens;
 pub mod upstream;
