@@ -57,6 +57,18 @@ pub fn without_parameters(path: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The path as routes and policies see it: without its query and, where the
+/// route table says so, without `;parameters`. One view for both, or a policy
+/// would guard another path than the one that is routed.
+#[must_use]
+pub fn matched(path_and_query: &[u8], ignore_parameters: bool) -> Cow<'_, [u8]> {
+    let bare = without_query(path_and_query);
+    if ignore_parameters && memchr::memchr(b';', bare).is_some() {
+        return Cow::Owned(without_parameters(bare));
+    }
+    Cow::Borrowed(bare)
+}
+
 /// What normalisation makes of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Normalized<'a> {

@@ -68,15 +68,8 @@ impl VirtualHost {
         request: &Request<'_, H>,
         ignore_path_parameters: bool,
     ) -> Option<&Arc<Route>> {
-        let bare = path::without_query(request.path);
         let query = path::query(request.path);
-        let stripped;
-        let seen = if ignore_path_parameters && memchr::memchr(b';', bare).is_some() {
-            stripped = path::without_parameters(bare);
-            &stripped[..]
-        } else {
-            bare
-        };
+        let seen = &*path::matched(request.path, ignore_path_parameters);
         self.index
             .find(&self.routes, seen, |m| m.matches(request, seen, query))
     }

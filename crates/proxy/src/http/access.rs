@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use lateen_proxy_core::config::Value;
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
+use lateen_proxy_core::config::route::RouteConfiguration;
 use lateen_proxy_core::path;
 use lateen_proxy_core::rbac::{Facts, Peer, Verdict, judge as judge_facts, shadow};
 use lateen_proxy_core::stats::Scope;
@@ -17,14 +18,20 @@ use crate::conn::Connection;
 /// Where verdicts are kept in dynamic metadata.
 const NAMESPACE: &str = "envoy.filters.http.rbac";
 
-/// Judges a request; a reply refuses it.
-pub(super) fn judge(record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<LocalReply<'static>> {
+/// Judges a request by the path its routes see; a reply refuses it.
+pub(super) fn judge(
+    record: &mut StreamRecord,
+    rbac: Option<&Rbac>,
+    table: Option<&RouteConfiguration>,
+) -> Option<LocalReply<'static>> {
     let rbac = rbac?;
+    let ignored = table.is_some_and(|t| t.ignore_path_parameters_in_path_matching);
+    let seen = path::matched(record.request.path(), ignored);
     let conn = record.conn.clone();
     let (uris, dns) = names(&conn);
     let facts = Facts {
         headers: Some(&record.request),
-        path: Some(path::without_query(record.request.path())),
+        path: Some(&seen),
         destination: Some(conn.local),
         server_name: &conn.server_name,
         direct_remote: Some(conn.io.peer.ip()),
@@ -37,6 +44,7 @@ pub(super) fn judge(record: &mut StreamRecord, rbac: Option<&Rbac>) -> Option<Lo
     let shadowed = shadow(rbac, &facts);
     count(&conn, rbac, verdict.allowed, shadowed.map(|v| v.allowed));
     let details = (!verdict.allowed).then(|| verdict.details());
+    drop(seen); // it borrows the request, which is written to below
     if let Some(shadowed) = shadowed {
         let prefix = &rbac.shadow_rules_stat_prefix;
         note(record, prefix, "shadow_", shadowed);

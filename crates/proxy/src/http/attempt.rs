@@ -448,7 +448,11 @@ impl Stream<'_> {
         if tries.upgrade {
             out.set_close();
         }
-        if tries.upgrade && (connect || status < 400) {
+        let websocket = || {
+            let asked = record.request.known(Known::Upgrade);
+            asked.is_some_and(|asked| asked.eq_ignore_ascii_case(b"websocket"))
+        };
+        if tries.upgrade && (connect || (status < 400 && websocket())) {
             // Refused by the upstream: its status passes, nothing else does.
             record.details = Cow::Borrowed("websocket_handshake_unsuccessful");
             record.response.remove_known(Known::ContentLength);

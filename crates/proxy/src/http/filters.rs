@@ -8,6 +8,7 @@ use lateen_proxy_core::config::http_filter::{
     AbortCode, Cors, Fault, FaultValue, HeaderEdit, HttpFilter, HttpFilterConfig, PerFilterConfig,
     per_filter,
 };
+use lateen_proxy_core::config::route::RouteConfiguration;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::Situation;
 
@@ -103,9 +104,11 @@ pub(super) async fn on_request(
                 None
             }
             (_, Some(PerFilterConfig::Rbac(rbac))) => {
-                super::access::judge(stream.record, rbac.as_deref())
+                super::access::judge(stream.record, rbac.as_deref(), table_of(chosen.as_ref()))
             }
-            (HttpFilterConfig::Rbac(rbac), _) => super::access::judge(stream.record, Some(rbac)),
+            (HttpFilterConfig::Rbac(rbac), _) => {
+                super::access::judge(stream.record, Some(rbac), table_of(chosen.as_ref()))
+            }
             _ => None,
         };
         if let Some(reply) = reply {
@@ -113,6 +116,11 @@ pub(super) async fn on_request(
         }
     }
     Ok(())
+}
+
+/// The route table that a request was matched with.
+fn table_of(chosen: Option<&Chosen>) -> Option<&RouteConfiguration> {
+    chosen.map(|chosen| &*chosen.table)
 }
 
 /// Filters that have nothing to say before the request is forwarded.

@@ -215,6 +215,14 @@ impl Stream<'_> {
                 out.set_close();
                 return self.reply(out, Situation::UPGRADE_FAILED.into()).await;
             }
+            if asks.upgrade && !connect && !out.is_h2() && !body.is_empty() {
+                // Where its body ends and the tunnel begins must not be a matter
+                // of opinion: the upstream would read one as the other.
+                self.name_cluster(chosen);
+                out.set_close();
+                let reply = LocalReply::new(400, "", "upgrade_with_body");
+                return self.reply(out, reply).await;
+            }
         }
         // Filters judge a request without a route too: only who passes learns that there is none.
         match filters::on_request(self, body, out, &mut chosen).await {

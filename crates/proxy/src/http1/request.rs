@@ -519,8 +519,12 @@ impl Fields {
         if head.known(Known::Te).is_some_and(|v| !v.is_empty()) {
             keep_te_trailers(head);
         }
-        if head.method() == b"CONNECT" && request.framing != Framing::None {
-            return Err(BODY_DISALLOWED);
+        if head.method() == b"CONNECT" {
+            match request.framing {
+                Framing::None => {}
+                Framing::Chunked => return Err(BAD_CODING),
+                _ => return Err(BODY_DISALLOWED),
+            }
         }
         let typed = head
             .known(Known::ContentType)

@@ -238,6 +238,15 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The reader holds the connection too.
+        self.seen().hold = false;
+        self.shared.1.notify_all();
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
 fn data(events: &[Event]) -> usize {
     let sizes = events.iter().map(|event| match event {
         Event::Data { bytes, .. } => bytes.len(),
