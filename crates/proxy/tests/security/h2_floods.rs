@@ -72,7 +72,8 @@ fn cve_2019_9511_one_byte_at_a_time() {
         "x20: headers # es | get /large",
         "x50: window 1 1 & window 3 1 & window 5 1",
     ]);
-    assert_eq!(client.finish(false, true), "open");
+    // So many WINDOW_UPDATEs for so little may also end the connection.
+    assert_ne!(client.finish(false, true), "deaf");
     assert!(scene.serves());
 }
 
