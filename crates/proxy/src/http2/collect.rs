@@ -531,7 +531,7 @@ mod tests {
     fn every_byte_counts_kept_or_not() {
         let long = "x".repeat(200);
         for name in ["cookie", "x", "host", "expect", "Upper", ":authority"] {
-            let (got, refusal) = with(&vec![(name, &*long); 5]);
+            let (got, refusal) = with(&[(name, &*long); 5]);
             assert!(matches!(refusal, Some(Refusal::TooLarge(_))), "{name}");
             assert!(got.head.is_empty());
             let (_, refusal) = with(&vec![(name, ""); 17]);

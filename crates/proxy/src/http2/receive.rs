@@ -287,7 +287,7 @@ impl Session {
         if let Some(index) = self.ids.get(&id).copied() {
             return self.of_known(index, head);
         }
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(ConnectionError::protocol("even stream of a client"));
         }
         match self.past(id) {

@@ -340,7 +340,7 @@ impl Session {
         let by_peer = (id % 2 == 1) == (self.role == Role::Server);
         let idle = match by_peer {
             true => id > self.last_peer,
-            false => id >= self.next_own || id % 2 == 0,
+            false => id >= self.next_own || id.is_multiple_of(2),
         };
         if idle {
             return Past::Idle;
