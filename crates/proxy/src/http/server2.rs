@@ -167,7 +167,9 @@ impl Server {
             }
             let handle = StreamHandle::new(self.wire.clone(), accepted.slot);
             let (conn, http) = (self.conn.clone(), self.http.clone());
-            tokio::task::spawn_local(serve_stream(conn, http, accepted, handle));
+            // In a box of its own, so that it is not copied on its way into the task.
+            let stream = Box::pin(serve_stream(conn, http, accepted, handle));
+            tokio::task::spawn_local(stream);
         }
         while let Some(refusal) = self.wire.with(Session::next_refused) {
             self.log_refused(refusal);
