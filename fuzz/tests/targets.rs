@@ -115,6 +115,9 @@ targets! {
     request_headers
     regex
     admin_query
+    jwt
+    jwks
+    check_response
     log_format
     xds_listener
     xds_cluster

@@ -1,6 +1,7 @@
 //! The proxy's protobuf door: bootstrap, ADS client, decoding into `proxy-core` values, ACK and
 //! NACK with the field path, raw resources for the config dump.
 pub mod ads;
+pub mod authz;
 pub mod bootstrap;
 pub mod decode;
 mod dump;

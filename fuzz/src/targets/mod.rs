@@ -9,6 +9,7 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod inspect;
+pub mod jwt;
 pub mod log;
 pub mod mesh;
 pub mod path;
@@ -40,6 +41,9 @@ pub const TARGETS: &[&Target] = &[
     &headers::REQUEST,
     &headers::REGEX,
     &headers::ADMIN,
+    &jwt::TOKEN,
+    &jwt::KEYS,
+    &jwt::VERDICT,
     &log::FORMAT,
     &xds::LISTENER,
     &xds::CLUSTER,

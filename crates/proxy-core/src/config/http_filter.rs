@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ext_authz::{ExtAuthz, ExtAuthzPerRoute};
 use super::istio::{IstioAlpn, IstioStats, PeerMetadata};
 use super::jwt::JwtAuthentication;
 use super::rate_limit::LocalRateLimit;
@@ -43,6 +44,8 @@ pub enum HttpFilterConfig {
     HeaderMutation(Arc<HeaderMutationFilter>),
     /// Checks of tokens.
     Jwt(Arc<JwtAuthentication>),
+    /// A service that is asked.
+    ExtAuthz(Arc<ExtAuthz>),
     /// A limit of requests in time.
     RateLimit(Arc<LocalRateLimit>),
 }
@@ -64,6 +67,8 @@ pub enum PerFilterConfig {
     HeaderMutation(Arc<HeaderMutationFilter>),
     /// The token requirement of this route, by its name; `None` = no token is needed.
     Jwt(Option<Name>),
+    /// What the asked service is told here.
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
     /// The limit of this route.
     RateLimit(Arc<LocalRateLimit>),
 }

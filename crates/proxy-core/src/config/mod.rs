@@ -10,6 +10,7 @@ pub mod address;
 pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod filter_chain;
 pub mod headers;
 pub mod http_connection_manager;

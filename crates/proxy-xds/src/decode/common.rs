@@ -203,6 +203,11 @@ fn value_to_json(v: &Value) -> serde_json::Value {
     }
 }
 
+/// A metadata value as a protobuf struct; what is no object has no fields.
+pub(crate) fn value_to_struct(value: &Value) -> pb::Struct {
+    json_to_struct(&value_to_json(value))
+}
+
 /// JSON as a protobuf value tree.
 pub(crate) fn json_to_struct(value: &serde_json::Value) -> pb::Struct {
     let fields = value.as_object().into_iter().flatten();

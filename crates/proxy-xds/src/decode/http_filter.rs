@@ -21,7 +21,9 @@ use super::common::{
     bool_or, duration, fractional, header_name, header_names, header_option, need,
     runtime_fractional, u32_of,
 };
-use super::{Collected, access_log, istio, jwt, matcher, rate_limit, rbac, type_name, typed};
+use super::{
+    Collected, access_log, ext_authz, istio, jwt, matcher, rate_limit, rbac, type_name, typed,
+};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -96,6 +98,7 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
             ))
         }
         jwt::FILTER => HttpFilterConfig::Jwt(Arc::new(jwt::filter(&typed(any)?, c)?)),
+        ext_authz::FILTER => HttpFilterConfig::ExtAuthz(Arc::new(ext_authz::filter(&typed(any)?)?)),
         rate_limit::FILTER => {
             HttpFilterConfig::RateLimit(Arc::new(rate_limit::filter(&typed(any)?)?))
         }
@@ -327,6 +330,7 @@ pub(super) fn per_route(any: &Any) -> Result<Option<PerFilterConfig>> {
                     .at("rbac")?,
             )
         }
+        ext_authz::PER_ROUTE => ext_authz::per_route(&typed(any)?)?,
         rate_limit::FILTER => {
             PerFilterConfig::RateLimit(Arc::new(rate_limit::filter(&typed(any)?)?))
         }

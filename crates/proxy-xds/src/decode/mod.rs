@@ -9,6 +9,7 @@ mod access_log;
 mod cluster;
 mod common;
 mod endpoint;
+mod ext_authz;
 mod http_connection_manager;
 mod http_filter;
 mod istio;
@@ -32,7 +33,9 @@ use lateen_xds_proto::{Any, Message};
 
 use crate::error::{At, DecodeError, Result};
 
-pub(crate) use common::{address, duration, fetch_timeout, json_to_struct, string_matcher_list};
+pub(crate) use common::{
+    address, duration, fetch_timeout, json_to_struct, string_matcher_list, value_to_struct,
+};
 pub use common::{struct_to_json, struct_to_value};
 pub(crate) use endpoint::locality_value;
 pub use secret_source::{ResourceSource, own_name};

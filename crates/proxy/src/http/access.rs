@@ -23,6 +23,7 @@ pub(super) fn judge(
     record: &mut StreamRecord,
     rbac: Option<&Rbac>,
     table: Option<&RouteConfiguration>,
+    stat_prefix: &str,
 ) -> Option<LocalReply<'static>> {
     let rbac = rbac?;
     let ignored = table.is_some_and(|t| t.ignore_path_parameters_in_path_matching);
@@ -42,7 +43,14 @@ pub(super) fn judge(
     };
     let verdict = judge_facts(rbac, &facts);
     let shadowed = shadow(rbac, &facts);
-    count(&conn, rbac, verdict.allowed, shadowed.map(|v| v.allowed));
+    let scope = Scope::http(stat_prefix);
+    count(
+        &conn,
+        &scope,
+        rbac,
+        verdict.allowed,
+        shadowed.map(|v| v.allowed),
+    );
     let details = (!verdict.allowed).then(|| verdict.details());
     drop(seen); // it borrows the request, which is written to below
     if let Some(shadowed) = shadowed {
@@ -83,7 +91,8 @@ pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
     };
     let verdict = judge_facts(&rbac.rbac, &facts);
     let shadowed = shadow(&rbac.rbac, &facts).map(|v| v.allowed);
-    count(conn, &rbac.rbac, verdict.allowed, shadowed);
+    let scope = Scope::group(rbac.stat_prefix.trim_end_matches('.'));
+    count(conn, &scope, &rbac.rbac, verdict.allowed, shadowed);
     if !verdict.allowed {
         *conn.termination.borrow_mut() = Some(verdict.details());
     }
@@ -100,22 +109,25 @@ fn names(conn: &Connection) -> (Vec<&str>, Vec<&str>) {
     }
 }
 
-fn count(conn: &Connection, rbac: &Rbac, allowed: bool, shadowed: Option<bool>) {
-    let scope = Scope::group("rbac");
+fn count(conn: &Connection, scope: &Scope, rbac: &Rbac, allowed: bool, shadowed: Option<bool>) {
+    let dotted = |prefix: &str| match prefix.trim_end_matches('.') {
+        "" => String::new(),
+        prefix => format!("{prefix}."),
+    };
     let stats = &conn.worker.stats;
     if rbac.rules.is_some() {
-        let prefix = &rbac.rules_stat_prefix;
+        let prefix = dotted(&rbac.rules_stat_prefix);
         let word = if allowed { "allowed" } else { "denied" };
-        stats.named(&scope, &format!("{prefix}{word}")).inc();
+        stats.named(scope, &format!("rbac.{prefix}{word}")).inc();
     }
     if let Some(allowed) = shadowed {
-        let prefix = &rbac.shadow_rules_stat_prefix;
+        let prefix = dotted(&rbac.shadow_rules_stat_prefix);
         let word = if allowed {
             "shadow_allowed"
         } else {
             "shadow_denied"
         };
-        stats.named(&scope, &format!("{prefix}{word}")).inc();
+        stats.named(scope, &format!("rbac.{prefix}{word}")).inc();
     }
 }
 

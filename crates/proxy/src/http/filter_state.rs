@@ -6,6 +6,7 @@ use std::rc::Rc;
 use lateen_proxy_core::config::http_filter::{HttpFilter, HttpFilterConfig};
 use lateen_proxy_core::stats::Scope;
 
+use super::ext_authz::AuthzState;
 use super::jwt::JwtState;
 use crate::stats::Stats;
 
@@ -16,14 +17,19 @@ pub enum FilterState {
     None,
     /// Of `jwt_authn`.
     Jwt(Rc<JwtState>),
+    /// Of `ext_authz`.
+    ExtAuthz(Rc<AuthzState>),
 }
 
 impl FilterState {
     /// The state of a filter that has served nothing yet.
     pub fn new(filter: &HttpFilter, stat_prefix: &str, stats: &Stats) -> Self {
+        let scope = Scope::http(stat_prefix);
         match &filter.config {
+            HttpFilterConfig::ExtAuthz(config) => {
+                Self::ExtAuthz(Rc::new(AuthzState::new(config.clone(), &scope, stats)))
+            }
             HttpFilterConfig::Jwt(config) => {
-                let scope = Scope::http(stat_prefix);
                 Self::Jwt(Rc::new(JwtState::new(config.clone(), &scope, stats)))
             }
             _ => Self::None,

@@ -20,7 +20,7 @@ use super::record::StreamRecord;
 use super::responder::Responder;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
-use super::{jwt, rate_limit};
+use super::{ext_authz, jwt, rate_limit};
 
 /// The setting of a filter for this request: `None` = it does not run,
 /// `Some(None)` = with its own configuration.
@@ -89,6 +89,22 @@ pub(super) async fn on_request(
         let Some(own) = own else {
             continue;
         };
+        if let FilterState::ExtAuthz(state) = state {
+            // As in Envoy, nobody is asked about what goes nowhere.
+            let Some(route) = chosen.as_ref() else {
+                continue;
+            };
+            let own = match own {
+                Some(PerFilterConfig::ExtAuthz(own)) => Some(&**own),
+                _ => None,
+            };
+            let upstream = stream.named_cluster(route);
+            if ext_authz::check(stream, body, out, state, own, upstream).await? {
+                *chosen = stream.choose_route();
+                stream.chosen.clone_from(chosen);
+            }
+            continue;
+        }
         let reply = match (&filter.config, own) {
             (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, body, out, fault).await?,
             (HttpFilterConfig::Fault(fault), _) => inject(stream, body, out, fault).await?,
@@ -104,10 +120,12 @@ pub(super) async fn on_request(
                 None
             }
             (_, Some(PerFilterConfig::Rbac(rbac))) => {
-                super::access::judge(stream.record, rbac.as_deref(), table_of(chosen.as_ref()))
+                let table = table_of(chosen.as_ref());
+                super::access::judge(stream.record, rbac.as_deref(), table, &config.stat_prefix)
             }
             (HttpFilterConfig::Rbac(rbac), _) => {
-                super::access::judge(stream.record, Some(rbac), table_of(chosen.as_ref()))
+                let table = table_of(chosen.as_ref());
+                super::access::judge(stream.record, Some(rbac), table, &config.stat_prefix)
             }
             _ => None,
         };

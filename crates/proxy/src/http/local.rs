@@ -30,6 +30,8 @@ pub struct LocalReply<'a> {
     pub details: Cow<'static, str>,
     /// Further headers.
     pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// Headers of an answer that another gave; they take the place of the proxy's own.
+    pub own: Vec<(Vec<u8>, Vec<u8>)>,
     /// gRPC status instead of the one that the HTTP status maps to.
     pub grpc: Option<u32>,
 }
@@ -49,6 +51,7 @@ impl<'a> LocalReply<'a> {
             flags: ResponseFlags::NONE,
             details: details.into(),
             headers: Vec::new(),
+            own: Vec::new(),
             grpc: None,
         }
     }
@@ -95,11 +98,17 @@ impl Stream<'_> {
         for (name, value) in &reply.headers {
             record.response.add(name.as_bytes(), value);
         }
+        for (name, value) in &reply.own {
+            record.response.add(name, value);
+        }
         let grpc = is_grpc(&record.request);
         if grpc {
+            record.response.remove(b"content-length");
             let status = record.response.status;
             record.response.status = 200;
-            record.response.add(b"content-type", b"application/grpc");
+            record
+                .response
+                .set_known(Known::ContentType, b"application/grpc");
             let code = reply.grpc.unwrap_or_else(|| grpc_status(status));
             record.response.add_number(Known::GrpcStatus, code.into());
             if !body.is_empty() && record.request.method() != b"HEAD" {
@@ -113,10 +122,12 @@ impl Stream<'_> {
             if !body.is_empty() {
                 record
                     .response
-                    .add_number(Known::ContentLength, body.len() as u64);
-                record
-                    .response
-                    .add(b"content-type", content_type.as_bytes());
+                    .set_number(Known::ContentLength, body.len() as u64);
+                if !record.response.has(Known::ContentType) {
+                    record
+                        .response
+                        .add(b"content-type", content_type.as_bytes());
+                }
             }
             record.code = record.response.status;
         }

@@ -3,6 +3,7 @@
 pub mod access;
 mod attempt;
 mod call;
+mod ext_authz;
 mod filter_state;
 mod filters;
 mod forward;

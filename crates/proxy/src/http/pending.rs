@@ -22,12 +22,8 @@ impl Stream<'_> {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            let gone = out.poll_gone(cx).is_ready()
-                || match body.complete {
-                    true => body.reader.poll_gone(cx).is_ready(),
-                    // Data that comes waits in its buffer; only an end is news.
-                    false => matches!(body.reader.poll_ready(cx), Poll::Ready(Err(_))),
-                };
+            // Data that comes waits in its buffer; only an end is news.
+            let gone = out.poll_gone(cx).is_ready() || body.reader.poll_gone(cx).is_ready();
             match gone {
                 true => Poll::Ready(None),
                 false => Poll::Pending,

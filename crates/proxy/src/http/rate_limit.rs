@@ -38,9 +38,13 @@ pub(super) fn take(
         return None;
     }
     count("enforced");
-    record.limited = true;
     let reply = LocalReply::new(limit.status, "local_rate_limited", "local_rate_limited");
     let mut reply = reply.flag(ResponseFlags::RATE_LIMITED);
+    for edit in &limit.response_headers {
+        let mut value = Vec::new();
+        edit.value.write_header(record, &mut value);
+        reply.own.push((edit.name.as_bytes().to_vec(), value));
+    }
     if limit.resource_exhausted {
         reply.grpc = Some(RESOURCE_EXHAUSTED);
     }
@@ -49,9 +53,6 @@ pub(super) fn take(
 
 /// Says in an answer what is left.
 pub(super) fn tell(record: &mut StreamRecord, limit: &LocalRateLimit) {
-    if record.limited {
-        mutate::apply(record, Side::Response, &limit.response_headers);
-    }
     let Some(bucket) = limit.bucket.as_ref().filter(|_| limit.limit_headers) else {
         return;
     };

@@ -123,8 +123,6 @@ pub struct StreamRecord {
     /// The peer that named itself in a header, as the worker's
     /// [`crate::mesh::Mesh`] numbers it; 0 = none did.
     pub peer: u32,
-    /// A limit of requests refused it.
-    pub limited: bool,
     /// What filters found out, by namespace; none until one did.
     pub metadata: Option<Box<BTreeMap<Name, Value>>>,
 }
@@ -158,7 +156,6 @@ impl StreamRecord {
             local_body: Vec::new(),
             random: 0,
             peer: 0,
-            limited: false,
             metadata: None,
         }
     }
@@ -191,7 +188,6 @@ impl StreamRecord {
         self.local_body.clear();
         self.random = fastrand::u64(..);
         self.peer = 0;
-        self.limited = false;
         self.metadata = None;
         self.stream_id = self.random;
         self.conn.requests.set(self.conn.requests.get() + 1);

@@ -1,10 +1,12 @@
 //! A request body that can be sent again: what was read is kept, up to a
 //! limit, as long as another try is possible.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
+use super::responder::Responder;
 use super::writer::Source;
 
 /// A request body with what was read of it in front.
@@ -59,6 +61,58 @@ impl<'a> RequestBody<'a> {
     /// Whether there is no body at all.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.reader.is_done()
+    }
+}
+
+/// What of a body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// All of it.
+    Whole,
+    /// As much as was wanted, and more is to come.
+    Partly,
+    /// It broke off, or the client went away.
+    Broken,
+}
+
+impl RequestBody<'_> {
+    /// Reads up to `most` bytes and keeps them in front of the rest. With `partly` the end is not
+    /// waited for once so much is there.
+    pub async fn fill(&mut self, most: usize, partly: bool, out: &mut Responder<'_>) -> Filled {
+        self.limit = self.limit.max(most);
+        self.at = self.kept.len();
+        let filled = poll_fn(|cx| {
+            if out.poll_gone(cx).is_ready() {
+                return Poll::Ready(Filled::Broken);
+            }
+            loop {
+                match self.poll_ready(cx) {
+                    Poll::Ready(Ok(false)) => return Poll::Ready(Filled::Whole),
+                    Poll::Ready(Ok(true)) if self.kept.len() >= most => {
+                        return Poll::Ready(Filled::Partly);
+                    }
+                    Poll::Ready(Ok(true)) => {
+                        let count = self.data().len().min(most - self.kept.len());
+                        if self.consume(count).is_err() {
+                            return Poll::Ready(Filled::Broken);
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Filled::Broken),
+                    Poll::Pending if partly && self.kept.len() >= most => {
+                        return Poll::Ready(Filled::Partly);
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let filled = filled.await;
+        self.restart();
+        filled
+    }
+
+    /// What was kept of the body.
+    pub fn begun(&self) -> &[u8] {
+        &self.kept
     }
 }
 

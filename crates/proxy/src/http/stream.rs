@@ -18,6 +18,7 @@ use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::rewrite;
 use lateen_proxy_core::router::Request;
+use lateen_proxy_xds::authz::HeaderWrite;
 
 use super::filter_state::FilterState;
 use super::filters::Stop;
@@ -28,7 +29,7 @@ use super::reader::BodyReader;
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::source::RequestBody;
-use super::{filters, peers, sanitize};
+use super::{ext_authz, filters, peers, sanitize};
 use crate::http1::Reject;
 use crate::http2::Reason;
 use crate::io::Timer;
@@ -104,6 +105,10 @@ pub struct Stream<'c> {
     pub(super) chosen: Option<Chosen>,
     /// Cookies that the response sets (made by hash policies).
     pub(super) cookies: Vec<String>,
+    /// Headers that the response gets (from an authorisation service).
+    pub(super) added: Vec<HeaderWrite>,
+    /// The client waits for a 100 before it sends its body.
+    pub(super) expects: bool,
     /// Whether the whole request has arrived. An answer that comes earlier ends
     /// an HTTP/1 connection: what is left would be taken for the next request.
     pub(super) complete: bool,
@@ -127,6 +132,8 @@ impl<'c> Stream<'c> {
             timer,
             chosen: None,
             cookies: Vec::new(),
+            added: Vec::new(),
+            expects: false,
             complete: false,
         }
     }
@@ -167,6 +174,7 @@ impl Stream<'_> {
     ) {
         let connect = self.record.request.method() == b"CONNECT";
         asks.upgrade |= connect;
+        self.expects = asks.expect_continue && !self.http.config.proxy_100_continue;
         if let Some(refused) = asks.refused {
             if refused.status == 400 {
                 out.set_close();
@@ -275,14 +283,21 @@ impl Stream<'_> {
             }
             RouteAction::Forward(forward) => {
                 let forward = forward.clone();
-                let waits = asks.expect_continue && !http.config.proxy_100_continue;
-                if waits && out.send_continue().await.is_err() {
+                if self.invite(out).await.is_err() {
                     return out.set_close();
                 }
                 self.forward(body, out, &forward, chosen, asks.upgrade)
                     .await;
             }
         }
+    }
+
+    /// Has a client that waits for it send its body.
+    pub(super) async fn invite(&mut self, out: &mut Responder<'_>) -> Result<(), Stop> {
+        if std::mem::take(&mut self.expects) {
+            out.send_continue().await.map_err(|_| Stop::Gone)?;
+        }
+        Ok(())
     }
 
     /// `headers_with_underscores_action`: false refuses the request.
@@ -393,9 +408,19 @@ impl Stream<'_> {
 
     /// Puts the cluster of a request that is not forwarded into the record.
     fn name_cluster(&mut self, chosen: &Chosen) {
-        if let RouteAction::Forward(forward) = &chosen.route.action {
-            let cluster = self.cluster_of(forward, chosen);
-            self.record.cluster_name = cluster.map(|c| c.config.name.clone());
+        if matches!(chosen.route.action, RouteAction::Forward(_)) {
+            self.record.cluster_name = self.named_cluster(chosen);
+        }
+    }
+
+    /// The name of the cluster that a route leads to, if it is there.
+    pub(super) fn named_cluster(&self, chosen: &Chosen) -> Option<Name> {
+        match &chosen.route.action {
+            RouteAction::Forward(forward) => {
+                let cluster = self.cluster_of(forward, chosen)?;
+                Some(cluster.config.name.clone())
+            }
+            _ => None,
         }
     }
 
@@ -463,6 +488,7 @@ impl Stream<'_> {
         for cookie in self.cookies.drain(..) {
             record.response.add(b"set-cookie", cookie.as_bytes());
         }
+        ext_authz::write_all(&mut record.response, &std::mem::take(&mut self.added));
         let config = &self.http.config;
         if let Some(peers) = &self.http.peers {
             peers::tell_client(record, peers);
