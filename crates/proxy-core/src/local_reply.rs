@@ -206,6 +206,8 @@ situations! {
     STREAM_IDLE_REQUEST = 408, "stream timeout", STREAM_IDLE_TIMEOUT, "stream_idle_timeout";
     /// Longest life of a stream.
     MAX_DURATION = 504, "downstream duration timeout", NONE, "max_duration_timeout";
+    /// Longest life of a try's stream.
+    UPSTREAM_MAX_DURATION = 504, "upstream max stream duration reached", UPSTREAM_MAX_STREAM_DURATION_REACHED, "upstream_max_stream_duration_reached";
     /// The same before the whole request had arrived.
     MAX_DURATION_REQUEST = 408, "downstream duration timeout", NONE, "max_duration_timeout";
     /// Whole request did not arrive in time.

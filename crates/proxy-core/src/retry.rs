@@ -244,6 +244,8 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// Stream duration from `grpc-timeout` or the route; none = off.
     pub max_duration: Option<Duration>,
+    /// Longest life of one try's stream, in place of the cluster's; zero = none.
+    pub upstream: Option<Duration>,
 }
 
 /// Computes the timeouts of a request. Trusted requests may set them by header.
@@ -259,7 +261,9 @@ pub fn timeouts<H: Headers + ?Sized>(
         let v = std::str::from_utf8(headers.first(name)?).ok()?;
         v.trim().parse().ok().map(Duration::from_millis)
     };
-    let mut global = forward.timeout;
+    // A longest life of streams takes the place of the route's timeout.
+    let old = forward.max_stream_duration.is_none();
+    let mut global = forward.timeout.filter(|_| old);
     let mut per_try = retry_policy.and_then(|p| p.per_try_timeout);
     if trusted {
         let told = if respect_expected {
@@ -277,9 +281,11 @@ pub fn timeouts<H: Headers + ?Sized>(
     if per_try >= global && global.is_some() {
         per_try = None;
     }
+    let of_header = trusted.then(|| ms("x-envoy-upstream-stream-duration-ms"));
     Timeouts {
         global,
         per_try,
+        upstream: of_header.flatten(),
         max_duration: max_duration(forward, headers),
     }
 }

@@ -290,6 +290,7 @@ impl Worker {
             grpc_status: record.grpc_status(),
             health_check: false,
             traced: false,
+            log_type: "DownstreamEnd",
             random: record.random,
         };
         self.logs.write(&http.config.access_logs, record, &input);
@@ -306,6 +307,7 @@ impl Worker {
             grpc_status: None,
             health_check: false,
             traced: false,
+            log_type: "TcpConnectionEnd",
             random: fastrand::u64(..),
         };
         self.logs.write(loggers, record, &input);

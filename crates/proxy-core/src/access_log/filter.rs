@@ -20,6 +20,8 @@ pub struct FilterInput<'a, H: Headers + ?Sized> {
     pub health_check: bool,
     /// The request is traced.
     pub traced: bool,
+    /// When in its life the stream is logged, as `%ACCESS_LOG_TYPE%` writes it.
+    pub log_type: &'static str,
     /// A random number for shares.
     pub random: u64,
 }
@@ -50,6 +52,7 @@ impl AccessLogFilter {
             Self::Header(matcher) => matcher.matches(input.headers),
             Self::ResponseFlag(flags) if flags.is_empty() => !input.flags.is_empty(),
             Self::ResponseFlag(flags) => input.flags.intersects(*flags),
+            Self::LogType { types, exclude } => types.contains(&input.log_type) != *exclude,
             Self::GrpcStatus { statuses, exclude } => {
                 input.grpc_status.is_some_and(|s| statuses.contains(&s)) != *exclude
             }

@@ -46,6 +46,9 @@ impl Template {
             let error = |reason: String| FormatError { at: start, reason };
             let (name, args, length, end) = operator(&format[start..]).map_err(error)?;
             let command = command(name, args).map_err(error)?;
+            if length.is_some() && !may_be_cut(&command) {
+                return Err(error(format!("`%{name}%` takes no length")));
+            }
             if !literal.is_empty() {
                 ops.push(Op::Literal(std::mem::take(&mut literal).into()));
             }
@@ -57,6 +60,25 @@ impl Template {
             ops.push(Op::Literal(literal.into()));
         }
         Ok(Self { ops })
+    }
+
+    /// Puts the values of environment variables in the place of their operators: they do not change
+    /// while the process runs. A variable that is not set reads `-`, as in Envoy.
+    pub fn resolve(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        for op in &mut self.ops {
+            if let Op::Command(Command::Environment(name), length) = op {
+                let mut value = environment(name).unwrap_or_else(|| "-".to_owned());
+                if let Some(length) = *length {
+                    let end = (0..=length.min(value.len())).rev();
+                    value.truncate(
+                        end.into_iter()
+                            .find(|i| value.is_char_boundary(*i))
+                            .unwrap_or(0),
+                    );
+                }
+                *op = Op::Literal(value.into());
+            }
+        }
     }
 
     /// A template without operators.
@@ -111,6 +133,33 @@ impl JsonNode {
     }
 }
 
+impl JsonNode {
+    /// [`Template::resolve`] for every template.
+    pub fn resolve(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        match self {
+            Self::Template(template) => template.resolve(environment),
+            Self::List(nodes) => nodes.iter_mut().for_each(|n| n.resolve(environment)),
+            Self::Object(fields) => fields.iter_mut().for_each(|(_, n)| n.resolve(environment)),
+            Self::Literal(_) => {}
+        }
+    }
+}
+
+/// Envoy takes `:length` where the value is text of any length.
+fn may_be_cut(command: &Command) -> bool {
+    match command {
+        Command::RequestHeader(..)
+        | Command::ResponseHeader(..)
+        | Command::ResponseTrailer(..)
+        | Command::Environment(_)
+        | Command::QueryParameter(_)
+        | Command::Path { .. }
+        | Command::FilterState(..)
+        | Command::Metadata(..) => true,
+        _ => false,
+    }
+}
+
 /// An operator cut off the front of a text: name, arguments, length, bytes used.
 type Cut<'a> = (&'a str, Option<&'a str>, Option<usize>, usize);
 
@@ -156,6 +205,9 @@ fn tail(text: &str) -> Option<(Option<usize>, usize)> {
     Some((Some(digits[..end].parse().ok()?), end + 2))
 }
 
+/// What the `_LOCAL` times are written as; the zone is always UTC here.
+const LOCAL_TIME: &str = "%Y-%m-%dT%H:%M:%E3S%z";
+
 fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
     if let Some(field) = plain(name) {
         return match args {
@@ -171,8 +223,10 @@ fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
         "REQ" | "REQUEST_HEADER" => headers(need()?, Command::RequestHeader)?,
         "RESP" | "RESPONSE_HEADER" => headers(need()?, Command::ResponseHeader)?,
         "TRAILER" | "RESPONSE_TRAILER" => headers(need()?, Command::ResponseTrailer)?,
-        "START_TIME" | "START_TIME_LOCAL" => time(TimePoint::Start, args)?,
-        "EMIT_TIME" | "EMIT_TIME_LOCAL" => time(TimePoint::Emit, args)?,
+        "START_TIME" => time(TimePoint::Start, args)?,
+        "START_TIME_LOCAL" => time(TimePoint::Start, args.or(Some(LOCAL_TIME)))?,
+        "EMIT_TIME" => time(TimePoint::Emit, args)?,
+        "EMIT_TIME_LOCAL" => time(TimePoint::Emit, args.or(Some(LOCAL_TIME)))?,
         "DOWNSTREAM_PEER_CERT_V_START" => time(TimePoint::PeerCertStart, args)?,
         "DOWNSTREAM_PEER_CERT_V_END" => time(TimePoint::PeerCertEnd, args)?,
         "UPSTREAM_PEER_CERT_V_START" => time(TimePoint::UpstreamPeerCertStart, args)?,
@@ -328,18 +382,8 @@ fn plain(name: &str) -> Option<Command> {
         "PACKETS_RETRANSMITTED" => F::PacketsRetransmitted,
         "UPSTREAM_WIRE_BYTES_SENT" => F::UpstreamWireBytesSent,
         "UPSTREAM_WIRE_BYTES_RECEIVED" => F::UpstreamWireBytesReceived,
-        "UPSTREAM_HEADER_BYTES_SENT" => F::UpstreamHeaderBytesSent,
-        "UPSTREAM_HEADER_BYTES_RECEIVED" => F::UpstreamHeaderBytesReceived,
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => F::UpstreamDecompressedHeaderBytesSent,
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => F::UpstreamDecompressedHeaderBytesReceived,
         "DOWNSTREAM_WIRE_BYTES_SENT" => F::DownstreamWireBytesSent,
         "DOWNSTREAM_WIRE_BYTES_RECEIVED" => F::DownstreamWireBytesReceived,
-        "DOWNSTREAM_HEADER_BYTES_SENT" => F::DownstreamHeaderBytesSent,
-        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => F::DownstreamHeaderBytesReceived,
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => F::DownstreamDecompressedHeaderBytesSent,
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
-            F::DownstreamDecompressedHeaderBytesReceived
-        }
         "UPSTREAM_HOST_NAME" => F::UpstreamHostName,
         "UPSTREAM_HOST_NAME_WITHOUT_PORT" => F::UpstreamHostNameWithoutPort,
         "UPSTREAM_CLUSTER" => F::UpstreamCluster,
@@ -349,22 +393,18 @@ fn plain(name: &str) -> Option<Command> {
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => F::UpstreamTransportFailureReason,
         "UPSTREAM_HOSTS_ATTEMPTED" => F::UpstreamHostsAttempted,
         "UPSTREAM_HOST_NAMES_ATTEMPTED" => F::UpstreamHostNamesAttempted,
+        "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => F::UpstreamHostNamesAttemptedWithoutPort,
+        "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => F::UpstreamHostsAttemptedWithoutPort,
         "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => F::UpstreamConnectionIdsAttempted,
         "UPSTREAM_TLS_VERSION" => F::UpstreamTlsVersion,
         "UPSTREAM_TLS_CIPHER" => F::UpstreamTlsCipher,
-        "UPSTREAM_TLS_SESSION_ID" => F::UpstreamTlsSessionId,
         "UPSTREAM_PEER_ISSUER" => F::UpstreamPeerIssuer,
         "UPSTREAM_PEER_SUBJECT" => F::UpstreamPeerSubject,
         "UPSTREAM_PEER_URI_SAN" => F::UpstreamPeerUriSan,
         "UPSTREAM_PEER_DNS_SAN" => F::UpstreamPeerDnsSan,
         "UPSTREAM_PEER_CERT" => F::UpstreamPeerCert,
-        "UPSTREAM_SERVER_NAME" => F::UpstreamServerName,
         "UPSTREAM_CONNECTION_POOL_READY_DURATION" => F::UpstreamConnectionPoolReadyDuration,
-        "UPSTREAM_LOCAL_CLOSE_REASON" => F::UpstreamLocalCloseReason,
-        "UPSTREAM_DETECTED_CLOSE_TYPE" => F::UpstreamDetectedCloseType,
         "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => F::DownstreamTransportFailureReason,
-        "DOWNSTREAM_LOCAL_CLOSE_REASON" => F::DownstreamLocalCloseReason,
-        "DOWNSTREAM_DETECTED_CLOSE_TYPE" => F::DownstreamDetectedCloseType,
         "DOWNSTREAM_PEER_URI_SAN" => F::DownstreamPeerUriSan,
         "DOWNSTREAM_PEER_DNS_SAN" => F::DownstreamPeerDnsSan,
         "DOWNSTREAM_PEER_IP_SAN" => F::DownstreamPeerIpSan,
@@ -395,8 +435,6 @@ fn plain(name: &str) -> Option<Command> {
         "LOCAL_REPLY_BODY" => F::LocalReplyBody,
         "CUSTOM_FLAGS" => F::CustomFlags,
         "UNIQUE_ID" => F::UniqueId,
-        "TLS_JA3_FINGERPRINT" => F::TlsJa3Fingerprint,
-        "TLS_JA4_FINGERPRINT" => F::TlsJa4Fingerprint,
         "REQUEST_HEADERS_BYTES" => F::RequestHeadersBytes,
         "RESPONSE_HEADERS_BYTES" => F::ResponseHeadersBytes,
         "RESPONSE_TRAILERS_BYTES" => F::ResponseTrailersBytes,
@@ -417,7 +455,7 @@ fn address(name: &str) -> Option<Command> {
         (name, None)
     };
     let field = match base {
-        "UPSTREAM_HOST" => F::UpstreamHost,
+        "UPSTREAM_HOST" if part.is_none() => F::UpstreamHost,
         "UPSTREAM_LOCAL_ADDRESS" | "UPSTREAM_LOCAL" => F::UpstreamLocalAddress,
         "UPSTREAM_REMOTE_ADDRESS" | "UPSTREAM_REMOTE" => F::UpstreamRemoteAddress,
         "DOWNSTREAM_LOCAL_ADDRESS" | "DOWNSTREAM_LOCAL" => F::DownstreamLocalAddress,

@@ -60,6 +60,7 @@ impl JsonNode {
     /// Writes the node; false (and nothing written) when it is missing and may be left out.
     fn write<R: Record + ?Sized>(&self, record: &R, omit_empty: bool, out: &mut Vec<u8>) -> bool {
         match self {
+            Self::Literal(text) if omit_empty && &**text == "null" => return false,
             Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Self::Object(fields) => {
                 out.push(b'{');

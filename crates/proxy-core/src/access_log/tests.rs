@@ -71,7 +71,7 @@ fn operators() {
         ("100%%", "100%"),
         ("%REQ(x?:authority)%", "reviews:9080"),
         (
-            "%UPSTREAM_HOST_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%",
+            "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%",
             "10.244.0.9 -",
         ),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "10.244.0.7"),

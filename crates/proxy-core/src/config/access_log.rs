@@ -61,6 +61,13 @@ pub enum AccessLogFilter {
     Header(Box<HeaderMatcher>),
     /// One of these response flags is set; an empty set means any flag.
     ResponseFlag(crate::flags::ResponseFlags),
+    /// `%ACCESS_LOG_TYPE%` is (not) in the list.
+    LogType {
+        /// Names as the operator writes them.
+        types: Vec<&'static str>,
+        /// Turns the answer round.
+        exclude: bool,
+    },
     /// gRPC status is (not) in the list.
     GrpcStatus {
         /// gRPC codes.

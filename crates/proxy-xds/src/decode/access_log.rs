@@ -1,7 +1,7 @@
 //! Access loggers, their formats and filters.
 use std::sync::Arc;
 
-use lateen_proxy_core::access_log::{ENVOY_DEFAULT_TEXT, Format, JsonNode};
+use lateen_proxy_core::access_log::{ENVOY_DEFAULT_TEXT, Format, JsonNode, Template};
 use lateen_proxy_core::config::access_log::Comparison;
 use lateen_proxy_core::config::{AccessLog, AccessLogFilter, AccessLogSink};
 use lateen_proxy_core::flags::ResponseFlags;
@@ -76,11 +76,9 @@ fn file_format(log: &file::FileAccessLog, context: &Context) -> Result<Format> {
     match log.access_log_format.as_ref() {
         None => default_format(),
         Some(F::Format(text)) if text.is_empty() => default_format(),
-        Some(F::Format(text)) => Format::text(text, false)
-            .map_err(DecodeError::from)
-            .at("format"),
-        Some(F::JsonFormat(json)) => json_format(json, false).at("json_format"),
-        Some(F::TypedJsonFormat(json)) => json_format(json, false).at("typed_json_format"),
+        Some(F::Format(text)) => text_format(text, false, context).at("format"),
+        Some(F::JsonFormat(json)) => json_format(json, false, context).at("json_format"),
+        Some(F::TypedJsonFormat(json)) => json_format(json, false, context).at("typed_json_format"),
         Some(F::LogFormat(format)) => substitution_format(format, context).at("log_format"),
     }
 }
@@ -100,11 +98,19 @@ fn optional_format(
     })
 }
 
-fn json_format(json: &Struct, omit_empty: bool) -> Result<Format> {
-    Ok(Format::Json {
-        root: JsonNode::parse(&struct_to_value(json))?,
+fn text_format(text: &str, omit_empty: bool, context: &Context) -> Result<Format> {
+    let mut template = Template::parse(text)?;
+    template.resolve(&context.environment);
+    Ok(Format::Text {
+        template,
         omit_empty,
     })
+}
+
+fn json_format(json: &Struct, omit_empty: bool, context: &Context) -> Result<Format> {
+    let mut root = JsonNode::parse(&struct_to_value(json))?;
+    root.resolve(&context.environment);
+    Ok(Format::Json { root, omit_empty })
 }
 
 pub(super) fn substitution_format(
@@ -125,17 +131,13 @@ pub(super) fn substitution_format(
     }
     let omit = m.omit_empty_values;
     match m.format.as_ref() {
-        Some(F::TextFormat(text)) => Format::text(text, omit)
-            .map_err(DecodeError::from)
-            .at("text_format"),
-        Some(F::JsonFormat(json)) => json_format(json, omit).at("json_format"),
+        Some(F::TextFormat(text)) => text_format(text, omit, context).at("text_format"),
+        Some(F::JsonFormat(json)) => json_format(json, omit, context).at("json_format"),
         Some(F::TextFormatSource(source)) => {
             let bytes = data_source_bytes(Some(source), context).at("text_format_source")?;
             let text = std::str::from_utf8(&bytes)
                 .map_err(|_| DecodeError::new("must be UTF-8").within("text_format_source"))?;
-            Format::text(text, omit)
-                .map_err(DecodeError::from)
-                .at("text_format_source")
+            text_format(text, omit, context).at("text_format_source")
         }
         None => refuse("a format is required"),
     }
@@ -216,8 +218,30 @@ pub(super) fn filter(m: &pb::AccessLogFilter) -> Result<AccessLogFilter> {
                 .at("extension_filter");
         }
         Some(S::MetadataFilter(_)) => return refuse("is not implemented").at("metadata_filter"),
-        Some(S::LogTypeFilter(_)) => return refuse("is not implemented").at("log_type_filter"),
+        Some(S::LogTypeFilter(f)) => AccessLogFilter::LogType {
+            types: list(&f.types, "log_type_filter.types", |t| log_type(*t))?,
+            exclude: f.exclude,
+        },
         None => return refuse("a filter is required"),
+    })
+}
+
+/// The name that `%ACCESS_LOG_TYPE%` has for a type.
+fn log_type(number: i32) -> Result<&'static str> {
+    use lateen_xds_proto::envoy::data::accesslog::v3::AccessLogType as T;
+    Ok(match T::try_from(number) {
+        Ok(T::TcpUpstreamConnected) => "TcpUpstreamConnected",
+        Ok(T::TcpPeriodic) => "TcpPeriodic",
+        Ok(T::TcpConnectionEnd) => "TcpConnectionEnd",
+        Ok(T::DownstreamStart) => "DownstreamStart",
+        Ok(T::DownstreamPeriodic) => "DownstreamPeriodic",
+        Ok(T::DownstreamEnd) => "DownstreamEnd",
+        Ok(T::UpstreamPoolReady) => "UpstreamPoolReady",
+        Ok(T::UpstreamPeriodic) => "UpstreamPeriodic",
+        Ok(T::UpstreamEnd) => "UpstreamEnd",
+        Ok(T::DownstreamTunnelSuccessfullyEstablished) => "DownstreamTunnelSuccessfullyEstablished",
+        Ok(_) => "NotSet",
+        Err(_) => return refuse(format!("{number} is no known log type")),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::access_log::Template;
+use lateen_proxy_core::access_log::{Command, Op, Template};
 use lateen_proxy_core::config::address::{SocketOption, SocketOptionValue};
 use lateen_proxy_core::config::{
     Address, AppendAction, CidrRange, FractionalPercent, HeaderMutation, HeaderMutations, Metadata,
@@ -345,12 +345,15 @@ pub(crate) fn header_option(option: &core::HeaderValueOption) -> Result<HeaderMu
         (None, Ok(A::OverwriteIfExists)) => AppendAction::OverwriteIfExists,
         (None, Err(_)) => return refuse("is no known action").at("append_action"),
     };
-    let value = Arc::new(
-        Template::parse(text)
-            .map_err(DecodeError::from)
+    let template = Template::parse(text).map_err(DecodeError::from);
+    let template = template.at("value").at("header")?;
+    let of_environment = |op: &Op| matches!(op, Op::Command(Command::Environment(_), _));
+    if template.ops().iter().any(of_environment) {
+        return refuse("`%ENVIRONMENT()%` is not implemented in headers")
             .at("value")
-            .at("header")?,
-    );
+            .at("header");
+    }
+    let value = Arc::new(template);
     Ok(HeaderMutation {
         name,
         value,

@@ -117,6 +117,8 @@ impl Stream<'_> {
         let record = &mut *self.record;
         record.upstream_protocol = Some(Protocol::Http11);
         record.upstream_local = Some(client.io.local);
+        record.reached.push((tried.host.clone(), client.id()));
+        let before = client.io.counts();
         client.requests += 1;
         let framing = match () {
             () if tries.upgrade => Framing::Close,
@@ -151,6 +153,9 @@ impl Stream<'_> {
             sent: false,
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
+        let (received, sent) = client.io.counts();
+        let wire = &mut self.record.upstream_wire;
+        *wire = (wire.0 + received - before.0, wire.1 + sent - before.1);
         if reusable && !tries.upgrade && fits_pool(&client, &tries.cluster) {
             tries.cluster.watch_idle(tried.host);
             tried.host.put_idle(client);
@@ -172,6 +177,9 @@ impl Stream<'_> {
         let record = &mut *self.record;
         record.upstream_protocol = Some(Protocol::Http2);
         record.upstream_local = Some(stream.client.local);
+        record
+            .reached
+            .push((tried.host.clone(), stream.client.id()));
         let connect = record.request.method() == b"CONNECT";
         let mut protocol = Vec::new();
         if tries.upgrade && !connect {
@@ -564,6 +572,10 @@ impl Stream<'_> {
                 let (flag, details) = match timeout {
                     Timeout::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
                     Timeout::MaxDuration => (ResponseFlags::NONE, "max_duration_timeout"),
+                    Timeout::Upstream => (
+                        ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
+                        "upstream_max_stream_duration_reached",
+                    ),
                     _ => (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
                 };
                 record.flags.set(flag);

@@ -46,6 +46,8 @@ pub(super) enum Timeout {
     Idle,
     /// Longest life of a stream.
     MaxDuration,
+    /// Longest life of one try's stream.
+    Upstream,
     /// Request not complete in time.
     Request,
 }
@@ -57,7 +59,9 @@ pub(super) struct Deadlines {
     pub(super) per_try: u64,
     pub(super) idle: u64,
     pub(super) max: u64,
+    pub(super) upstream: u64,
     pub(super) request: u64,
+    pub(super) upstream_after: Option<Duration>,
     pub(super) idle_after: Option<Duration>,
     pub(super) route_after: Option<Duration>,
     pub(super) per_try_after: Option<Duration>,
@@ -69,6 +73,7 @@ impl Deadlines {
             .min(self.per_try)
             .min(self.idle)
             .min(self.max)
+            .min(self.upstream)
             .min(self.request)
     }
 
@@ -77,6 +82,7 @@ impl Deadlines {
             n if self.route <= n => Timeout::Route,
             n if self.max <= n => Timeout::MaxDuration,
             n if self.per_try <= n => Timeout::PerTry,
+            n if self.upstream <= n => Timeout::Upstream,
             n if self.request <= n => Timeout::Request,
             _ => Timeout::Idle,
         }
@@ -153,7 +159,11 @@ impl Stream<'_> {
         } else if body.is_empty() {
             body.keep(1);
         }
-        let deadlines = self.deadlines(forward, body.complete, &timeouts);
+        let mut deadlines = self.deadlines(forward, body.complete, &timeouts);
+        let upstream = timeouts
+            .upstream
+            .or(cluster.config.http.max_stream_duration);
+        deadlines.upstream_after = upstream.filter(|d| !d.is_zero());
         let hash = self.hash(forward);
         self.prepare_request(forward, chosen, &deadlines);
         let shadows = match upgrade {
@@ -203,6 +213,7 @@ impl Stream<'_> {
                 tries.cluster.stats.cells.upstream_rq_retry.inc();
             }
             self.number_attempt(tries);
+            self.tell_time_left(tries);
             let attempt = self.attempt(body, out, tries).await;
             self.complete = body.complete;
             match attempt {
@@ -237,6 +248,7 @@ impl Stream<'_> {
             body.restart();
             let wait = tries.retries.back_off(fastrand::u64(..));
             tries.deadlines.per_try = NEVER;
+            tries.deadlines.upstream = NEVER;
             if let Some(stop) = self.pause(body, out, tries, wait).await {
                 match stop {
                     Attempt::TimedOut(timeout) => {
@@ -301,6 +313,17 @@ impl Stream<'_> {
                     .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             }
         }
+        if timeout == Timeout::Upstream {
+            let reason = ResetReason::LocalReset;
+            if body.can_restart() && tries.retries.on_reset(reason, true) {
+                return None;
+            }
+            if tries.retries.exhausted() {
+                self.record
+                    .flags
+                    .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            }
+        }
         Some(self.final_timeout(body, timeout))
     }
 
@@ -313,6 +336,7 @@ impl Stream<'_> {
             Timeout::Idle => Situation::STREAM_IDLE,
             Timeout::MaxDuration if !body.complete => Situation::MAX_DURATION_REQUEST,
             Timeout::MaxDuration => Situation::MAX_DURATION,
+            Timeout::Upstream => Situation::UPSTREAM_MAX_DURATION,
             Timeout::Request => Situation::REQUEST_INCOMPLETE,
         })
     }
@@ -371,6 +395,8 @@ impl Stream<'_> {
             per_try: NEVER,
             idle: timer::deadline(now, idle_after),
             max: timer::deadline(now, max),
+            upstream: NEVER,
+            upstream_after: None,
             request: match complete {
                 true => NEVER,
                 false => timer::deadline(now, config.request_timeout.filter(positive)),
@@ -434,7 +460,7 @@ impl Stream<'_> {
             mutate::remove(&mut record.request, &level.request_remove);
             mutate::apply(record, Side::Request, &level.request_add);
         }
-        rewrite::request(record, forward, chosen);
+        rewrite::request(record, forward, chosen, !suppressed);
     }
 
     fn number_attempt(&mut self, tries: &Tries<'_>) {
@@ -443,6 +469,22 @@ impl Stream<'_> {
             self.record
                 .request
                 .set_number(Known::XEnvoyAttemptCount, count);
+        }
+    }
+
+    /// Of another try less time is left than of the first.
+    fn tell_time_left(&mut self, tries: &Tries<'_>) {
+        let name = Known::XEnvoyExpectedRqTimeoutMs;
+        if self.record.attempts < 2 || !self.record.request.has(name) {
+            return;
+        }
+        let left = match tries.deadlines.route {
+            NEVER => None,
+            at => Some(at.saturating_sub(timer::now_ms())),
+        };
+        let of_try = tries.deadlines.per_try_after.map(|d| d.as_millis() as u64);
+        if let Some(expected) = left.into_iter().chain(of_try).min() {
+            self.record.request.set_number(name, expected);
         }
     }
 
@@ -500,7 +542,8 @@ impl Stream<'_> {
             return Attempt::NoHost;
         };
         self.record.host = Some(host.clone());
-        rewrite::host_of_endpoint(self.record, tries.forward, &host);
+        let keep = !self.http.router.suppress_envoy_headers;
+        rewrite::host_of_endpoint(self.record, tries.forward, &host, keep);
         tries.tried.push(host.clone());
         let options = ConnectOptions {
             downstream_h2: self.record.protocol == Protocol::Http2,
@@ -528,6 +571,10 @@ impl Stream<'_> {
         host.active.set(host.active.get() + 1);
         add_one(&host.counts.requests);
         cluster.stats.cells.upstream_rq_total.inc();
+        let after = tries.deadlines.upstream_after;
+        if after.is_some() {
+            tries.deadlines.upstream = timer::deadline(timer::now_ms(), after);
+        }
         let tried = Try {
             host: &host,
             reused,

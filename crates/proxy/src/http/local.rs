@@ -131,7 +131,6 @@ impl Stream<'_> {
             }
             record.code = record.response.status;
         }
-        record.local_body.clone_from(&body);
         if record.request.method() == b"HEAD" {
             body.clear();
         }
@@ -186,6 +185,7 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
         grpc_status: None,
         health_check: false,
         traced: false,
+        log_type: "NotSet",
         random: record.random,
     };
     let mapper = config.mappers.iter().find(|m| m.filter.passes(&input));
@@ -205,5 +205,7 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
     record.local_body.clone_from(body);
     body.clear();
     format.format.write(record, body);
+    // Log lines have none, as in Envoy.
+    record.local_body.clear();
     Some(format.content_type.to_string())
 }

@@ -30,5 +30,6 @@ pub mod stream;
 pub(crate) mod tls_fields;
 mod tunnel;
 pub mod upstream;
+pub mod upstream_side;
 pub mod wire;
 pub mod writer;

@@ -11,8 +11,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lateen_proxy_core::access_log::{Field, FieldValue, MetadataSource, Record, TimePoint};
 use lateen_proxy_core::config::{Name, Route, Value, VirtualHost};
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::request_id;
+use smallvec::SmallVec;
 
 use super::head::Head;
+use super::known::Known;
+use super::upstream_side::UpstreamSide;
 use crate::conn::Connection;
 use crate::upstream::{ClusterState, Host};
 
@@ -100,6 +104,8 @@ pub struct StreamRecord {
     pub remote: SocketAddr,
     /// Chosen virtual host and route.
     pub route: Option<(Arc<VirtualHost>, Arc<Route>)>,
+    /// Virtual host of a request that has no route.
+    pub virtual_host: Option<Arc<VirtualHost>>,
     /// Chosen cluster's name.
     pub cluster_name: Option<Name>,
     /// Chosen cluster.
@@ -110,12 +116,18 @@ pub struct StreamRecord {
     pub upstream_local: Option<SocketAddr>,
     /// Tries.
     pub attempts: u32,
+    /// The hosts a connection was had to, with its number.
+    pub reached: SmallVec<[(Rc<Host>, u64); 1]>,
+    /// Bytes from and to upstreams over HTTP/1, all tries together.
+    pub upstream_wire: (u64, u64),
+    /// The connection's bytes when its stream before ended (HTTP/1).
+    pub wire_before: (u64, u64),
+    /// The answer said that its connection ends.
+    pub says_close: bool,
     /// Why the upstream transport failed.
     pub transport_failure: String,
     /// Whether the request is internal.
     pub internal: bool,
-    /// Number of the stream in the worker.
-    pub stream_id: u64,
     /// Body of a local reply, for `%LOCAL_REPLY_BODY%`.
     pub local_body: Vec<u8>,
     /// A random number for shares, one per request.
@@ -145,14 +157,18 @@ impl StreamRecord {
             received: 0,
             sent: 0,
             route: None,
+            virtual_host: None,
             cluster_name: None,
             cluster: None,
             host: None,
             upstream_local: None,
             attempts: 0,
+            reached: SmallVec::new(),
+            upstream_wire: (0, 0),
+            wire_before: (0, 0),
+            says_close: false,
             transport_failure: String::new(),
             internal: false,
-            stream_id: 0,
             local_body: Vec::new(),
             random: 0,
             peer: 0,
@@ -178,18 +194,21 @@ impl StreamRecord {
         self.sent = 0;
         self.remote = self.conn.remote;
         self.route = None;
+        self.virtual_host = None;
         self.cluster_name = None;
         self.cluster = None;
         self.host = None;
         self.upstream_local = None;
         self.attempts = 0;
+        self.reached.clear();
+        self.upstream_wire = (0, 0);
+        self.says_close = false;
         self.transport_failure.clear();
         self.internal = false;
         self.local_body.clear();
         self.random = fastrand::u64(..);
         self.peer = 0;
         self.metadata = None;
-        self.stream_id = self.random;
         self.conn.requests.set(self.conn.requests.get() + 1);
     }
 
@@ -230,24 +249,26 @@ impl StreamRecord {
     fn upstream_field(&self, field: Field) -> FieldValue<'_> {
         match field {
             Field::UpstreamProtocol => self.upstream_protocol.map(Protocol::text).into(),
-            Field::UpstreamHost | Field::UpstreamRemoteAddress => {
-                self.host.as_ref().map(|h| &*h.text).into()
-            }
-            Field::UpstreamHostName => match &self.host {
-                Some(host) if !host.endpoint.hostname.is_empty() => {
-                    FieldValue::Text(&host.endpoint.hostname)
-                }
-                host => host.as_ref().map(|h| &*h.text).into(),
-            },
-            Field::UpstreamCluster | Field::UpstreamClusterRaw => {
-                self.cluster_name.as_deref().into()
+            Field::UpstreamWireBytesReceived => FieldValue::Number(self.upstream_wire.0),
+            Field::UpstreamWireBytesSent => FieldValue::Number(self.upstream_wire.1),
+            Field::UpstreamConnectionPoolReadyDuration if self.host.is_some() => {
+                let (from, to) = self.times.connect;
+                FieldValue::Number(to.saturating_sub(from) / 1_000_000)
             }
             Field::UpstreamLocalAddress => self.upstream_local.into(),
             Field::UpstreamRequestAttemptCount => FieldValue::Number(self.attempts.into()),
             Field::UpstreamTransportFailureReason => Some(self.transport_failure.as_str())
                 .filter(|t| !t.is_empty())
                 .into(),
-            _ => FieldValue::Missing,
+            _ => {
+                let side = UpstreamSide {
+                    host: self.host.as_ref(),
+                    cluster: self.cluster.as_ref(),
+                    cluster_name: self.cluster_name.as_ref(),
+                    reached: &self.reached,
+                };
+                side.field(field)
+            }
         }
     }
 
@@ -270,15 +291,43 @@ pub fn connection_field(conn: &Connection, field: Field) -> FieldValue<'_> {
         Field::ListenerName => FieldValue::Text(&conn.listener.name),
         Field::FilterChainName => Some(&*conn.chain.name).filter(|t| optional(t)).into(),
         Field::ConnectionId => FieldValue::Number(conn.id),
-        Field::RequestCount => FieldValue::Number(conn.requests.get().into()),
         Field::ConnectionTerminationDetails => match &*conn.termination.borrow() {
             Some(details) => FieldValue::Owned(details.clone()),
             None => FieldValue::Missing,
         },
         Field::DownstreamWireBytesReceived => FieldValue::Number(conn.io.counts().0),
         Field::DownstreamWireBytesSent => FieldValue::Number(conn.io.counts().1),
+        // Only QUIC counts them, in Envoy too.
+        Field::BytesRetransmitted | Field::PacketsRetransmitted => FieldValue::Number(0),
+        // No filter here sets one.
+        Field::CustomFlags => FieldValue::Text(""),
+        Field::UniqueId => FieldValue::Owned(uuid(fastrand::u128(..))),
         _ => super::tls_fields::field(conn, field),
     }
+}
+
+/// A random number in the form of a request id.
+pub fn uuid(random: u128) -> String {
+    String::from_utf8_lossy(&request_id::make(random)).into_owned()
+}
+
+/// Bytes of names and values, as Envoy counts header maps.
+fn line_bytes(head: &Head) -> usize {
+    head.lines()
+        .map(|(name, value)| name.len() + value.len())
+        .sum()
+}
+
+fn request_size(head: &Head) -> u64 {
+    let pseudo = [
+        (":authority", head.authority()),
+        (":path", head.path()),
+        (":method", head.method()),
+        (":scheme", head.scheme()),
+    ];
+    let some = pseudo.iter().filter(|(_, value)| !value.is_empty());
+    let pseudo: usize = some.map(|(name, value)| name.len() + value.len()).sum();
+    (line_bytes(head) + pseudo) as u64
 }
 
 impl Record for StreamRecord {
@@ -295,16 +344,34 @@ impl Record for StreamRecord {
                 let name = self.route.as_ref().map(|(_, route)| &*route.name);
                 name.filter(|n| !n.is_empty()).into()
             }
-            Field::StreamId => FieldValue::Number(self.stream_id),
+            Field::StreamId => match self.request.known(Known::XRequestId) {
+                Some(id) => FieldValue::Bytes(id),
+                None => FieldValue::Missing,
+            },
+            Field::DownstreamWireBytesReceived | Field::DownstreamWireBytesSent => {
+                // Of one stream among others nothing is known.
+                if self.protocol == Protocol::Http2 {
+                    return FieldValue::Missing;
+                }
+                let (now, before) = (self.conn.io.counts(), self.wire_before);
+                FieldValue::Number(match field {
+                    Field::DownstreamWireBytesReceived => now.0.saturating_sub(before.0),
+                    _ => now.1.saturating_sub(before.1),
+                })
+            }
             Field::LocalReplyBody => FieldValue::Bytes(&self.local_body),
             Field::Hostname => FieldValue::Text(&self.conn.worker.hostname),
             Field::AccessLogType => FieldValue::Text("DownstreamEnd"),
-            Field::RequestHeadersBytes | Field::DownstreamHeaderBytesReceived => {
-                FieldValue::Number(self.request.lines_size() as u64)
+            Field::RequestHeadersBytes => FieldValue::Number(request_size(&self.request)),
+            Field::ResponseHeadersBytes => {
+                let close = match self.says_close {
+                    true => "connectionclose".len(),
+                    false => 0,
+                };
+                let status = ":status200".len();
+                FieldValue::Number((line_bytes(&self.response) + status + close) as u64)
             }
-            Field::ResponseHeadersBytes | Field::DownstreamHeaderBytesSent => {
-                FieldValue::Number(self.response.lines_size() as u64)
-            }
+            Field::ResponseTrailersBytes => FieldValue::Number(line_bytes(&self.trailers) as u64),
             _ => match self.upstream_field(field) {
                 FieldValue::Missing => self.connection_field(field),
                 value => value,
@@ -319,11 +386,13 @@ impl Record for StreamRecord {
             TimePoint::Emit => now_ns(),
             TimePoint::End | TimePoint::DownstreamTxEnd => times.end,
             TimePoint::DownstreamRxEnd => times.request_end,
-            TimePoint::UpstreamConnectStart => times.connect.0,
-            TimePoint::UpstreamConnectEnd => times.connect.1,
+            // Only of a connection that was had.
+            TimePoint::UpstreamConnectStart if !self.reached.is_empty() => times.connect.0,
+            TimePoint::UpstreamConnectEnd if !self.reached.is_empty() => times.connect.1,
             TimePoint::UpstreamTxStart => times.upstream_sent,
             TimePoint::UpstreamTxEnd => times.upstream_sent_end,
-            TimePoint::UpstreamRxStart | TimePoint::UpstreamRxBody => times.upstream_first,
+            TimePoint::UpstreamRxStart => times.upstream_first,
+            TimePoint::UpstreamRxBody if self.sent > 0 => times.upstream_first,
             TimePoint::UpstreamRxEnd => times.upstream_end,
             TimePoint::DownstreamTxStart => times.response_start,
             point => super::tls_fields::time(&self.conn, point),
@@ -348,7 +417,11 @@ impl Record for StreamRecord {
             MetadataSource::Cluster => self.cluster.as_ref()?.config.metadata.get(namespace),
             MetadataSource::UpstreamHost => self.host.as_ref()?.endpoint.metadata.get(namespace),
             MetadataSource::Route => self.route.as_ref()?.1.metadata.get(namespace),
-            MetadataSource::VirtualHost => self.route.as_ref()?.0.metadata.get(namespace),
+            MetadataSource::VirtualHost => {
+                let chosen = self.route.as_ref().map(|(host, _)| host);
+                let host = chosen.or(self.virtual_host.as_ref())?;
+                host.metadata.get(namespace)
+            }
             MetadataSource::Listener => self.conn.listener.metadata.get(namespace),
             MetadataSource::Dynamic => self.dynamic_metadata(namespace),
         }

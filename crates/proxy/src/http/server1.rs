@@ -208,6 +208,10 @@ impl Server {
             .await;
         let keep = !out.closes();
         self.conn.worker.close_stream(&self.record, &self.http);
+        let (received, sent) = self.conn.io.counts();
+        // What was read ahead is the next request's.
+        let ahead = self.reader.buf.len() as u64;
+        self.record.wire_before = (received.saturating_sub(ahead), sent);
         keep
     }
 

@@ -355,7 +355,11 @@ impl Stream<'_> {
             client_certificate: (certificate, certificate),
             metadata: &|namespace| record.dynamic_metadata(namespace),
         };
-        let selected = table.select(&request)?;
+        let Some(selected) = table.select(&request) else {
+            let host = table.virtual_host(request.authority);
+            record.virtual_host = host.cloned();
+            return None;
+        };
         let (host, route) = (selected.virtual_host.clone(), selected.route.clone());
         record.route = Some((host.clone(), route.clone()));
         let weighted = match &route.action {
@@ -517,6 +521,7 @@ impl Stream<'_> {
         if record.conn.must_close() || !self.complete {
             out.set_close();
         }
+        record.says_close = out.closes();
     }
 
     /// Response edits of the route's levels.

@@ -130,9 +130,12 @@ async fn open(
             return None;
         };
         record.host = Some(host.clone());
+        record.connect.0 = now_ns();
         match connect::open(cluster, &host, &options).await {
             Ok(io) => {
                 let connected = Connected::new(&host, &cluster.stats, permit);
+                record.connect.1 = now_ns();
+                record.reached.push((host.clone(), connected.id));
                 return Some((host, io, connected));
             }
             Err(error) => {

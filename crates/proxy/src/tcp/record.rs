@@ -5,9 +5,11 @@ use std::rc::Rc;
 use lateen_proxy_core::access_log::{Field, FieldValue, MetadataSource, Record, TimePoint};
 use lateen_proxy_core::config::{Name, Value};
 use lateen_proxy_core::flags::ResponseFlags;
+use smallvec::SmallVec;
 
 use crate::conn::Connection;
-use crate::http::record::{connection_field, now_ns};
+use crate::http::record::{connection_field, now_ns, uuid};
+use crate::http::upstream_side::UpstreamSide;
 use crate::upstream::{ClusterState, Host};
 
 /// What happened on a TCP connection.
@@ -35,6 +37,12 @@ pub struct TcpRecord {
     pub transport_failure: String,
     /// Connect attempts.
     pub attempts: u32,
+    /// The host a connection was had to, with its number.
+    pub reached: SmallVec<[(Rc<Host>, u64); 1]>,
+    /// A number of its own, for `%STREAM_ID%`.
+    pub stream_id: u128,
+    /// When connecting to the upstream began and ended; 0 = not.
+    pub connect: (u64, u64),
     /// End, nanoseconds since the Unix epoch; 0 = running.
     pub end_ns: u64,
 }
@@ -54,6 +62,9 @@ impl TcpRecord {
             sent: 0,
             transport_failure: String::new(),
             attempts: 0,
+            reached: SmallVec::new(),
+            stream_id: fastrand::u128(..),
+            connect: (0, 0),
             end_ns: 0,
         }
     }
@@ -72,17 +83,22 @@ impl TcpRecord {
 impl Record for TcpRecord {
     fn field(&self, field: Field) -> FieldValue<'_> {
         match field {
-            Field::ResponseCode => FieldValue::Number(0),
+            Field::ResponseCode
+            | Field::RequestHeadersBytes
+            | Field::ResponseHeadersBytes
+            | Field::ResponseTrailersBytes => FieldValue::Number(0),
+            Field::StreamId => FieldValue::Owned(uuid(self.stream_id)),
+            Field::LocalReplyBody => FieldValue::Text(""),
+            Field::DownstreamWireBytesReceived | Field::UpstreamWireBytesSent => {
+                FieldValue::Number(self.received)
+            }
+            Field::DownstreamWireBytesSent | Field::UpstreamWireBytesReceived => {
+                FieldValue::Number(self.sent)
+            }
             Field::ResponseFlags | Field::ResponseFlagsLong => FieldValue::Flags(self.flags),
             Field::ResponseCodeDetails => Some(self.details).filter(|d| !d.is_empty()).into(),
             Field::BytesReceived => FieldValue::Number(self.received),
             Field::BytesSent => FieldValue::Number(self.sent),
-            Field::UpstreamHost | Field::UpstreamRemoteAddress => {
-                self.host.as_ref().map(|h| &*h.text).into()
-            }
-            Field::UpstreamCluster | Field::UpstreamClusterRaw => {
-                self.cluster_name.as_deref().into()
-            }
             Field::UpstreamLocalAddress => self.upstream_local.into(),
             Field::UpstreamRequestAttemptCount => FieldValue::Number(self.attempts.into()),
             Field::UpstreamTransportFailureReason => Some(self.transport_failure.as_str())
@@ -90,7 +106,18 @@ impl Record for TcpRecord {
                 .into(),
             Field::AccessLogType => FieldValue::Text("TcpConnectionEnd"),
             Field::Hostname => FieldValue::Text(&self.conn.worker.hostname),
-            _ => connection_field(&self.conn, field),
+            _ => {
+                let side = UpstreamSide {
+                    host: self.host.as_ref(),
+                    cluster: self.cluster.as_ref(),
+                    cluster_name: self.cluster_name.as_ref(),
+                    reached: &self.reached,
+                };
+                match side.field(field) {
+                    FieldValue::Missing => connection_field(&self.conn, field),
+                    value => value,
+                }
+            }
         }
     }
 
@@ -98,7 +125,9 @@ impl Record for TcpRecord {
         let at = match point {
             TimePoint::Start => self.conn.accepted_ns,
             TimePoint::Emit => now_ns(),
-            TimePoint::End | TimePoint::DownstreamTxEnd => self.end_ns,
+            TimePoint::End => self.end_ns,
+            TimePoint::UpstreamConnectStart => self.connect.0,
+            TimePoint::UpstreamConnectEnd => self.connect.1,
             point => crate::http::tls_fields::time(&self.conn, point),
         };
         (at != 0).then_some(at)

@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use lateen_proxy_core::config::Address;
@@ -256,9 +257,14 @@ impl Host {
     }
 }
 
+/// Numbers upstream connections for logs.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// Counts one open connection of a host and holds its breaker permit.
 #[derive(Debug)]
 pub struct Connected {
+    /// Number of the connection within the process, from 1.
+    pub id: u64,
     count: Rc<Cell<u32>>,
     stats: Rc<ClusterStats>,
     _permit: Permit,
@@ -271,6 +277,7 @@ impl Connected {
         stats.cells.upstream_cx_total.inc();
         stats.cells.upstream_cx_active.add(1);
         Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             count: host.connections.clone(),
             stats: stats.clone(),
             _permit: permit,
@@ -324,6 +331,11 @@ impl H1Client {
             io: self.io,
             connected: self.connected,
         }
+    }
+
+    /// Number of the connection within the process.
+    pub fn id(&self) -> u64 {
+        self.connected.id
     }
 
     /// Whether the peer neither closed nor sent something unasked; if so, the

@@ -46,11 +46,16 @@ pub struct H2Client {
     most: u32,
     most_requests: u32,
     pub(super) idle_since: Cell<u64>,
-    /// Held for its drop: the connection counts until this goes.
-    _connected: Connected,
+    /// The connection counts until this goes.
+    connected: Connected,
 }
 
 impl H2Client {
+    /// Number of the connection within the process.
+    pub fn id(&self) -> u64 {
+        self.connected.id
+    }
+
     /// Whether it takes one more stream.
     pub(super) fn has_room(&self) -> bool {
         self.active.get() < self.most
@@ -135,7 +140,7 @@ pub(super) fn start(
             .max_requests_per_connection
             .unwrap_or(u32::MAX),
         idle_since: Cell::new(now_ms()),
-        _connected: connected,
+        connected,
     });
     let driver = Driver {
         io,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::case::Config;
 use super::expand::Instance;
 
 /// Says in a log line whose it is.
@@ -19,6 +20,7 @@ const LOG: &str = "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %PROTOCOL% %RES
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
 /// Every listener has its own address and this port.
 const PORT: u16 = 18080;
@@ -86,7 +88,6 @@ pub fn upstream(network: u8, index: usize, place: usize) -> SocketAddr {
 /// The listener that a case runs on.
 pub fn listener(case: &Instance, network: u8, log: &Path) -> Value {
     let config = &case.config;
-    let format = format!("{CASE} {LOG} {}\n", config.log);
     let hosts = config.hosts.clone().unwrap_or_else(|| {
         let everything = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "up" } }]);
         let routes = config.routes.clone().unwrap_or(everything);
@@ -103,13 +104,40 @@ pub fn listener(case: &Instance, network: u8, log: &Path) -> Value {
     let mut manager = json!({
         "@type": MANAGER, "stat_prefix": "t", "delayed_close_timeout": "0.05s",
         "route_config": table, "http_filters": filters,
-        "access_log": [{ "name": "file", "typed_config": { "@type": FILE, "path": log,
-            "log_format": { "text_format_source": { "inline_string": format } } } }],
+        "access_log": [logger(config, log)],
     });
     merge(&mut manager, &config.hcm);
+    if let Some(fields) = &config.tcp {
+        manager = json!({ "@type": TCP_PROXY, "stat_prefix": "t", "cluster": "up",
+            "access_log": [logger(config, log)] });
+        merge(&mut manager, fields);
+    }
     own_names(&mut manager, case);
-    json!({ "name": format!("slot-{:04}", case.slot), "address": socket(address(network, case.slot)),
-        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
+    let mut listener = json!({ "name": format!("slot-{:04}", case.slot),
+        "address": socket(address(network, case.slot)),
+        "filter_chains": [{ "filters": [{ "name": "filter", "typed_config": manager }] }] });
+    merge(&mut listener, &config.listener);
+    listener
+}
+
+fn logger(config: &Config, log: &Path) -> Value {
+    let format = match &config.log_format {
+        Some(format) => {
+            let mut format = format.clone();
+            format["json_format"]["0"] = json!(CASE);
+            format
+        }
+        None => {
+            let text = format!("{CASE} {LOG} {}\n", config.log);
+            json!({ "text_format_source": { "inline_string": text } })
+        }
+    };
+    let mut logger = json!({ "name": "file", "typed_config": { "@type": FILE, "path": log,
+        "log_format": format } });
+    if let Some(filter) = &config.log_filter {
+        logger["filter"] = filter.clone();
+    }
+    logger
 }
 
 /// The clusters behind it.

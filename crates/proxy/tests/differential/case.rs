@@ -55,6 +55,16 @@ pub struct Config {
     /// More access-log operators.
     #[serde(default)]
     pub log: String,
+    /// A `json_format` in place of the text line, with the fields beside it.
+    pub log_format: Option<Value>,
+    /// Filter of the logger.
+    pub log_filter: Option<Value>,
+    /// A TCP proxy to `up` in place of the connection manager.
+    #[serde(default)]
+    pub tcp: Option<Map<String, Value>>,
+    /// Fields of the listener.
+    #[serde(default)]
+    pub listener: Map<String, Value>,
 }
 
 /// A case, or a family of cases by `each`.

@@ -15,6 +15,9 @@ pub fn line(text: &str, case: &Instance, networks: Networks) -> String {
     for cluster in case.clusters() {
         text = text.replace(&case.cluster(&cluster), &cluster);
     }
+    if let Some(log) = text.strip_prefix("log ") {
+        return format!("log {}", shapes(log));
+    }
     let Some((name, value)) = text.split_once(": ") else {
         return text;
     };
@@ -30,6 +33,42 @@ pub fn line(text: &str, case: &Instance, networks: Networks) -> String {
         _ => return text,
     };
     format!("{name}: {value}")
+}
+
+/// What follows `~` in a log line, up to its word's or JSON value's end, is
+/// shown by its shape: runs of digits become `N`, ids `<uuid>`.
+fn shapes(line: &str) -> String {
+    let mut parts = line.split('~');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let json = part.starts_with("\\\":");
+        let end = match json {
+            true => part.find(",\\\"").or(part.rfind('}')),
+            false => part.find(' '),
+        };
+        let (value, rest) = part.split_at(end.unwrap_or(part.len()));
+        out.push('~');
+        out.push_str(&shape(value));
+        out.push_str(rest);
+    }
+    out
+}
+
+fn shape(value: &str) -> String {
+    let ids = |word: &str| match uuid(word) {
+        true => "<uuid>".to_owned(),
+        false => word.to_owned(),
+    };
+    let words: Vec<String> = value.split(['"', '\\']).map(ids).collect();
+    let mut out = String::new();
+    for c in words.join("'").chars() {
+        match c.is_ascii_digit() {
+            true if out.ends_with('N') => {}
+            true => out.push('N'),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -167,7 +167,12 @@ fn read_log(path: &Path) -> Lines {
     let mut all = Lines::new();
     for line in bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         let text = line.escape_ascii().to_string();
-        let (client, rest) = text.split_once(' ').unwrap();
+        // A line of a JSON format says it in its first key.
+        let json = text.strip_prefix("{\\\"0\\\":\\\"");
+        let (client, rest) = match json {
+            Some(json) => json.split_once("\\\"").unwrap(),
+            None => text.split_once(' ').unwrap(),
+        };
         all.entry(client.to_owned())
             .or_default()
             .push(format!("log {rest}"));
