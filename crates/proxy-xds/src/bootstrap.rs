@@ -94,7 +94,7 @@ pub fn load(
 ) -> std::result::Result<Loaded, BootstrapError> {
     let mut values = Vec::with_capacity(sources.len());
     for source in sources {
-        match yaml(source.text) {
+        match crate::text::value(source.text) {
             Ok(value) => values.push((source.name, value)),
             Err(problem) => {
                 return Err(BootstrapError {
@@ -146,12 +146,6 @@ pub(crate) fn load_values(
     loaded.unknown = unknown;
     loaded.file = file.clone();
     Ok(loaded)
-}
-
-/// YAML (JSON is YAML) to a value. Only `true` and `false` are booleans, so that an id `n` stays text.
-pub(crate) fn yaml(text: &str) -> std::result::Result<serde_json::Value, String> {
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())
 }
 
 fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {

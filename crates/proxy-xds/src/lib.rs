@@ -9,6 +9,7 @@ pub mod error;
 pub mod kind;
 mod references;
 pub mod sidecar;
+mod text;
 pub mod world;
 
 pub use error::DecodeError;

@@ -176,7 +176,7 @@ fn proxy_config(text: Option<&str>) -> Result<Value, SidecarError> {
         name: "PROXY_CONFIG".into(),
         problem,
     };
-    let value = crate::bootstrap::yaml(text).map_err(invalid)?;
+    let value = crate::text::value(text).map_err(invalid)?;
     match value {
         Value::Null => Ok(json!({})),
         Value::Object(_) => Ok(value),

@@ -110,7 +110,7 @@ pub(crate) fn in_file(path: &str, name: &str, context: &Context) -> Result<Vec<u
     } else {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| DecodeError::new(format!("{path}: is not UTF-8")))?;
-        let value = crate::bootstrap::yaml(text)
+        let value = crate::text::value(text)
             .map_err(|problem| DecodeError::new(format!("{path}: {problem}")))?;
         json::to_message(&value).map_err(|e| DecodeError::new(format!("{path}: {e}")))?
     };
