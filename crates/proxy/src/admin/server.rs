@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::query::Query;
-use super::{Drain, ServerState, State, clusters, config_dump, stats};
+use super::{Drain, ServerState, State, clusters, config_dump, loggers, stats};
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json";
@@ -259,26 +259,10 @@ fn listeners(state: &dyn State, as_json: bool) -> Page {
 }
 
 fn logging(state: &dyn State, query: &Query) -> Page {
-    for (name, value) in query.pairs() {
-        let set = match name.as_str() {
-            "level" => state.set_level(None, value),
-            "paths" => value
-                .split(',')
-                .try_for_each(|pair| match pair.split_once(':') {
-                    Some((logger, level)) => state.set_level(Some(logger), level),
-                    None => Err(format!("\"{pair}\" is not logger:level")),
-                }),
-            logger => state.set_level(Some(logger), value),
-        };
-        if let Err(why) = set {
-            return bad(format!("error: {why}\n"));
-        }
+    match loggers::change(state, query) {
+        Ok(text) => ok(text),
+        Err(text) => bad(text),
     }
-    let rows = state
-        .loggers()
-        .into_iter()
-        .map(|(name, level)| format!("  {name}: {level}\n"));
-    ok(format!("active loggers:\n{}", rows.collect::<String>()))
 }
 
 /// Resident and virtual size from the kernel; the allocator keeps no count of its own.

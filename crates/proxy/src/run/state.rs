@@ -104,6 +104,11 @@ impl Live {
             .bound()
             .map(|(address, listener)| (listener.name.to_string(), address.to_string()))
             .collect();
+        // Those without a socket get their connections from another listener; Envoy lists them too.
+        for listener in snapshot.listeners.values().filter(|l| !l.bind_to_port) {
+            let addresses = listener.addresses();
+            bound.extend(addresses.map(|a| (listener.name.to_string(), a.to_string())));
+        }
         bound.sort();
         let mut changing = self.changing();
         changing.snapshot = snapshot;
