@@ -23,4 +23,5 @@ pub mod stats;
 #[cfg(test)]
 mod test_values;
 pub mod token_bucket;
+pub mod trace;
 pub mod uri_template;

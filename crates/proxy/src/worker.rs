@@ -17,12 +17,14 @@ use crate::admin::HostStats;
 use crate::conn::Connection;
 use crate::http::record::StreamRecord;
 use crate::http::stream::HttpContext;
+use crate::http::trace;
 use crate::io::timer;
 use crate::listener::Listeners;
 use crate::logs::LogSinks;
 use crate::mesh::{Mesh, Own};
 use crate::stats::Stats;
 use crate::tcp::TcpRecord;
+use crate::trace::Tracers;
 use crate::upstream::ClusterTable;
 use crate::upstream::table::SharedClusters;
 
@@ -93,6 +95,8 @@ pub struct Worker {
     pub logs: LogSinks,
     /// Statistics.
     pub stats: Rc<Stats>,
+    /// Spans on their way to collectors.
+    pub tracers: Tracers,
     /// Who is who in the mesh, and its metrics.
     pub mesh: Mesh,
     snapshot: RefCell<Arc<Snapshot>>,
@@ -120,6 +124,7 @@ impl Worker {
             ),
             stats,
             mesh: Mesh::new(options.own.clone(), options.stats.clone()),
+            tracers: Tracers::default(),
             listeners: Listeners::default(),
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
@@ -278,6 +283,7 @@ impl Worker {
         if let Some(filter) = &http.telemetry {
             self.mesh.request(record, filter);
         }
+        trace::finish(record);
         if http.config.access_logs.is_empty() {
             return;
         }
@@ -289,7 +295,7 @@ impl Worker {
             headers: &record.request,
             grpc_status: record.grpc_status(),
             health_check: false,
-            traced: false,
+            traced: record.traced,
             log_type: "DownstreamEnd",
             random: record.random,
         };

@@ -14,6 +14,7 @@ pub use command::{
 pub use filter::FilterInput;
 pub use istio::{DEFAULT_JSON, DEFAULT_TEXT, ENVOY_DEFAULT_TEXT};
 pub use parse::FormatError;
+pub(crate) use render::write_json_string;
 pub use render::write_value as write_json_value;
 pub use time::{TimeFormat, write_date, write_iso8601_ms};
 

@@ -130,38 +130,6 @@ pub struct Upgrade {
     pub connect_config: bool,
 }
 
-/// Tracing decision settings.
-#[derive(Clone, Debug)]
-pub struct Tracing {
-    /// Requests with `x-client-trace-id`, percent. Default 100.
-    pub client_sampling: f64,
-    /// Random share, percent. Default 100.
-    pub random_sampling: f64,
-    /// Upper bound, percent. Default 100.
-    pub overall_sampling: f64,
-    /// Log more.
-    pub verbose: bool,
-    /// Longest path in tags. Default 256.
-    pub max_path_tag_length: u32,
-    /// Tags: (name, source text).
-    pub custom_tags: Vec<(Name, CustomTag)>,
-    /// Name and raw type of the provider, kept until exporters come; none = no span is sent.
-    pub provider: Option<Name>,
-}
-
-/// Value of a custom tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CustomTag {
-    /// Fixed text.
-    Literal(Name),
-    /// Request header with default.
-    Header(Name, Name),
-    /// Environment variable with default.
-    Environment(Name, Name),
-    /// Metadata path, kept as text.
-    Metadata(Name),
-}
-
 /// Options of an HTTP listener.
 #[derive(Clone, Debug)]
 pub struct HttpConnectionManager {
@@ -180,7 +148,7 @@ pub struct HttpConnectionManager {
     /// A log line when a request starts.
     pub access_log_on_new_request: bool,
     /// Tracing.
-    pub tracing: Option<Tracing>,
+    pub tracing: Option<super::tracing::Tracing>,
     /// HTTP/1 options.
     pub http1: Http1Options,
     /// HTTP/2 options.

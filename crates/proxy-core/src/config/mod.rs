@@ -25,6 +25,7 @@ pub mod rate_limit;
 pub mod rbac;
 pub mod route;
 pub mod tls;
+pub mod tracing;
 
 pub use access_log::{AccessLog, AccessLogFilter, AccessLogSink};
 pub use address::{Address, BindConfig, CidrRange};

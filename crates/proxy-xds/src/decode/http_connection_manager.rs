@@ -4,22 +4,21 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{HeaderCase, Http1Options, Http2Options};
 use lateen_proxy_core::config::http_connection_manager::{
-    ClientCertDetails, Codec, CustomTag, EscapedSlashes, ForwardClientCert, PathNormalization,
-    ServerHeader, StripPort, Tracing, Underscores, Upgrade,
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, PathNormalization, ServerHeader,
+    StripPort, Underscores, Upgrade,
 };
 use lateen_proxy_core::config::{HttpConnectionManager, Name, RouteSource};
 use lateen_proxy_core::local_reply::{LocalReplyConfig, ResponseMapper};
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
-use lateen_xds_proto::envoy::r#type::tracing::v3 as tracing_pb;
 use pb::http_connection_manager as inner;
 
 use super::common::{
-    bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, percent,
-    timeout, u32_of,
+    bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, timeout,
+    u32_of,
 };
-use super::{Collected, Needs, access_log, add_need, http_filter, route, typed};
+use super::{Collected, Needs, access_log, add_need, http_filter, route, tracing, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 fn seconds(n: u64) -> Option<Duration> {
@@ -56,7 +55,12 @@ pub(super) fn manager(
         access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
         access_log_on_new_request: log.flush_access_log_on_new_request
             || m.flush_access_log_on_new_request,
-        tracing: m.tracing.as_ref().map(tracing).transpose().at("tracing")?,
+        tracing: m
+            .tracing
+            .as_ref()
+            .map(|t| tracing::tracing(t, c.context))
+            .transpose()
+            .at("tracing")?,
         http1: http1(m.http_protocol_options.as_ref(), true).at("http_protocol_options")?,
         http2: http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?,
         idle_timeout: timeout(
@@ -161,10 +165,8 @@ pub(super) fn manager(
     })
 }
 
-/// What is accepted and has no effect here, with the reason: `tracing` without a provider (Istio
-/// always sends the block; nothing is sampled without one), `drain_timeout` (HTTP/2 streams end
-/// before their connection does, whatever time that takes), `pack_trace_reason` (no request is
-/// ever traced, so none is marked).
+/// What is accepted and has no effect here, with the reason: `drain_timeout` (HTTP/2 streams end
+/// before their connection does, whatever time that takes).
 fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
     let log = m.access_log_options.unwrap_or_default();
     refuse_set(&[
@@ -242,42 +244,6 @@ fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSourc
         }
         None => refuse("rds or route_config is required"),
     }
-}
-
-fn tracing(m: &inner::Tracing) -> Result<Tracing> {
-    if let Some(provider) = &m.provider {
-        return refuse(format!(
-            "tracing provider {} is not implemented",
-            provider.name
-        ))
-        .at("provider");
-    }
-    Ok(Tracing {
-        client_sampling: percent(m.client_sampling.as_ref(), 100.0),
-        random_sampling: percent(m.random_sampling.as_ref(), 100.0),
-        overall_sampling: percent(m.overall_sampling.as_ref(), 100.0),
-        verbose: m.verbose,
-        max_path_tag_length: u32_of(m.max_path_tag_length.as_ref()).unwrap_or(256),
-        custom_tags: list(&m.custom_tags, "custom_tags", custom_tag)?,
-        provider: None,
-    })
-}
-
-fn custom_tag(m: &tracing_pb::CustomTag) -> Result<(Name, CustomTag)> {
-    use tracing_pb::custom_tag::Type as T;
-    let text = |s: &str| Name::from(s);
-    let tag = match m.r#type.as_ref() {
-        Some(T::Literal(l)) => CustomTag::Literal(text(&l.value)),
-        Some(T::RequestHeader(h)) => {
-            CustomTag::Header(h.name.to_ascii_lowercase().into(), text(&h.default_value))
-        }
-        Some(T::Environment(e)) => CustomTag::Environment(text(&e.name), text(&e.default_value)),
-        Some(T::Metadata(d)) => {
-            CustomTag::Metadata(text(&d.metadata_key.clone().unwrap_or_default().key))
-        }
-        _ => return refuse(format!("the value of tag {} is not implemented", m.tag)),
-    };
-    Ok((m.tag.as_str().into(), tag))
 }
 
 pub(super) fn http1(

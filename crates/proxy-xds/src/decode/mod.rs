@@ -25,6 +25,7 @@ mod route;
 mod secret_source;
 mod subset;
 mod tls;
+mod tracing;
 
 use lateen_proxy_core::config::{
     Cluster, ClusterLoadAssignment, Listener, Name, RouteConfiguration, Secret,

@@ -27,7 +27,7 @@ use super::retry::Retries;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
 use super::upstream::UpstreamReset;
-use super::{peers, rewrite, shadow};
+use super::{peers, rewrite, shadow, trace};
 use crate::io::timer::{self, NEVER};
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
@@ -214,7 +214,13 @@ impl Stream<'_> {
             }
             self.number_attempt(tries);
             self.tell_time_left(tries);
+            if self.record.trace.is_some() {
+                trace::before_try(self);
+            }
             let attempt = self.attempt(body, out, tries).await;
+            if self.record.trace.is_some() {
+                trace::after_try(self, &attempt);
+            }
             self.complete = body.complete;
             match attempt {
                 Attempt::Done => return,

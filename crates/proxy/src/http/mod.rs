@@ -2,7 +2,7 @@
 
 pub mod access;
 mod attempt;
-mod call;
+pub(crate) mod call;
 mod ext_authz;
 mod filter_state;
 mod filters;
@@ -28,6 +28,7 @@ mod shadow;
 pub mod source;
 pub mod stream;
 pub(crate) mod tls_fields;
+pub mod trace;
 mod tunnel;
 pub mod upstream;
 pub mod upstream_side;

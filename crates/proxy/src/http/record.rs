@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::head::Head;
 use super::known::Known;
+use super::trace::Trace;
 use super::upstream_side::UpstreamSide;
 use crate::conn::Connection;
 use crate::upstream::{ClusterState, Host};
@@ -128,6 +129,12 @@ pub struct StreamRecord {
     pub transport_failure: String,
     /// Whether the request is internal.
     pub internal: bool,
+    /// It was decided that the request is traced.
+    pub traced: bool,
+    /// Its spans, where a provider takes them.
+    pub trace: Option<Box<Trace>>,
+    /// The operation that the answer is to tell.
+    pub decorated: Option<Name>,
     /// Body of a local reply, for `%LOCAL_REPLY_BODY%`.
     pub local_body: Vec<u8>,
     /// A random number for shares, one per request.
@@ -169,6 +176,9 @@ impl StreamRecord {
             says_close: false,
             transport_failure: String::new(),
             internal: false,
+            traced: false,
+            trace: None,
+            decorated: None,
             local_body: Vec::new(),
             random: 0,
             peer: 0,
@@ -205,6 +215,9 @@ impl StreamRecord {
         self.says_close = false;
         self.transport_failure.clear();
         self.internal = false;
+        self.traced = false;
+        self.trace = None;
+        self.decorated = None;
         self.local_body.clear();
         self.random = fastrand::u64(..);
         self.peer = 0;
@@ -344,6 +357,14 @@ impl Record for StreamRecord {
                 let name = self.route.as_ref().map(|(_, route)| &*route.name);
                 name.filter(|n| !n.is_empty()).into()
             }
+            Field::TraceId => match &self.trace {
+                Some(trace) => FieldValue::Owned(trace.context.trace_text()),
+                None => FieldValue::Missing,
+            },
+            Field::SpanId => match self.trace.as_ref().filter(|t| t.names_span) {
+                Some(trace) => FieldValue::Owned(format!("{:016x}", trace.context.span_id)),
+                None => FieldValue::Missing,
+            },
             Field::StreamId => match self.request.known(Known::XRequestId) {
                 Some(id) => FieldValue::Bytes(id),
                 None => FieldValue::Missing,

@@ -29,7 +29,7 @@ use super::reader::BodyReader;
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::responder::Responder;
 use super::source::RequestBody;
-use super::{ext_authz, filters, peers, sanitize};
+use super::{ext_authz, filters, peers, sanitize, trace};
 use crate::http1::Reject;
 use crate::http2::Reason;
 use crate::io::Timer;
@@ -210,6 +210,7 @@ impl Stream<'_> {
             return self.reply(out, reply).await;
         }
         let mut chosen = self.choose_route();
+        trace::begin(self, chosen.as_ref());
         self.chosen.clone_from(&chosen);
         if let Some(chosen) = &chosen {
             let input = self.redirect_input();
@@ -517,6 +518,9 @@ impl Stream<'_> {
             config.always_set_request_id_in_response || record.request.has(Known::XEnvoyForceTrace);
         if wanted && let Some(id) = record.request.known(Known::XRequestId) {
             response.set_known(Known::XRequestId, id);
+        }
+        if config.tracing.is_some() {
+            trace::on_response(record);
         }
         if record.conn.must_close() || !self.complete {
             out.set_close();

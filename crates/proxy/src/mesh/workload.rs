@@ -39,6 +39,10 @@ pub struct Own {
     pub header: Vec<u8>,
     /// Value of `x-envoy-peer-metadata-id`: the node id.
     pub id: Vec<u8>,
+    /// The node's cluster: the service that spans are of.
+    pub service: Name,
+    /// The node's zone.
+    pub zone: Name,
 }
 
 impl Own {
@@ -54,6 +58,8 @@ impl Own {
             workload,
             header,
             id: node.id.as_bytes().to_vec(),
+            service: node.cluster.clone(),
+            zone: node.locality.zone.clone(),
         }
     }
 }

@@ -199,7 +199,13 @@ fn rename(value: &mut Value, own: &impl Fn(&str) -> Option<String>) {
                         rename_text(&mut cluster["name"], own);
                     }
                 }
-                if key == "cluster" || key == "upstream_cluster" {
+                let names = [
+                    "cluster",
+                    "upstream_cluster",
+                    "collector_cluster",
+                    "cluster_name",
+                ];
+                if names.contains(&key.as_str()) {
                     rename_text(value, own);
                 }
                 rename(value, own);

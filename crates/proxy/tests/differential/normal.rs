@@ -24,10 +24,18 @@ pub fn line(text: &str, case: &Instance, networks: Networks) -> String {
     let value = match name.trim().to_ascii_lowercase().as_str() {
         "date" if value.ends_with(" GMT") => "<date>".to_owned(),
         "x-request-id" if uuid(value) => format!("<uuid {}>", &value[14..15]),
+        "x-b3-traceid" | "x-b3-spanid" | "x-b3-parentspanid" | "b3" | "traceparent" => {
+            let parts: Vec<String> = value.split('-').map(trace_id).collect();
+            parts.join("-")
+        }
         "x-envoy-upstream-service-time" if number(value).is_some() => "<ms>".to_owned(),
         "x-envoy-expected-rq-timeout-ms" => match number(value) {
             // What is left of the timeout: milliseconds were lost before.
-            Some(left) => format!("<about {} ms>", left.div_ceil(200) * 200),
+            // A busy machine loses more of a long one.
+            Some(left) => {
+                let step = if left > 2000 { 1000 } else { 200 };
+                format!("<about {} ms>", left.div_ceil(step) * step)
+            }
             None => value.to_owned(),
         },
         _ => return text,
@@ -54,14 +62,27 @@ fn shapes(line: &str) -> String {
     out
 }
 
+/// An id of a trace that no case chose; those of cases begin with `fee1`.
+fn trace_id(word: &str) -> String {
+    let hex = word.bytes().all(|b| b.is_ascii_hexdigit());
+    match word.len() {
+        len @ (16 | 32) if hex && !word.starts_with("fee1") => format!("<id {len}>"),
+        _ => word.to_owned(),
+    }
+}
+
 fn shape(value: &str) -> String {
     let ids = |word: &str| match uuid(word) {
         true => "<uuid>".to_owned(),
-        false => word.to_owned(),
+        false => trace_id(word),
     };
     let words: Vec<String> = value.split(['"', '\\']).map(ids).collect();
     let mut out = String::new();
     for c in words.join("'").chars() {
+        if out.starts_with('<') || out.starts_with("fee1") {
+            out.push(c);
+            continue;
+        }
         match c.is_ascii_digit() {
             true if out.ends_with('N') => {}
             true => out.push('N'),

@@ -55,7 +55,7 @@ pub(super) fn question(
         source_principal: principal,
         destination: Some(record.conn.local),
         time_ns: record.times.start,
-        id: record.stream_id,
+        id: record.random,
         method: request.method(),
         path: request.path(),
         host: request.authority(),
