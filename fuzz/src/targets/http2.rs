@@ -225,8 +225,8 @@ fn response_over_and_back(head: &Head) {
     let answered = server.respond(accepted.slot, head, head.status, true);
     assert!(answered.is_ok());
     assert!(carry(&mut server, &mut client));
-    let mut cx = Context::from_waker(Waker::noop());
-    if let Poll::Ready(Ok(back)) = client.poll_head(slot, &mut cx) {
+    let cx = Context::from_waker(Waker::noop());
+    if let Poll::Ready(Ok(back)) = client.poll_head(slot, &cx) {
         assert_eq!(back.status, head.status);
         assert_eq!(carried(&back), carried(head));
     }
@@ -313,14 +313,14 @@ impl Side {
 
     /// Takes all that came and lets go.
     fn finish(mut self) -> (Vec<u8>, Vec<Vec<u8>>) {
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         for slot in std::mem::take(&mut self.slots) {
             let mut body = Vec::new();
-            while let Poll::Ready(Ok(Some(piece))) = self.session.poll_piece(slot, &mut cx) {
+            while let Poll::Ready(Ok(Some(piece))) = self.session.poll_piece(slot, &cx) {
                 self.session.release(slot, piece.len());
                 body.extend_from_slice(&piece);
             }
-            if let Poll::Ready(Ok(head)) = self.session.poll_head(slot, &mut cx) {
+            if let Poll::Ready(Ok(head)) = self.session.poll_head(slot, &cx) {
                 body.extend_from_slice(&head.status.to_be_bytes());
             }
             self.seen.push(body);

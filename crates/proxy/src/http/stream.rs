@@ -203,7 +203,7 @@ impl Stream<'_> {
         if let Some(peers) = &http.peers {
             peers::of_request(self.record, peers);
         }
-        if let Err(reply) = self.normalize_path() {
+        if let Some(reply) = self.normalize_path() {
             if reply.status == 400 {
                 out.set_close();
             }
@@ -315,23 +315,24 @@ impl Stream<'_> {
         }
     }
 
-    fn normalize_path(&mut self) -> Result<(), LocalReply<'static>> {
+    /// Rewrites the path; the answer where it is refused.
+    fn normalize_path(&mut self) -> Option<LocalReply<'static>> {
         let options = self.http.config.path;
         let request = &mut self.record.request;
         if request.method() == b"CONNECT" {
-            return Ok(());
+            return None;
         }
         match path::normalize(request.path(), options) {
-            Normalized::Path(Cow::Borrowed(_)) => Ok(()),
+            Normalized::Path(Cow::Borrowed(_)) => None,
             Normalized::Path(Cow::Owned(path)) => {
                 request.set_path(&path);
-                Ok(())
+                None
             }
-            Normalized::Reject => Err(Situation::PATH_NORMALIZATION_FAILED.into()),
+            Normalized::Reject => Some(Situation::PATH_NORMALIZATION_FAILED.into()),
             Normalized::Redirect(path) => {
                 request.set_path(&path);
                 let reply = LocalReply::new(307, "", "path_normalization_failed");
-                Err(reply.header("location", path))
+                Some(reply.header("location", path))
             }
         }
     }
