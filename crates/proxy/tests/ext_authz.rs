@@ -45,7 +45,7 @@ fn option(key: &str, value: &str, append: Option<bool>) -> core::HeaderValueOpti
 /// The verdict on a path.
 fn verdict(path: &str) -> auth::CheckResponse {
     let status = |code| {
-        Some(lateen_xds_proto::google::rpc::Status {
+        Some(google::rpc::Status {
             code,
             ..Default::default()
         })

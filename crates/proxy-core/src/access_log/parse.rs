@@ -147,17 +147,17 @@ impl JsonNode {
 
 /// Envoy takes `:length` where the value is text of any length.
 fn may_be_cut(command: &Command) -> bool {
-    match command {
+    matches!(
+        command,
         Command::RequestHeader(..)
-        | Command::ResponseHeader(..)
-        | Command::ResponseTrailer(..)
-        | Command::Environment(_)
-        | Command::QueryParameter(_)
-        | Command::Path { .. }
-        | Command::FilterState(..)
-        | Command::Metadata(..) => true,
-        _ => false,
-    }
+            | Command::ResponseHeader(..)
+            | Command::ResponseTrailer(..)
+            | Command::Environment(_)
+            | Command::QueryParameter(_)
+            | Command::Path { .. }
+            | Command::FilterState(..)
+            | Command::Metadata(..)
+    )
 }
 
 /// An operator cut off the front of a text: name, arguments, length, bytes used.
