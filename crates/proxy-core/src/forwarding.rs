@@ -108,18 +108,10 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
     if internal {
         headers.add("x-envoy-internal", b"true");
     } else {
-        for name in INTERNAL_ONLY {
-            if headers.first(name).is_some() {
-                headers.remove(name);
-            }
-        }
+        headers.remove_envoy(&INTERNAL_ONLY);
     }
     if edge {
-        for name in EDGE_ONLY {
-            if headers.first(name).is_some() {
-                headers.remove(name);
-            }
-        }
+        headers.remove_envoy(&EDGE_ONLY);
         if let Some(addr) = client {
             headers.set("x-envoy-external-address", addr.ip().to_string().as_bytes());
         }

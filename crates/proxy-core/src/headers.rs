@@ -13,6 +13,14 @@ pub trait HeadersMut: Headers {
 
     /// Takes all lines away.
     fn remove(&mut self, name: &str);
+
+    /// Takes away all lines of these names, which all begin with `x-envoy-`. Most requests have none
+    /// of them: who can tell that at once says so.
+    fn remove_envoy(&mut self, names: &[&str]) {
+        for name in names {
+            self.remove(name);
+        }
+    }
 }
 
 /// Which head is edited.

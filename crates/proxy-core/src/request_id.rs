@@ -22,13 +22,12 @@ pub fn make(random: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bits = random & !(0xf << 76) | 0x4 << 76;
     let bits = bits & !(0b11 << 62) | 0b10 << 62;
+    // Where the two digits of each byte stand; dashes are between.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut id = [b'-'; 36];
-    let mut shift = 128;
-    for (i, byte) in id.iter_mut().enumerate() {
-        if !matches!(i, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = HEX[(bits >> shift & 0xf) as usize];
-        }
+    for (place, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
+        id[place] = HEX[usize::from(byte >> 4)];
+        id[place + 1] = HEX[usize::from(byte & 0xf)];
     }
     id
 }

@@ -30,6 +30,13 @@ fn setting<'a>(
 ) -> Option<Option<&'a PerFilterConfig>> {
     let weighted = chosen.and_then(|c| c.weighted.as_ref());
     let weighted = weighted.map(|w| &w.per_filter);
+    let none = |c: &Chosen| {
+        let outer = [&c.route.per_filter, &c.host.per_filter, &c.table.per_filter];
+        outer.iter().all(|list| list.is_empty())
+    };
+    if chosen.is_none_or(none) && weighted.is_none_or(|list| list.is_empty()) {
+        return (!filter.disabled).then_some(None);
+    }
     let outer = chosen.map(|c| {
         let levels = [&c.route.per_filter, &c.host.per_filter];
         levels.into_iter().chain([&c.table.per_filter])

@@ -2,7 +2,7 @@
 //! point into it, and edits that append new lines and unmark old ones, so that
 //! an untouched run of lines is written to the other side as one copy.
 
-use super::known::Known;
+use super::known::{ENVOY, Known};
 
 /// A piece of a [`Head`]'s buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,24 +172,31 @@ impl Head {
         self.buf.extend_from_slice(name);
         self.buf[start..].make_ascii_lowercase();
         let known = Known::of(&self.buf[start..]);
-        self.add_value(start, known, pieces);
+        self.end_line(start, known, pieces);
     }
 
     /// Appends a line whose name is in lower case and known to be that one.
     pub fn add_lower(&mut self, known: Known, name: &[u8], value: &[u8]) {
         let start = self.buf.len();
+        self.buf.reserve(name.len() + value.len() + 4);
         self.buf.extend_from_slice(name);
-        self.add_value(start, known, &[value]);
+        self.end_line(start, known, &[value]);
     }
 
-    fn add_value(&mut self, start: usize, known: Known, pieces: &[&[u8]]) {
+    /// Appends a line of a well-known name.
+    pub fn add_known(&mut self, name: Known, value: &[u8]) {
+        self.add_lower(name, name.name().as_bytes(), value);
+    }
+
+    /// Ends the line whose name begins at `start`.
+    fn end_line(&mut self, start: usize, known: Known, pieces: &[&[u8]]) {
         let name_len = self.buf.len() - start;
         self.buf.extend_from_slice(b": ");
-        let mut value_len = 0;
+        let value = self.buf.len();
         for piece in pieces {
             self.buf.extend_from_slice(piece);
-            value_len += piece.len();
         }
+        let value_len = self.buf.len() - value;
         self.buf.extend_from_slice(b"\r\n");
         self.present |= known.bit();
         self.fields.push(Field {
@@ -204,7 +211,7 @@ impl Head {
     /// Appends a line whose value is a number.
     pub fn add_number(&mut self, name: Known, value: u64) {
         let mut digits = itoa::Buffer::new();
-        self.add(name.name().as_bytes(), digits.format(value).as_bytes());
+        self.add_known(name, digits.format(value).as_bytes());
     }
 
     /// Replaces all lines of a well-known name by one with a number.
@@ -216,11 +223,11 @@ impl Head {
     /// Replaces all lines of a well-known name by one in the place of the first.
     pub fn set_known(&mut self, name: Known, value: &[u8]) {
         if !self.has(name) {
-            return self.add(name.name().as_bytes(), value);
+            return self.add_known(name, value);
         }
         let first = self.fields.iter().position(|f| f.live && f.known == name);
         self.remove_known(name);
-        self.add(name.name().as_bytes(), value);
+        self.add_known(name, value);
         self.move_last(first);
     }
 
@@ -236,7 +243,7 @@ impl Head {
     /// Appends to the last line of that name with the separator, or adds one.
     pub fn join_known(&mut self, name: Known, separator: &[u8], value: &[u8]) {
         let Some(index) = self.position(name) else {
-            self.add(name.name().as_bytes(), value);
+            self.add_known(name, value);
             return;
         };
         let mut joined = Vec::with_capacity(128);
@@ -244,7 +251,7 @@ impl Head {
         joined.extend_from_slice(separator);
         joined.extend_from_slice(value);
         self.fields[index].live = false;
-        self.add(name.name().as_bytes(), &joined);
+        self.add_known(name, &joined);
         self.move_last(Some(index));
     }
 
@@ -310,6 +317,9 @@ impl Head {
     }
 
     fn pseudo(&self, name: &[u8]) -> Option<Option<&[u8]>> {
+        if !matches!(name.first(), Some(b':' | b'h')) {
+            return None;
+        }
         let some = |v: &'_ [u8]| !v.is_empty();
         Some(match name {
             b":method" => Some(self.method()).filter(|v| some(v)),
@@ -367,6 +377,11 @@ impl Head {
             .iter()
             .filter(|f| f.live)
             .fold(0, |mask, f| mask | f.known.bit());
+    }
+
+    /// Whether a well-known name that begins with `x-envoy-` may be present.
+    pub fn has_envoy(&self) -> bool {
+        self.present & ENVOY != 0
     }
 
     /// Replaces all lines of a name by one.

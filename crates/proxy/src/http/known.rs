@@ -99,99 +99,23 @@ pub enum Known {
 impl Known {
     /// The number of a lower-case name.
     pub fn of(name: &[u8]) -> Self {
-        match name {
-            b"host" => Self::Host,
-            b"connection" => Self::Connection,
-            b"content-length" => Self::ContentLength,
-            b"transfer-encoding" => Self::TransferEncoding,
-            b"te" => Self::Te,
-            b"keep-alive" => Self::KeepAlive,
-            b"proxy-connection" => Self::ProxyConnection,
-            b"upgrade" => Self::Upgrade,
-            b"expect" => Self::Expect,
-            b"trailer" => Self::Trailer,
-            b"content-type" => Self::ContentType,
-            b"user-agent" => Self::UserAgent,
-            b"accept" => Self::Accept,
-            b"date" => Self::Date,
-            b"server" => Self::Server,
-            b"cookie" => Self::Cookie,
-            b"authorization" => Self::Authorization,
-            b"location" => Self::Location,
-            b"via" => Self::Via,
-            b"origin" => Self::Origin,
-            b"etag" => Self::Etag,
-            b"vary" => Self::Vary,
-            b"cache-control" => Self::CacheControl,
-            b"access-control-request-method" => Self::AccessControlRequestMethod,
-            b"access-control-request-headers" => Self::AccessControlRequestHeaders,
-            b"access-control-allow-origin" => Self::AccessControlAllowOrigin,
-            b"access-control-allow-methods" => Self::AccessControlAllowMethods,
-            b"access-control-allow-headers" => Self::AccessControlAllowHeaders,
-            b"access-control-allow-credentials" => Self::AccessControlAllowCredentials,
-            b"access-control-expose-headers" => Self::AccessControlExposeHeaders,
-            b"access-control-max-age" => Self::AccessControlMaxAge,
-            b"grpc-status" => Self::GrpcStatus,
-            b"grpc-message" => Self::GrpcMessage,
-            b"grpc-timeout" => Self::GrpcTimeout,
-            b"grpc-encoding" => Self::GrpcEncoding,
-            b"x-forwarded-for" => Self::XForwardedFor,
-            b"x-forwarded-proto" => Self::XForwardedProto,
-            b"x-forwarded-host" => Self::XForwardedHost,
-            b"x-forwarded-port" => Self::XForwardedPort,
-            b"x-forwarded-client-cert" => Self::XForwardedClientCert,
-            b"x-request-id" => Self::XRequestId,
-            b"http2-settings" => Self::Http2Settings,
-            b"x-envoy-upstream-service-time" => Self::XEnvoyUpstreamServiceTime,
-            b"x-envoy-attempt-count" => Self::XEnvoyAttemptCount,
-            b"x-envoy-expected-rq-timeout-ms" => Self::XEnvoyExpectedRqTimeoutMs,
-            b"x-envoy-internal" => Self::XEnvoyInternal,
-            b"x-envoy-external-address" => Self::XEnvoyExternalAddress,
-            b"x-envoy-downstream-service-cluster" => Self::XEnvoyDownstreamServiceCluster,
-            b"x-envoy-downstream-service-node" => Self::XEnvoyDownstreamServiceNode,
-            b"x-envoy-decorator-operation" => Self::XEnvoyDecoratorOperation,
-            b"x-envoy-original-path" => Self::XEnvoyOriginalPath,
-            b"x-envoy-original-host" => Self::XEnvoyOriginalHost,
-            b"x-envoy-overloaded" => Self::XEnvoyOverloaded,
-            b"x-envoy-degraded" => Self::XEnvoyDegraded,
-            b"x-envoy-ratelimited" => Self::XEnvoyRatelimited,
-            b"x-envoy-immediate-health-check-fail" => Self::XEnvoyImmediateHealthCheckFail,
-            b"x-envoy-retry-on" => Self::XEnvoyRetryOn,
-            b"x-envoy-retry-grpc-on" => Self::XEnvoyRetryGrpcOn,
-            b"x-envoy-max-retries" => Self::XEnvoyMaxRetries,
-            b"x-envoy-hedge-on-per-try-timeout" => Self::XEnvoyHedgeOnPerTryTimeout,
-            b"x-envoy-upstream-rq-timeout-ms" => Self::XEnvoyUpstreamRqTimeoutMs,
-            b"x-envoy-upstream-rq-per-try-timeout-ms" => Self::XEnvoyUpstreamRqPerTryTimeoutMs,
-            b"x-envoy-upstream-rq-timeout-alt-response" => Self::XEnvoyUpstreamRqTimeoutAltResponse,
-            b"x-envoy-upstream-alt-stat-name" => Self::XEnvoyUpstreamAltStatName,
-            b"x-envoy-upstream-stream-duration-ms" => Self::XEnvoyUpstreamStreamDurationMs,
-            b"x-envoy-retriable-status-codes" => Self::XEnvoyRetriableStatusCodes,
-            b"x-envoy-retriable-header-names" => Self::XEnvoyRetriableHeaderNames,
-            b"x-envoy-force-trace" => Self::XEnvoyForceTrace,
-            b"x-envoy-ip-tags" => Self::XEnvoyIpTags,
-            b"x-envoy-original-url" => Self::XEnvoyOriginalUrl,
-            b"x-envoy-original-dst-host" => Self::XEnvoyOriginalDstHost,
-            b"x-envoy-peer-metadata" => Self::XEnvoyPeerMetadata,
-            b"x-envoy-peer-metadata-id" => Self::XEnvoyPeerMetadataId,
-            b"x-envoy-fault-abort-request" => Self::XEnvoyFaultAbortRequest,
-            b"x-envoy-fault-delay-request" => Self::XEnvoyFaultDelayRequest,
-            b"traceparent" => Self::Traceparent,
-            b"tracestate" => Self::Tracestate,
-            b"x-b3-traceid" => Self::XB3Traceid,
-            b"x-b3-spanid" => Self::XB3Spanid,
-            b"x-b3-parentspanid" => Self::XB3Parentspanid,
-            b"x-b3-sampled" => Self::XB3Sampled,
-            b"x-b3-flags" => Self::XB3Flags,
-            b"b3" => Self::B3,
-            b"set-cookie" => Self::SetCookie,
-            b"content-encoding" => Self::ContentEncoding,
-            b"accept-encoding" => Self::AcceptEncoding,
-            _ => Self::Other,
+        let mut slot = slot(name);
+        loop {
+            let Some(&known) = usize::from(SLOTS[slot])
+                .checked_sub(1)
+                .and_then(|i| ALL.get(i))
+            else {
+                return Self::Other;
+            };
+            if known.name().as_bytes() == name {
+                return known;
+            }
+            slot = (slot + 1) % SLOTS.len();
         }
     }
 
     /// The lower-case name; empty for [`Known::Other`].
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
             Self::Connection => "connection",
@@ -284,9 +208,145 @@ impl Known {
     }
 
     /// The bit of this name in a presence mask.
-    pub(super) fn bit(self) -> u128 {
+    pub(super) const fn bit(self) -> u128 {
         1 << (self as u8)
     }
+}
+
+/// Every name that has a number.
+const ALL: [Known; 86] = [
+    Known::Host,
+    Known::Connection,
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::Te,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Upgrade,
+    Known::Expect,
+    Known::Trailer,
+    Known::ContentType,
+    Known::UserAgent,
+    Known::Accept,
+    Known::Date,
+    Known::Server,
+    Known::Cookie,
+    Known::Authorization,
+    Known::Location,
+    Known::Via,
+    Known::Origin,
+    Known::Etag,
+    Known::Vary,
+    Known::CacheControl,
+    Known::AccessControlRequestMethod,
+    Known::AccessControlRequestHeaders,
+    Known::AccessControlAllowOrigin,
+    Known::AccessControlAllowMethods,
+    Known::AccessControlAllowHeaders,
+    Known::AccessControlAllowCredentials,
+    Known::AccessControlExposeHeaders,
+    Known::AccessControlMaxAge,
+    Known::GrpcStatus,
+    Known::GrpcMessage,
+    Known::GrpcTimeout,
+    Known::GrpcEncoding,
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::XForwardedClientCert,
+    Known::XRequestId,
+    Known::Http2Settings,
+    Known::XEnvoyUpstreamServiceTime,
+    Known::XEnvoyAttemptCount,
+    Known::XEnvoyExpectedRqTimeoutMs,
+    Known::XEnvoyInternal,
+    Known::XEnvoyExternalAddress,
+    Known::XEnvoyDownstreamServiceCluster,
+    Known::XEnvoyDownstreamServiceNode,
+    Known::XEnvoyDecoratorOperation,
+    Known::XEnvoyOriginalPath,
+    Known::XEnvoyOriginalHost,
+    Known::XEnvoyOverloaded,
+    Known::XEnvoyDegraded,
+    Known::XEnvoyRatelimited,
+    Known::XEnvoyImmediateHealthCheckFail,
+    Known::XEnvoyRetryOn,
+    Known::XEnvoyRetryGrpcOn,
+    Known::XEnvoyMaxRetries,
+    Known::XEnvoyHedgeOnPerTryTimeout,
+    Known::XEnvoyUpstreamRqTimeoutMs,
+    Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+    Known::XEnvoyUpstreamRqTimeoutAltResponse,
+    Known::XEnvoyUpstreamAltStatName,
+    Known::XEnvoyUpstreamStreamDurationMs,
+    Known::XEnvoyRetriableStatusCodes,
+    Known::XEnvoyRetriableHeaderNames,
+    Known::XEnvoyForceTrace,
+    Known::XEnvoyIpTags,
+    Known::XEnvoyOriginalUrl,
+    Known::XEnvoyOriginalDstHost,
+    Known::XEnvoyPeerMetadata,
+    Known::XEnvoyPeerMetadataId,
+    Known::XEnvoyFaultAbortRequest,
+    Known::XEnvoyFaultDelayRequest,
+    Known::Traceparent,
+    Known::Tracestate,
+    Known::XB3Traceid,
+    Known::XB3Spanid,
+    Known::XB3Parentspanid,
+    Known::XB3Sampled,
+    Known::XB3Flags,
+    Known::B3,
+    Known::SetCookie,
+    Known::ContentEncoding,
+    Known::AcceptEncoding,
+];
+
+/// Where the look for a name begins. The factors were searched for: few of the names meet.
+const fn slot(name: &[u8]) -> usize {
+    let len = name.len();
+    if len == 0 {
+        return 0;
+    }
+    let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
+    let late = name[len - 1 - len / 4];
+    let mixed = len * 107 + first as usize * 39 + middle as usize * 147 + last as usize * 61;
+    (mixed + late as usize) % 512
+}
+
+/// By [`slot`], the place of a name in [`ALL`] and one; 0 ends the look. Most of it is empty, so a
+/// name without a number is mostly told by one look.
+static SLOTS: [u8; 512] = {
+    let mut slots = [0; 512];
+    let mut index = 0;
+    while index < ALL.len() {
+        let mut at = slot(ALL[index].name().as_bytes());
+        while slots[at] != 0 {
+            at = (at + 1) % slots.len();
+        }
+        slots[at] = index as u8 + 1;
+        index += 1;
+    }
+    slots
+};
+
+/// The bits of all names that begin with `x-envoy-`.
+pub(super) const ENVOY: u128 = {
+    let (mut bits, mut index) = (0, 0);
+    while index < ALL.len() {
+        if let Some((start, _)) = ALL[index].name().as_bytes().split_first_chunk::<8>()
+            && is_envoy(*start)
+        {
+            bits |= ALL[index].bit();
+        }
+        index += 1;
+    }
+    bits
+};
+
+const fn is_envoy(start: [u8; 8]) -> bool {
+    u64::from_be_bytes(start) == u64::from_be_bytes(*b"x-envoy-")
 }
 
 #[cfg(test)]
@@ -295,14 +355,25 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree() {
-        for known in [
-            Known::Host,
-            Known::XEnvoyPeerMetadataId,
-            Known::AcceptEncoding,
-        ] {
+        for known in ALL {
             assert_eq!(Known::of(known.name().as_bytes()), known);
+            let envoy = known.name().starts_with("x-envoy-");
+            assert_eq!(ENVOY & known.bit() != 0, envoy, "{}", known.name());
         }
         assert_eq!(Known::of(b"x-unknown"), Known::Other);
+        assert_eq!(Known::of(b""), Known::Other);
         assert!((Known::Other as u8) < 128, "the mask has 128 bits");
+    }
+
+    #[test]
+    fn a_name_is_found_in_few_looks() {
+        let steps = |known: Known| {
+            let name = known.name().as_bytes();
+            let at = |step: usize| usize::from(SLOTS[(slot(name) + step) % SLOTS.len()]);
+            let found = |step: &usize| ALL.get(at(*step).wrapping_sub(1)) == Some(&known);
+            (0..SLOTS.len()).find(found).unwrap()
+        };
+        let all: Vec<usize> = ALL.iter().map(|known| steps(*known)).collect();
+        assert!(all.iter().sum::<usize>() < ALL.len() / 2, "{all:?}");
     }
 }

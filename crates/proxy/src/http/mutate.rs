@@ -52,6 +52,14 @@ impl HeadersMut for Head {
     fn remove(&mut self, name: &str) {
         Head::remove(self, name.as_bytes());
     }
+
+    fn remove_envoy(&mut self, names: &[&str]) {
+        if self.has_envoy() {
+            for name in names {
+                HeadersMut::remove(self, name);
+            }
+        }
+    }
 }
 
 /// Which head of a record is edited.
@@ -84,6 +92,9 @@ enum Plan {
 /// the head as it was before; then headers are replaced, then added (as Envoy
 /// does).
 pub fn apply(record: &mut StreamRecord, side: Side, edits: &[HeaderMutation]) {
+    if edits.is_empty() {
+        return;
+    }
     let values: SmallVec<[Option<Vec<u8>>; 8]> = edits
         .iter()
         .map(|edit| {

@@ -92,33 +92,26 @@ fn is_host_and_port(value: &[u8]) -> bool {
     !host.is_empty() && port_fits && host.iter().all(plain) && is_authority(host)
 }
 
+/// By byte: the characters of RFC 3986's authority.
+static AUTHORITY: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b".-_:[]@~%!$&'()*+,;=";
+    let mut index = 0;
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
+
 /// Whether these are characters of RFC 3986's authority.
 pub(crate) fn is_authority(value: &[u8]) -> bool {
-    value.iter().all(|b| {
-        b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'.' | b'-'
-                    | b'_'
-                    | b':'
-                    | b'['
-                    | b']'
-                    | b'@'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-            )
-    })
+    value.iter().all(|b| AUTHORITY[usize::from(*b)])
 }
 
 #[cfg(test)]
