@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::HostStats;
+use crate::io::clock;
 use crate::listener::bound_addresses;
 use crate::mesh::Own;
 use crate::upstream::table::SharedClusters;
@@ -182,10 +183,12 @@ impl Engine {
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .on_thread_unpark(clock::passed)
                 .build()?;
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:{index}"))
                 .spawn(move || {
+                    clock::attend();
                     let local = tokio::task::LocalSet::new();
                     local.block_on(&runtime, Worker::new(worker).run(received));
                 })?;

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use lateen_proxy_core::access_log::FilterInput;
@@ -18,7 +18,7 @@ use crate::conn::Connection;
 use crate::http::record::StreamRecord;
 use crate::http::stream::HttpContext;
 use crate::http::trace;
-use crate::io::timer;
+use crate::io::{clock, timer};
 use crate::listener::Listeners;
 use crate::logs::LogSinks;
 use crate::mesh::{Mesh, Own};
@@ -262,10 +262,10 @@ impl Worker {
 
     /// The value of a `date` header, made once a second.
     pub fn date(&self) -> Rc<str> {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let second = clock::wall_ns() / 1_000_000_000;
         let mut date = self.date.borrow_mut();
         if date.0 != second {
+            let now = UNIX_EPOCH + Duration::from_secs(second);
             *date = (second, httpdate::fmt_http_date(now).into());
         }
         date.1.clone()

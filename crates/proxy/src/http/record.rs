@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lateen_proxy_core::access_log::{Field, FieldValue, MetadataSource, Record, TimePoint};
 use lateen_proxy_core::config::{Name, Route, Value, VirtualHost};
@@ -19,13 +18,12 @@ use super::known::Known;
 use super::trace::Trace;
 use super::upstream_side::UpstreamSide;
 use crate::conn::Connection;
+use crate::io::clock;
 use crate::upstream::{ClusterState, Host};
 
 /// Nanoseconds since the Unix epoch.
 pub fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64)
+    clock::wall_ns()
 }
 
 /// HTTP version of a side.

@@ -2,6 +2,7 @@
 //! deadlines. Nothing here is `Send`; one thread owns it all.
 
 pub mod buffer;
+pub mod clock;
 pub mod socket;
 pub mod timer;
 

@@ -243,6 +243,7 @@ impl Io {
             return Poll::Ready(Ok(count));
         }
         let count = ready!(self.socket.borrow_mut().poll_read(cx, buf))?;
+        super::clock::passed();
         self.count(count as u64, 0);
         Poll::Ready(Ok(count))
     }

@@ -8,9 +8,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::clock;
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
@@ -19,12 +20,7 @@ const GRAIN: u64 = 4;
 
 /// Milliseconds since the process began to look at the clock.
 pub fn now_ms() -> u64 {
-    base().elapsed().as_millis() as u64
-}
-
-fn base() -> Instant {
-    static BASE: OnceLock<Instant> = OnceLock::new();
-    *BASE.get_or_init(Instant::now)
+    clock::running_ns() / 1_000_000
 }
 
 /// The deadline that lies `after` from now; none is [`NEVER`].
@@ -94,6 +90,7 @@ impl Timers {
 /// Wakes the timers of this thread; runs as one task beside the work.
 pub async fn drive() {
     loop {
+        clock::passed();
         let next = TIMERS.with(|t| t.borrow_mut().turn(now_ms()));
         let mut sleep = pin!(async {
             match next {
@@ -215,6 +212,8 @@ impl Drop for Timer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
