@@ -6,6 +6,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// Nodes and events that any text may have (the YAML reader's own defaults).
+const NODES: usize = 250_000;
+const EVENTS: usize = 1_000_000;
+
 /// Reads a text. What begins with `{` is tried as JSON first: it may be a flow map of YAML too.
 pub(crate) fn value(text: &str) -> Result<Value, String> {
     if !text.trim_start().starts_with('{') {
@@ -22,7 +26,15 @@ pub(crate) fn value(text: &str) -> Result<Value, String> {
 
 /// YAML to a value. Only `true` and `false` are booleans, so that an id `n` stays text.
 pub(crate) fn yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! { strict_booleans: true };
+    // A node takes at least two bytes, so that no text is too long for its own length; what aliases
+    // add to that stays bounded by it.
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES.max(text.len()),
+            max_events: EVENTS.max(text.len()),
+        },
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())
 }
 
