@@ -98,7 +98,10 @@ fn measured(options: &Options, older: &Report) -> anyhow::Result<Report> {
     let here = nix::unistd::Pid::from_raw(0);
     sched_setaffinity(here, &own).context("the bench needs two cores")?;
     let folder = tempfile::tempdir()?;
-    let mut bed = scenario::Bed::new(options, &programs, folder.path().to_owned())?;
+    let place = options.keep.clone();
+    let place = place.unwrap_or_else(|| folder.path().to_owned());
+    std::fs::create_dir_all(&place).context("making the folder for --keep")?;
+    let mut bed = scenario::Bed::new(options, &programs, place)?;
     let all = [
         ("lateen", Program::Lateen),
         ("Envoy", Program::Envoy),

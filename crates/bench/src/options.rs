@@ -22,6 +22,7 @@ core 0, clients and backend on core 1. Prints tables and writes JSON.
   --docs               write docs/bench.md from it
   --from-json          measure nothing, make the tables from the JSON that is there
   --program FILE       this build of lateen instead of a new one of the `dist` profile
+  --keep FOLDER        leave configurations, outputs and callgrind's files there
   --list               name the scenarios
 
 A scenario whose floor (a loop that does nothing but the four system calls a proxied request needs)
@@ -53,6 +54,8 @@ pub struct Options {
     pub docs: Option<PathBuf>,
     /// Nothing is measured.
     pub from_json: bool,
+    /// Where the files of the run stay.
+    pub keep: Option<PathBuf>,
     /// Only help or the list.
     pub say: Option<String>,
     /// Where programs are, told by `cargo xtask`.
@@ -78,6 +81,7 @@ impl Options {
             json: "target/bench.json".into(),
             docs: None,
             from_json: false,
+            keep: None,
             say: None,
             lateen: "target/dist/lateen".into(),
             envoy: None,
@@ -103,6 +107,7 @@ impl Options {
                         number.ok_or_else(|| format!("--rounds wants a number, not {text}"))?;
                 }
                 "--json" => options.json = value()?.into(),
+                "--keep" => options.keep = Some(value()?.into()),
                 "--docs" => options.docs = Some("docs/bench.md".into()),
                 "--program" => options.lateen = value()?.into(),
                 "--envoy" => options.envoy = Some(value()?.into()),

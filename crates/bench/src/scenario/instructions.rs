@@ -8,7 +8,7 @@ use crate::contestant::{Contestant, Program, Running};
 use crate::load::Load;
 
 /// Requests of the two runs. Under callgrind each takes some fifty times as long as without.
-const REQUESTS: [u64; 2] = [500, 2500];
+const REQUESTS: [u64; 2] = [500, 5500];
 const CONNECTIONS: usize = 16;
 const METRIC: &str = "instructions per request";
 

@@ -91,12 +91,12 @@ fn kept(bed: &mut Bed<'_>, name: &str, metric: &str, running: &Running) -> anyho
     };
     let few = load(bed, 64);
     bed.driver.open(few)?;
-    bed.driver.serve(Duration::from_millis(500))?;
+    bed.driver.serve(AT_REST)?;
     let before = resident(running)?;
     let count = bed.options.idle;
     let many = load(bed, count + 64);
     bed.driver.open(many)?;
-    bed.driver.serve(Duration::from_millis(500))?;
+    bed.driver.serve(AT_REST)?;
     let each = (resident(running)? - before) / count as f64;
     bed.report.add(name, metric, running.contestant.name, each);
     Ok(())
