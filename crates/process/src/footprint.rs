@@ -30,6 +30,21 @@ pub fn release_program_pages() -> usize {
     released.sum()
 }
 
+static HEAP: OnceLock<fn()> = OnceLock::new();
+
+/// Says how the program's allocator is asked to give back what is free. The first word holds.
+pub fn set_heap_release(release: fn()) {
+    let _ = HEAP.set(release);
+}
+
+/// Has the allocator give back what is free in the calling thread's heap: for a thread that has come
+/// to rest after much work. Does nothing where the program did not say how.
+pub fn release_heap() {
+    if let Some(release) = HEAP.get() {
+        release();
+    }
+}
+
 /// Whole pages of the program's segments without a write flag, found once.
 fn segments() -> &'static [Range<usize>] {
     static SEGMENTS: OnceLock<Vec<Range<usize>>> = OnceLock::new();

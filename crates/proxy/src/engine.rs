@@ -108,6 +108,13 @@ impl EngineHandle {
         }
     }
 
+    /// Has the workers give back what is free on their heaps.
+    pub fn give_back(&self) {
+        for orders in &self.orders {
+            let _ = orders.send(Command::GiveBack);
+        }
+    }
+
     /// Stops accepting and closes idle connections; returns when no connection
     /// is left, or after `grace`. True when none was left.
     pub async fn close(&self, grace: Duration) -> bool {

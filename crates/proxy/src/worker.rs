@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hashbrown::HashMap;
+use lateen_process::footprint;
 use lateen_proxy_core::access_log::FilterInput;
 use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
 use lateen_proxy_core::stats::Registry;
@@ -51,6 +52,8 @@ pub enum Command {
     Close(oneshot::Sender<()>),
     /// Tell what is known of the hosts of a cluster.
     Hosts(String, std::sync::mpsc::Sender<Vec<(String, HostStats)>>),
+    /// Give back what is free on the heap.
+    GiveBack,
     /// Write the access logs that wait, and open their files anew if `true`.
     FlushLogs(bool, oneshot::Sender<()>),
 }
@@ -108,6 +111,8 @@ pub struct Worker {
     connections: RefCell<HashMap<u64, Weak<Connection>>>,
     closed: RefCell<Option<oneshot::Sender<()>>>,
     next_id: Cell<u64>,
+    /// Connections that went to rest since the last look.
+    rested: Cell<u32>,
 }
 
 impl Worker {
@@ -135,6 +140,7 @@ impl Worker {
             connections: RefCell::default(),
             closed: RefCell::default(),
             next_id: Cell::new(options.index as u64 + 1),
+            rested: Cell::new(0),
             options,
         })
     }
@@ -160,6 +166,7 @@ impl Worker {
                     }
                     self.listeners.drain(stop_accepting, inbound_only);
                 }
+                Command::GiveBack => footprint::release_heap(),
                 Command::FailHealthCheck(fail) => self.failed.set(fail),
                 Command::Close(done) => self.close(done),
                 Command::Hosts(cluster, answer) => {
@@ -249,6 +256,11 @@ impl Worker {
             .insert(conn.id, Rc::downgrade(conn));
     }
 
+    /// A connection went to rest: what served it was freed.
+    pub fn rested(&self) {
+        self.rested.set(self.rested.get() + 1);
+    }
+
     /// The connection ended.
     pub fn forget(&self, id: u64) {
         let mut all = self.connections.borrow_mut();
@@ -330,10 +342,21 @@ async fn flush_logs(worker: Weak<Worker>) {
     }
 }
 
+/// So many connections at rest leave behind what is worth giving back.
+const RESTED: u32 = 64;
+
 async fn sweep(worker: Weak<Worker>) {
     let timer = timer::Timer::new();
+    let mut waiting = 0;
     while let Some(worker) = worker.upgrade() {
         worker.clusters.sweep();
+        let new = worker.rested.replace(0);
+        waiting += new;
+        // Once the wave is over, for it costs as much for one as for all.
+        if new == 0 && waiting >= RESTED {
+            footprint::release_heap();
+            waiting = 0;
+        }
         drop(worker);
         timer.sleep(Duration::from_secs(1)).await;
     }

@@ -19,6 +19,10 @@ use crate::http1::{Limits, Reject, RejectKind, RequestHead, parse_request, reaso
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
 
+/// How long a connection without a request keeps what serving one needs, in ms:
+/// most clients are back sooner, and those that are not cost a fraction then.
+const LINGER: u64 = 2000;
+
 /// What came instead of or as the next request.
 enum Next {
     Request(RequestHead),
@@ -26,21 +30,38 @@ enum Next {
     HeadTimeout,
     /// The client left in the middle of a head.
     Gone,
+    /// Nothing for a while: the connection stays, what serves it need not.
+    Rest,
     End,
 }
 
-/// The state of one HTTP/1 connection.
-struct Server {
+/// How the serving of a connection paused.
+enum Pause {
+    /// Until more comes.
+    Rest,
+    /// For good.
+    End,
+}
+
+/// What stays of an HTTP/1 connection between its requests.
+struct Kept {
     conn: Rc<Connection>,
     http: Rc<HttpContext>,
     limits: Limits,
-    reader: H1Reader,
-    writer: H1Writer,
-    record: StreamRecord,
     timer: Timer,
     served: u32,
     /// When the connection is as old as it may get (ms).
     until: u64,
+    /// When it has idled for long enough to end (ms).
+    idle_until: u64,
+}
+
+/// An HTTP/1 connection at work.
+struct Server<'k> {
+    kept: &'k mut Kept,
+    reader: H1Reader,
+    writer: H1Writer,
+    record: StreamRecord,
 }
 
 /// Serves an HTTP/1 connection until it ends. `first` is what was read of it.
@@ -55,40 +76,92 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
     };
     let oldest = config.max_connection_duration.filter(|d| !d.is_zero());
     let until = timer::deadline(timer::now_ms(), oldest);
-    let mut reader = H1Reader::default();
-    reader.buf = first;
-    let mut server = Server {
-        record: StreamRecord::new(conn.clone()),
+    let mut kept = Kept {
         conn,
         http,
         limits,
-        reader,
-        writer: H1Writer::default(),
         timer: Timer::new(),
         served: 0,
         until,
+        idle_until: NEVER,
     };
-    while server.serve_next().await {}
-    server.close().await;
+    let mut first = first;
+    loop {
+        // A request on its way is several times as large as all that an idle
+        // connection needs.
+        match Box::pin(Server::new(&mut kept, first).run()).await {
+            Pause::End => return,
+            Pause::Rest if kept.rest().await => first = Buf::new(),
+            Pause::Rest => return Box::pin(Server::new(&mut kept, Buf::new()).close()).await,
+        }
+    }
 }
 
-impl Server {
-    /// Serves one request. False when the connection ends.
-    async fn serve_next(&mut self) -> bool {
+impl Kept {
+    /// Waits, with next to nothing in memory, until there is something to read.
+    /// False when the connection is to end instead.
+    async fn rest(&self) -> bool {
+        self.conn.worker.rested();
+        self.timer.set(self.idle_until.min(self.until));
+        let comes = poll_fn(|cx| {
+            if self.conn.poll_over(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            // An error is for the read that follows to find.
+            self.conn.io.poll_readable(cx).map(|_| true)
+        });
+        let comes = self.timer.race(comes).await;
+        self.timer.set(NEVER);
+        comes.unwrap_or(false)
+    }
+}
+
+impl<'k> Server<'k> {
+    fn new(kept: &'k mut Kept, first: Buf) -> Self {
+        let mut reader = H1Reader::default();
+        reader.buf = first;
+        let mut record = StreamRecord::new(kept.conn.clone());
+        if kept.served > 0 {
+            record.wire_before = kept.conn.io.counts();
+        }
+        Self {
+            record,
+            kept,
+            reader,
+            writer: H1Writer::default(),
+        }
+    }
+
+    /// Serves requests until none comes for a while, or ever.
+    async fn run(mut self) -> Pause {
+        loop {
+            match self.serve_next().await {
+                None => {}
+                Some(Pause::Rest) => return Pause::Rest,
+                Some(Pause::End) => {
+                    self.close().await;
+                    return Pause::End;
+                }
+            }
+        }
+    }
+
+    /// Serves one request, or says why there is none.
+    async fn serve_next(&mut self) -> Option<Pause> {
         let (next, start_ns) = self.next_head().await;
-        match next {
+        let goes_on = match next {
+            Next::Rest => return Some(Pause::Rest),
             Next::End => false,
             Next::Gone => {
                 self.record.request.clear();
                 self.record.begin(Protocol::Http11, start_ns);
-                self.http.stats.cells.downstream_rq_active.add(1);
+                self.kept.http.stats.cells.downstream_rq_active.add(1);
                 self.record.client_gone();
-                self.record.times.end = now_ns();
-                self.conn.worker.close_stream(&self.record, &self.http);
+                self.finish();
                 false
             }
             Next::Request(head) => {
-                self.served += 1;
+                self.kept.served += 1;
                 self.serve_request(&head, start_ns).await
             }
             Next::Refused(reject) => {
@@ -108,26 +181,41 @@ impl Server {
                 let situation = lateen_proxy_core::local_reply::Situation::HEADERS_INCOMPLETE;
                 self.refuse(situation.into(), start_ns).await
             }
-        }
+        };
+        (!goes_on).then_some(Pause::End)
+    }
+
+    /// Closes the record of a request that was no stream to its end.
+    fn finish(&mut self) {
+        self.record.times.end = now_ns();
+        let Kept { conn, http, .. } = &*self.kept;
+        conn.worker.close_stream(&self.record, http);
     }
 
     /// Waits for the next head. The second value is when its first byte was
     /// seen, in nanoseconds since the Unix epoch.
     async fn next_head(&mut self) -> (Next, u64) {
         let Self {
+            kept,
+            reader,
+            record,
+            ..
+        } = self;
+        let Kept {
             conn,
             http,
             limits,
-            reader,
-            record,
             timer,
             until,
+            idle_until,
             ..
-        } = self;
+        } = &mut **kept;
         let config = &http.config;
         let positive = |d: &Duration| !d.is_zero();
-        let idle = timer::deadline(timer::now_ms(), config.idle_timeout.filter(positive));
-        timer.set(idle.min(*until));
+        let now = timer::now_ms();
+        *idle_until = timer::deadline(now, config.idle_timeout.filter(positive));
+        let end = (*idle_until).min(*until);
+        timer.set(end.min(now + LINGER));
         record.request.clear();
         let (mut seen, mut start_ns) = (0, 0);
         let next = poll_fn(|cx| {
@@ -137,9 +225,10 @@ impl Server {
                     if start_ns == 0 {
                         start_ns = now_ns();
                         let limit = config.request_headers_timeout.filter(positive);
-                        if limit.is_some() {
-                            timer.set(timer::deadline(timer::now_ms(), limit));
-                        }
+                        timer.set(match limit {
+                            Some(_) => timer::deadline(timer::now_ms(), limit),
+                            None => end,
+                        });
                     }
                     match parse_request(data, seen, limits, &mut record.request) {
                         Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
@@ -158,6 +247,7 @@ impl Server {
                 return Poll::Ready(Next::End);
             }
             timer.poll(cx).map(|()| match seen {
+                0 if timer::now_ms() < end => Next::Rest,
                 0 => Next::End,
                 _ if config.request_headers_timeout.is_some() => Next::HeadTimeout,
                 _ => Next::End,
@@ -179,11 +269,12 @@ impl Server {
             Protocol::Http11
         };
         self.record.begin(protocol, start_ns);
-        self.http.stats.cells.downstream_rq_active.add(1);
-        let most = self.http.config.max_requests_per_connection;
-        let last = most.is_some_and(|most| self.served >= most) || timer::now_ms() >= self.until;
+        self.kept.http.stats.cells.downstream_rq_active.add(1);
+        let most = self.kept.http.config.max_requests_per_connection;
+        let last =
+            most.is_some_and(|most| self.kept.served >= most) || timer::now_ms() >= self.kept.until;
         if head.http_10 && !self.record.request.has_authority() {
-            let host = self.http.config.http1.default_host_for_http_10.clone();
+            let host = self.kept.http.config.http1.default_host_for_http_10.clone();
             if !host.is_empty() {
                 self.record.request.set_authority(host.as_bytes());
             }
@@ -196,19 +287,20 @@ impl Server {
             }),
         };
         let mut out = Responder::H1 {
-            io: &self.conn.io,
+            io: &self.kept.conn.io,
             writer: &mut self.writer,
             http_10: head.http_10,
             to_head: self.record.request.method() == b"HEAD",
             close: !head.keep_alive || last,
         };
-        let body = BodyReader::H1(&self.conn.io, &mut self.reader);
-        Stream::new(&self.http, &mut self.record, &self.timer)
+        let body = BodyReader::H1(&self.kept.conn.io, &mut self.reader);
+        Stream::new(&self.kept.http, &mut self.record, &self.kept.timer)
             .serve(body, &mut out, asks)
             .await;
         let keep = !out.closes();
-        self.conn.worker.close_stream(&self.record, &self.http);
-        let (received, sent) = self.conn.io.counts();
+        let Kept { conn, http, .. } = &*self.kept;
+        conn.worker.close_stream(&self.record, http);
+        let (received, sent) = conn.io.counts();
         // What was read ahead is the next request's.
         let ahead = self.reader.buf.len() as u64;
         self.record.wire_before = (received.saturating_sub(ahead), sent);
@@ -218,38 +310,35 @@ impl Server {
     /// Answers what is not a request; the connection ends.
     async fn refuse(&mut self, reply: LocalReply<'_>, start_ns: u64) -> bool {
         self.record.begin(Protocol::Http11, start_ns);
-        self.http.stats.cells.downstream_rq_active.add(1);
+        self.kept.http.stats.cells.downstream_rq_active.add(1);
         let mut out = Responder::H1 {
-            io: &self.conn.io,
+            io: &self.kept.conn.io,
             writer: &mut self.writer,
             http_10: false,
             to_head: false,
             close: true,
         };
-        Stream::new(&self.http, &mut self.record, &self.timer)
+        Stream::new(&self.kept.http, &mut self.record, &self.kept.timer)
             .reply(&mut out, reply)
             .await;
-        self.record.times.end = now_ns();
-        self.conn.worker.close_stream(&self.record, &self.http);
+        self.finish();
         false
     }
 
     /// Ends the sending side, then reads on for a moment: closing with unread
     /// bytes would reset the connection under the last answer.
     async fn close(mut self) {
-        let io = &self.conn.io;
+        let io = &self.kept.conn.io;
         if poll_fn(|cx| io.poll_shutdown(cx)).await.is_err() {
             return;
         }
-        let Some(wait) = self
-            .http
-            .config
-            .delayed_close_timeout
-            .filter(|d| !d.is_zero())
-        else {
+        let config = &self.kept.http.config;
+        let Some(wait) = config.delayed_close_timeout.filter(|d| !d.is_zero()) else {
             return;
         };
-        self.timer.set(timer::deadline(timer::now_ms(), Some(wait)));
+        self.kept
+            .timer
+            .set(timer::deadline(timer::now_ms(), Some(wait)));
         let buf = &mut self.reader.buf;
         let drained = poll_fn(|cx| {
             loop {
@@ -262,6 +351,6 @@ impl Server {
                 }
             }
         });
-        let _ = self.timer.race(drained).await;
+        let _ = self.kept.timer.race(drained).await;
     }
 }

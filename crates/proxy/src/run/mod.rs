@@ -139,7 +139,10 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         drain_time: options.drain_time,
         concurrency: options.concurrency,
     }));
-    tokio::spawn(rest::after_changes(handle.snapshots.clone()));
+    tokio::spawn(rest::after_changes(
+        handle.snapshots.clone(),
+        engine.handle(),
+    ));
     let xds = tokio::spawn(client.run());
     let (stopper, pages) = stop::pair();
     if let Some(address) = admin_address {
