@@ -14,8 +14,10 @@ use crate::pki::Pki;
 
 /// The core of the proxies. The driver is on the other.
 const PROXY_CORE: &str = "0";
-/// How long a start may take: under valgrind with a large configuration it is slow.
-const START: Duration = Duration::from_secs(240);
+/// How long a start may take.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take within another tool and with a large configuration.
+const WRAPPED_START: Duration = Duration::from_secs(300);
 
 /// A program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,7 @@ pub struct Running {
     pub spec: Spec,
     /// Its process, the direct way has none.
     child: Option<Child>,
+    patience: Duration,
 }
 
 impl Running {
@@ -170,6 +173,7 @@ impl Running {
                     contestant,
                     spec,
                     child: None,
+                    patience: START,
                 });
             }
             Program::Floor => {
@@ -211,6 +215,10 @@ impl Running {
             contestant,
             spec,
             child: Some(child),
+            patience: match wrapper {
+                [] => START,
+                _ => WRAPPED_START,
+            },
         })
     }
 
@@ -242,7 +250,7 @@ impl Running {
                 });
                 match opened {
                     Ok(()) => return Ok(begun.elapsed()),
-                    Err(error) if begun.elapsed() > START => {
+                    Err(error) if begun.elapsed() > self.patience => {
                         return Err(error.context(self.said()));
                     }
                     Err(_) => {}
@@ -252,7 +260,7 @@ impl Running {
                 Some(child) => child.try_wait()?,
                 None => None,
             };
-            if ended.is_some() || begun.elapsed() > START {
+            if ended.is_some() || begun.elapsed() > self.patience {
                 bail!("{} does not serve: {}", self.contestant.name, self.said());
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -113,6 +113,9 @@ fn measured(options: &Options, older: &Report) -> anyhow::Result<Report> {
         about.insert(name.to_owned(), programs.version(program));
     }
     about.insert("machine".to_owned(), machine());
+    let folder = options.lateen.parent().and_then(Path::file_name);
+    let profile = folder.map(|name| name.to_string_lossy().into_owned());
+    about.insert("profile".to_owned(), profile.unwrap_or_default());
     about.insert("day".to_owned(), day());
     let mut report = older.clone();
     for scenario in scenario::SCENARIOS {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -37,10 +37,15 @@ impl Pki {
     pub fn new(folder: &Path) -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Names of their own: a certificate named as its issuer is taken for a self-signed one.
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CommonName, "bench authority");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let mut params = CertificateParams::new(vec!["backend.test".to_owned()])?;
         let spiffe = "spiffe://cluster.local/ns/default/sa/bench".try_into()?;
         params.subject_alt_names.push(SanType::URI(spiffe));
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CommonName, "bench");
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
         let write = |name: &str, text: &str| {
