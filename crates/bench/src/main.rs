@@ -174,7 +174,9 @@ fn document(report: &Report, tables: &str) -> String {
          it spreads over 25 % the scenario is void. `lateen` and `envoy` run a sidecar's chain over \
          1,000 services: two RBAC filters, fault, cors, gRPC counts, request id, tracing decision; \
          `lateen` also Istio's metadata exchange, ALPN and metrics, which Envoy's own build lacks. \
-         Absolute figures move with the machine; ratios and instructions hold.\n\n{tables}",
+         Absolute figures move with the machine; ratios \
+         and instructions hold. Where `% of its core` is far below 100 other work was on the machine and \
+         the load saturated nobody.\n\n{tables}",
         about.join(", ")
     )
 }
