@@ -238,6 +238,8 @@ fn hashes(headers: &HeaderList, draw: u64) {
     if let [set] = hashed.cookies.as_slice() {
         let pair = set.split(';').next().unwrap_or_default();
         let mut next = headers.clone();
+        // It takes the place of what the client had.
+        next.0.retain(|(name, _)| name != "cookie");
         next.0.push(("cookie".to_owned(), pair.as_bytes().to_vec()));
         let again = hash_policy::compute(&policies, &next, None, &mut || !draw);
         assert_eq!(again.hash, hashed.hash, "affinity is lost");

@@ -370,8 +370,9 @@ fn peer(data: &[u8]) {
 fn certificate(data: &[u8]) {
     let (uris, dns, _) = peer_names(data);
     if let Ok(info) = certificate_info_der(data) {
-        assert_eq!(info.uris, uris);
-        assert_eq!(info.dns_names, dns);
+        // The page shows what stands there; who a peer is goes by names that can be names.
+        assert!(uris.iter().all(|name| info.uris.contains(name)));
+        assert!(dns.iter().all(|name| info.dns_names.contains(name)));
         assert_eq!(info.serial.len() % 2, 0);
     }
     if let Some(text) = text(data) {

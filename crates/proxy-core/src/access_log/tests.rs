@@ -18,7 +18,9 @@ impl Record for Fixed {
             Field::ResponseCodeDetails => FieldValue::Text("via upstream"),
             Field::BytesReceived => FieldValue::Number(0),
             Field::BytesSent => FieldValue::Number(437),
-            Field::UpstreamHost => FieldValue::Address("10.244.0.9:9080".parse().unwrap()),
+            Field::UpstreamHost | Field::UpstreamRemoteAddress => {
+                FieldValue::Address("10.244.0.9:9080".parse().unwrap())
+            }
             Field::UpstreamClusterRaw => {
                 FieldValue::Text("outbound|9080||reviews.default.svc.cluster.local")
             }
@@ -72,7 +74,7 @@ fn operators() {
         ("%REQ(x?:authority)%", "reviews:9080"),
         (
             "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%",
-            "10.244.0.9 -",
+            "10.244.0.9 9080",
         ),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "10.244.0.7"),
         ("%START_TIME(%Y/%m/%d %3f)%", "2026/11/21 623"),

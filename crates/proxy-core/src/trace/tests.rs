@@ -105,9 +105,10 @@ fn decisions_follow_the_id_then_the_client_then_chance() {
         TraceReason::NotTraced
     );
     let traced = vec![("x-request-id", "8883737f-04bb-908a-b159-b0df38604323")];
+    // The id says so already.
     assert_eq!(
         ask(&none, traced.clone()),
-        said(TraceReason::Sampling, true)
+        said(TraceReason::Sampling, false)
     );
     assert_eq!(
         decide(&none, &traced[..], false, 1),

@@ -298,6 +298,13 @@ pub(super) fn http1(
 pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {
     let d = Http2Options::default();
     let Some(m) = m else { return Ok(d) };
+    refuse_set(&[
+        (m.allow_metadata, "allow_metadata"),
+        (
+            !m.custom_settings_parameters.is_empty(),
+            "custom_settings_parameters",
+        ),
+    ])?;
     // A malformed message resets its stream only, as
     // `override_stream_error_on_invalid_http_message` asks for.
     let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);

@@ -566,8 +566,8 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             LISTENER,
-            manager(json!({ "http2_protocol_options": { "max_outbound_frames": 0 } })),
-            in_manager("http2_protocol_options.max_outbound_frames"),
+            manager(json!({ "http2_protocol_options": { "allow_metadata": true } })),
+            in_manager("http2_protocol_options.allow_metadata"),
         ),
         (
             LISTENER,

@@ -426,7 +426,7 @@ mod tests {
             ("inspectors", size(inspect::run)),
         ];
         println!("{sizes:?}");
-        for ((name, size), most) in sizes.into_iter().zip([1500, 5000, 1800, 1500, 900]) {
+        for ((name, size), most) in sizes.into_iter().zip([1520, 5000, 1800, 1520, 900]) {
             assert!(size <= most, "{name}: {size}");
         }
     }
