@@ -182,6 +182,7 @@ fn comparable(check: &auth::CheckRequest) -> Vec<String> {
     assert!(!http.id.is_empty());
     let mut headers: BTreeMap<_, _> = http.headers.clone().into_iter().collect();
     assert!(headers.remove("x-request-id").is_some());
+    let extensions: BTreeMap<_, _> = attributes.context_extensions.iter().collect();
     vec![
         format!("source {:?}", address(&attributes.source)),
         format!("principal {:?}", attributes.source.map(|s| s.principal)),
@@ -193,7 +194,7 @@ fn comparable(check: &auth::CheckRequest) -> Vec<String> {
         http.protocol,
         format!("body {:?} {:?}", http.body, http.raw_body),
         format!("headers {headers:?}"),
-        format!("extensions {:?}", attributes.context_extensions),
+        format!("extensions {extensions:?}"),
         format!("session {:?}", attributes.tls_session),
     ]
 }
