@@ -392,6 +392,17 @@ fn unsafe_has_named_addresses() {
     );
 }
 
+#[test]
+fn every_crate_has_its_row() {
+    let page = std::fs::read_to_string(top().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let crates = std::fs::read_dir(top().join("crates")).expect("crates");
+    for folder in crates {
+        let name = folder.expect("an entry").file_name();
+        let row = format!("| `{}` |", name.to_string_lossy());
+        assert!(page.contains(&row), "ARCHITECTURE.md has no row {row}");
+    }
+}
+
 /// The pages for people.
 fn pages() -> Vec<PathBuf> {
     let names = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
