@@ -81,6 +81,18 @@ fn test(name: &str) {
     }
 }
 
+/// The hours of a target that is gone say nothing.
+#[test]
+fn the_hours_are_those_of_targets() {
+    let file = std::fs::read_to_string(top().join("hours")).expect("fuzz/hours");
+    let lines = file.lines().filter(|line| !line.starts_with('#'));
+    let names: Vec<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
+    assert!(!names.is_empty());
+    for name in names {
+        assert!(find(name).is_some(), "fuzz/hours: no target {name}");
+    }
+}
+
 macro_rules! targets {
     ($($name:ident)*) => {
         $(#[test]

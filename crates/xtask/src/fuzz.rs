@@ -5,19 +5,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+use crate::fuzz_hours::{Hours, children_seconds};
 use crate::tools;
 
 const HELP: &str = "\
 cargo xtask fuzz [TARGET [--seconds N | --keep | FILE...]]
+cargo xtask fuzz --hours [SECONDS TARGET...]
 
   (no target)           list the targets
   TARGET                drive it by coverage for a minute
   TARGET --seconds N    for so long; 0 is without end
   TARGET --keep         put the few of what was found that add most into fuzz/corpus/TARGET
   TARGET FILE...        run these inputs, once each
+  --hours               how long each target has run since it last broke (fuzz/hours)
+  --hours SECONDS T...  for so long, drive whichever of these targets has run least, in turns, until
+                        each has its hour of processor time
 
 The first run builds everything with instrumentation, which takes minutes. Exit codes: 0 nothing
 broke, 1 something did (the input is kept and named), 64 wrong usage.
@@ -25,6 +31,7 @@ broke, 1 something did (the input is kept and named), 64 wrong usage.
 Examples:
   cargo xtask fuzz http1_request --seconds 600
   cargo xtask fuzz http1_request --keep
+  cargo xtask fuzz --hours 7200 http1_request jwt
   cargo xtask fuzz http1_request target/fuzz/broken/http1_request/crash-*";
 
 /// Coverage by edges and comparisons, as libFuzzer wants it. These passes are in stable compilers;
@@ -47,6 +54,8 @@ const LONGEST_KEPT: u32 = 2048;
 const MOST_KEPT: usize = 10;
 /// Slowest input that is no finding, in seconds.
 const SLOWEST: u32 = 10;
+/// Longest turn of a target among others, in seconds.
+const TURN: u64 = 300;
 /// C++ compilers that libFuzzer is built with.
 const COMPILERS: [&str; 3] = ["c++", "g++", "clang++"];
 
@@ -58,6 +67,10 @@ enum Task {
     Drive(String, u32),
     Keep(String),
     Replay(String, Vec<PathBuf>),
+    /// How long each has run.
+    Hours,
+    /// For so many seconds, these in turns.
+    Turns(u64, Vec<String>),
 }
 
 impl Task {
@@ -70,6 +83,15 @@ impl Task {
         Ok(match words[..] {
             ["--help" | "-h", ..] | [_, "--help" | "-h"] => Self::Help,
             [] | ["--list"] => Self::List,
+            ["--hours"] => Self::Hours,
+            ["--hours", _] => return Err("--hours wants targets after its seconds".to_owned()),
+            ["--hours", seconds, ref targets @ ..] => match seconds.parse() {
+                Ok(seconds) => Self::Turns(
+                    seconds,
+                    targets.iter().map(|target| (*target).to_owned()).collect(),
+                ),
+                Err(_) => return Err(format!("--hours wants a number, not {seconds}")),
+            },
             [flag, ..] if flag.starts_with('-') => {
                 return Err(format!("a target comes first, not {flag}"));
             }
@@ -92,10 +114,14 @@ impl Task {
         })
     }
 
-    fn target(&self) -> Option<&str> {
+    /// The targets it names.
+    fn targets(&self) -> &[String] {
         match self {
-            Self::Drive(target, _) | Self::Keep(target) | Self::Replay(target, _) => Some(target),
-            Self::Help | Self::List => None,
+            Self::Drive(target, _) | Self::Keep(target) | Self::Replay(target, _) => {
+                std::slice::from_ref(target)
+            }
+            Self::Turns(_, targets) => targets,
+            Self::Help | Self::List | Self::Hours => &[],
         }
     }
 }
@@ -114,18 +140,25 @@ pub fn fuzz(args: &[String]) -> anyhow::Result<ExitCode> {
         Err(why) => return wrong(why),
     };
     let names = names()?;
-    match task.target() {
-        None if task == Task::Help => println!("{HELP}"),
-        None => println!("{}", names.join("\n")),
-        Some(target) if !names.iter().any(|name| name == target) => {
-            return wrong(format!(
-                "no target {target}; there are:\n{}",
-                names.join(" ")
-            ));
+    let unknown = |target: &&String| !names.contains(target);
+    if let Some(target) = task.targets().iter().find(unknown) {
+        let known = names.join(" ");
+        return wrong(format!("no target {target}; there are:\n{known}"));
+    }
+    match task {
+        Task::Help => println!("{HELP}"),
+        Task::List => println!("{}", names.join("\n")),
+        Task::Hours => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            print!("{}", hours()?.table(&names));
         }
-        Some(_) => Driver::build()?.run(&task)?,
+        _ => Driver::build()?.run(&task)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn hours() -> anyhow::Result<Hours> {
+    Hours::read(&tools::root().join("fuzz/hours"))
 }
 
 /// The targets: each has a folder of kept inputs, which the tests of `fuzz` see to.
@@ -194,7 +227,8 @@ impl Driver {
                 println!("{} inputs, none breaks {target}", files.len());
                 Ok(())
             }
-            Task::Help | Task::List => Ok(()),
+            Task::Turns(seconds, targets) => self.turns(*seconds, targets),
+            Task::Help | Task::List | Task::Hours => Ok(()),
         }
     }
 
@@ -216,12 +250,28 @@ impl Driver {
         Ok(folder)
     }
 
+    /// The target that has run least comes next; one that breaks ends the whole.
+    fn turns(&self, seconds: u64, targets: &[String]) -> anyhow::Result<()> {
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        let begun = Instant::now();
+        while let Some(left) = seconds.checked_sub(begun.elapsed().as_secs())
+            && left > 0
+            && let Some(target) = hours()?.next(&targets)
+        {
+            let turn = u32::try_from(left.min(TURN)).unwrap_or(u32::MAX);
+            self.drive(target, turn)?;
+        }
+        print!("{}", hours()?.table(&targets));
+        Ok(())
+    }
+
     fn drive(&self, target: &str, seconds: u32) -> anyhow::Result<()> {
         let seeds = self.seeds(target)?;
         let kept = tools::root().join("fuzz/corpus").join(target);
         let found = self.of("found", target)?;
         let broken = self.of("broken", target)?;
         let (before, broke) = (files(&found)?, files(&broken)?);
+        let spent = children_seconds()?;
         let ran = run(self
             .command(target)
             .arg(format!("-max_total_time={seconds}"))
@@ -231,6 +281,13 @@ impl Driver {
             .arg(format!("-artifact_prefix={}/", broken.display()))
             .args(["-rss_limit_mb=2048", "-print_final_stats=1"])
             .args([&found, &kept, &seeds.join("seeds")]));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole seconds of a run, never below zero"
+        )]
+        let spent = (children_seconds()? - spent) as u64;
+        hours()?.add(target, spent, ran.is_err())?;
         let new = files(&found)?.difference(&before).count();
         println!("{target}: {new} new inputs in {}", found.display());
         if let Err(error) = ran {
@@ -372,6 +429,11 @@ mod tests {
         assert_eq!(parse("t"), Ok(Task::Drive(target.clone(), 60)));
         assert_eq!(parse("t --seconds 5"), Ok(Task::Drive(target.clone(), 5)));
         assert_eq!(parse("t --keep"), Ok(Task::Keep(target.clone())));
+        assert_eq!(parse("--hours"), Ok(Task::Hours));
+        assert_eq!(
+            parse("--hours 9 t"),
+            Ok(Task::Turns(9, vec![target.clone()]))
+        );
         let files = vec!["a".into(), "b".into()];
         assert_eq!(parse("t a b"), Ok(Task::Replay(target, files)));
         for wrong in [
@@ -380,6 +442,8 @@ mod tests {
             "t --seconds x",
             "t --sceonds 5",
             "t --keep x",
+            "--hours 9",
+            "--hours t t",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -3,6 +3,7 @@
 mod bench;
 mod figures;
 mod fuzz;
+mod fuzz_hours;
 mod run;
 mod second_try;
 mod tools;
