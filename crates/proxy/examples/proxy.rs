@@ -34,6 +34,7 @@ fn main() -> ExitCode {
                 termination_drain: Duration::ZERO,
                 termination_grace: Duration::from_secs(5),
                 max_connections: 0,
+                admin_address_path: None,
                 command_line: serde_json::Value::Null,
                 agent: None,
                 log_levels: None,

@@ -7,6 +7,7 @@ mod rest;
 mod state;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, ServerState};
 use crate::agent::{self, Agent, AgentOptions, BadProbe};
-use crate::engine::{self, Engine, EngineHandle, EngineOptions};
+use crate::engine::{self, Engine, EngineOptions};
 use crate::mesh::Own;
 pub use state::{Live, LogLevels};
 
@@ -51,6 +52,9 @@ pub struct ProxyOptions {
     pub termination_grace: Duration,
     /// Most downstream connections; 0 = no limit.
     pub max_connections: u32,
+    /// A file that the admin port's address is written to, for ports that the system chooses
+    /// (`--admin-address-path`).
+    pub admin_address_path: Option<PathBuf>,
     /// Command-line options by their Envoy names, for `/server_info`.
     pub command_line: Value,
     /// The sidecar's own ports; none = a plain proxy.
@@ -146,12 +150,16 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     let xds = tokio::spawn(client.run());
     let (stopper, pages) = stop::pair();
     if let Some(address) = admin_address {
-        serve_admin(address, &live, &pages)?;
+        let bound = serve_admin(address, &live, &pages)?;
+        if let Some(path) = &options.admin_address_path {
+            let what = || format!("--admin-address-path {}", path.display());
+            std::fs::write(path, bound.to_string()).map_err(|error| system(what())(error))?;
+        }
     }
     if let Some(agent) = options.agent {
         serve_agent(agent, &live, &pages)?;
     }
-    tokio::spawn(reopen_on_signal(engine.handle()));
+    tokio::spawn(reopen_on_signal(live.clone()));
     let mut process = Process {
         engine,
         live: live.clone(),
@@ -178,15 +186,19 @@ fn own_address() -> Option<IpAddr> {
         .map(IpAddr::V4)
 }
 
-fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<(), RunError> {
-    let listener = admin::bind(address).map_err(system(format!("admin address {address}")))?;
+/// Gives the address that was bound.
+fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<SocketAddr, RunError> {
+    let what = || format!("admin address {address}");
+    let listener = admin::bind(address).map_err(system(what()))?;
+    let bound = listener.local_addr().map_err(system(what()))?;
+    tracing::info!("admin address: {bound}");
     let (live, stop) = (live.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, live, stop).await {
             tracing::error!(%error, "admin");
         }
     });
-    Ok(())
+    Ok(bound)
 }
 
 fn serve_agent(options: AgentOptions, live: &Arc<Live>, stop: &Stop) -> Result<(), RunError> {
@@ -221,12 +233,12 @@ fn keep_wanted(registry: &Registry, matcher: StatsMatcher) {
 }
 
 /// SIGUSR1 opens the access logs anew, as Envoy does.
-async fn reopen_on_signal(engine: EngineHandle) {
+async fn reopen_on_signal(live: Arc<Live>) {
     let Ok(mut signals) = signal(SignalKind::user_defined1()) else {
         return;
     };
     while signals.recv().await.is_some() {
-        engine.flush_logs(true).await;
+        admin::State::reopen_logs(&*live);
     }
 }
 

@@ -24,6 +24,11 @@ pub trait LogLevels: Send + Sync {
     /// # Errors
     /// When there is no such logger or level.
     fn set(&self, logger: Option<&str>, level: &str) -> Result<(), String>;
+    /// Opens the log's file anew, where it has one.
+    ///
+    /// # Errors
+    /// The system's; the log goes on in its old file.
+    fn reopen(&self) -> std::io::Result<()>;
 }
 
 /// What the state is made of.
@@ -247,6 +252,10 @@ impl State for Live {
     }
 
     fn reopen_logs(&self) {
+        let log = self.parts.log_levels.as_ref();
+        if let Some(Err(error)) = log.map(|log| log.reopen()) {
+            tracing::warn!(%error, "the log goes on in its old file");
+        }
         let engine = self.parts.engine.clone();
         self.runtime
             .spawn(async move { engine.flush_logs(true).await });

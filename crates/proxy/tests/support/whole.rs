@@ -97,6 +97,7 @@ fn options(listeners: Value, clusters: Value) -> ProxyOptions {
         termination_drain: Duration::from_millis(200),
         termination_grace: Duration::from_secs(5),
         max_connections: 0,
+        admin_address_path: None,
         command_line: Value::Null,
         agent: None,
         log_levels: None,

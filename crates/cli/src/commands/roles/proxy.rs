@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use lateen_process::logs;
+use lateen_process::logs::{self, LogFile, Output, Pattern};
 use lateen_proxy::agent::AgentOptions;
 use lateen_proxy::run::{LogLevels, ProxyOptions};
 use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
@@ -43,6 +43,15 @@ struct EnvoyArgs {
     /// Log levels by component (name:level,...)
     #[arg(long, value_name = "PAIRS")]
     component_log_level: Option<String>,
+    /// Write the log to this file; SIGUSR1 opens it anew
+    #[arg(long, value_name = "FILE")]
+    log_path: Option<PathBuf>,
+    /// What a log line looks like, in spdlog's syntax
+    #[arg(long, value_name = "PATTERN")]
+    log_format: Option<String>,
+    /// Escape what C escapes in the messages of --log-format
+    #[arg(long)]
+    log_format_escaped: bool,
     /// serve, or validate the bootstrap and exit
     #[arg(long, value_enum, default_value = "serve")]
     mode: Mode,
@@ -98,12 +107,6 @@ struct Ignored {
     parent_shutdown_time_s: Option<u64>,
     #[arg(long, hide = true)]
     drain_strategy: Option<String>,
-    #[arg(long, hide = true)]
-    log_format: Option<String>,
-    #[arg(long, hide = true)]
-    log_format_escaped: bool,
-    #[arg(long, hide = true)]
-    log_path: Option<String>,
     #[arg(long, hide = true)]
     enable_fine_grain_logging: bool,
     #[arg(long, hide = true)]
@@ -215,7 +218,8 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
     if let Some(text) = about(&args) {
         return Ok(style::print(&text)?);
     }
-    let levels = start_logs(&args.log_level, args.component_log_level.as_deref())?;
+    let components = args.component_log_level.as_deref();
+    let levels = start_logs(&args.log_level, components, log_output(&args)?)?;
     let file = args.config_path.as_deref().map(read).transpose()?;
     let path = args
         .config_path
@@ -269,6 +273,7 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         termination_grace: GRACE,
         max_connections: 0,
         command_line: command_line(&args),
+        admin_address_path: args.admin_address_path.clone(),
         agent: None,
         log_levels: Some(Arc::new(levels)),
     };
@@ -286,6 +291,7 @@ fn agent(args: AgentArgs) -> anyhow::Result<()> {
     let levels = start_logs(
         &args.proxy_log_level,
         args.proxy_component_log_level.as_deref(),
+        Output::default(),
     )?;
     let info =
         |name: &str| std::fs::read_to_string(format!("{POD_INFO}/{name}")).unwrap_or_default();
@@ -330,6 +336,7 @@ fn agent(args: AgentArgs) -> anyhow::Result<()> {
         termination_drain: Duration::from_secs(made.termination_drain_seconds),
         termination_grace: GRACE,
         max_connections: 0,
+        admin_address_path: None,
         command_line: json!({"service_node": made.node_id, "mode": "Serve"}),
         agent: Some(AgentOptions {
             status: everywhere(15020),
@@ -391,8 +398,30 @@ fn hostname() -> String {
         .unwrap_or_default()
 }
 
+/// Where the log goes and how it looks.
+fn log_output(args: &EnvoyArgs) -> anyhow::Result<Output> {
+    let open = |path: &PathBuf| {
+        LogFile::open(path).map_err(|error| {
+            let why = format!("--log-path {}: {error}", path.display());
+            Failure::new(FAILED, why)
+        })
+    };
+    let pattern = args.log_format.as_deref().or_else(|| {
+        // Escaping is a matter of the pattern; alone it means Envoy's own.
+        args.log_format_escaped.then_some(ENVOYS_FORMAT)
+    });
+    Ok(Output {
+        colours: false,
+        file: args.log_path.as_ref().map(open).transpose()?,
+        pattern: pattern.map(|text| Pattern::parse(text, args.log_format_escaped)),
+    })
+}
+
+/// Envoy's log line.
+const ENVOYS_FORMAT: &str = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v";
+
 /// Log levels in Envoy's words; a component's name is a target here.
-fn start_logs(level: &str, components: Option<&str>) -> anyhow::Result<Levels> {
+fn start_logs(level: &str, components: Option<&str>, output: Output) -> anyhow::Result<Levels> {
     let plain = |level: &str| match level {
         "warning" => "warn".to_owned(),
         "critical" => "error".to_owned(),
@@ -410,19 +439,29 @@ fn start_logs(level: &str, components: Option<&str>) -> anyhow::Result<Levels> {
         spec.push_str(&format!(",{name}={}", plain(level)));
     }
     let bad = |error: logs::BadLevel| Failure::new(USAGE, error.to_string());
-    Ok(Levels(logs::start(&spec, false).map_err(bad)?))
+    let file = output.file.clone();
+    let levels = logs::start_to(&spec, output).map_err(bad)?;
+    Ok(Levels { levels, file })
 }
 
-/// The process's log levels as the admin port shows and sets them.
-struct Levels(logs::Levels);
+/// The process's log as the admin port shows and sets it.
+struct Levels {
+    levels: logs::Levels,
+    file: Option<LogFile>,
+}
 
 impl LogLevels for Levels {
     fn list(&self) -> Vec<(String, String)> {
-        self.0.list()
+        self.levels.list()
     }
 
     fn set(&self, logger: Option<&str>, level: &str) -> Result<(), String> {
-        self.0.set(logger, level).map_err(|error| error.to_string())
+        let set = self.levels.set(logger, level);
+        set.map_err(|error| error.to_string())
+    }
+
+    fn reopen(&self) -> std::io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), LogFile::reopen)
     }
 }
 

@@ -1,12 +1,18 @@
-//! Process logs on standard error: one line an event, levels by target, colours only on a
-//! terminal. Standard output is left to data.
+//! Process logs on standard error or in a file: one line an event, levels by target, colours only
+//! on a terminal. Standard output is left to data.
+
+mod file;
+mod pattern;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{EnvFilter, Layer, reload};
+
+pub use file::LogFile;
+pub use pattern::{Pattern, Told};
 
 /// A level specification that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -102,20 +108,57 @@ fn filter(spec: &str) -> Result<EnvFilter, BadLevel> {
     EnvFilter::try_new(spec).map_err(|error| bad(error.to_string()))
 }
 
+/// Where the lines go and what they look like.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Colours, for a terminal.
+    pub colours: bool,
+    /// A file in place of standard error.
+    pub file: Option<LogFile>,
+    /// A pattern in place of the usual line.
+    pub pattern: Option<Pattern>,
+}
+
+impl Output {
+    fn layer<S>(self) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    {
+        let lines = tracing_subscriber::fmt::layer().with_ansi(self.colours);
+        match (self.file, self.pattern) {
+            (None, None) => lines.with_writer(std::io::stderr).boxed(),
+            (Some(file), None) => lines.with_writer(file).boxed(),
+            (None, Some(pattern)) => {
+                let lines = lines.with_writer(std::io::stderr);
+                lines.event_format(pattern).boxed()
+            }
+            (Some(file), Some(pattern)) => lines.with_writer(file).event_format(pattern).boxed(),
+        }
+    }
+}
+
 /// Starts logging by `spec`: a level (`info`), or a level and `target=level` pairs joined by
 /// commas.
 ///
 /// # Errors
 /// When `spec` is not such a specification. A logger that runs already is kept.
 pub fn start(spec: &str, colours: bool) -> Result<Levels, BadLevel> {
+    let output = Output {
+        colours,
+        ..Output::default()
+    };
+    start_to(spec, output)
+}
+
+/// [`start`] with a place and a shape of its own.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_to(spec: &str, output: Output) -> Result<Levels, BadLevel> {
     let (layer, handle) = reload::Layer::new(filter(spec)?);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(true);
     let started = tracing_subscriber::registry()
         .with(layer)
-        .with(lines)
+        .with(output.layer())
         .try_init();
     let mut parts = spec.split(',');
     let all = parts.next().unwrap_or("info").to_owned();
