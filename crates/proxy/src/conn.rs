@@ -111,6 +111,13 @@ impl Connection {
         found.flatten()
     }
 
+    /// Where the client meant to go, where that is not this proxy itself: what
+    /// was not redirected has no other destination.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        let redirected = self.local != self.io.local || self.listener.transparent;
+        redirected.then_some(self.local)
+    }
+
     /// Whether the connection must end with the current request.
     pub fn must_close(&self) -> bool {
         self.drain.begun.get() || self.worker.draining()

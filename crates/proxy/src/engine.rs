@@ -147,8 +147,7 @@ impl EngineHandle {
                 sum.rq_success += stats.rq_success;
                 sum.rq_timeout += stats.rq_timeout;
                 sum.rq_total += stats.rq_total;
-                sum.ejected |= stats.ejected;
-                sum.failed_health_check |= stats.failed_health_check;
+                sum.flags = sum.flags.and(stats.flags);
             }
         }
         sums
@@ -215,6 +214,19 @@ impl Engine {
     pub fn handle(&self) -> EngineHandle {
         EngineHandle {
             orders: self.threads.iter().map(|t| t.orders.clone()).collect(),
+        }
+    }
+
+    /// Makes the clusters of the first snapshot ready before its listeners open:
+    /// names are resolved, hosts are checked once. Waits no longer than `most`.
+    pub async fn warm(&self, snapshot: &Arc<Snapshot>, most: Duration) {
+        let Some(first) = self.threads.first() else {
+            return;
+        };
+        let (done, answer) = oneshot::channel();
+        let sent = first.orders.send(Command::Warm(snapshot.clone(), done));
+        if sent.is_ok() && tokio::time::timeout(most, answer).await.is_err() {
+            tracing::warn!("some clusters are not ready; listeners open without them");
         }
     }
 

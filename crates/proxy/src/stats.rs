@@ -159,6 +159,8 @@ cells! {
         counter upstream_rq_rx_reset,
         gauge membership_total,
         gauge membership_healthy,
+        gauge membership_degraded,
+        gauge membership_excluded,
         counter membership_change,
         counter update_success,
         histogram upstream_cx_connect_ms,
@@ -336,6 +338,16 @@ impl ClusterStats {
     pub fn tls(&self) -> &TlsStats {
         self.tls
             .get_or_init(|| TlsStats::new(&self.registry, &self.scope))
+    }
+
+    /// A counter in a group of the cluster's, such as `health_check`.
+    pub fn counter(&self, group: &str, stat: &str) -> Counter {
+        self.registry.counter(&self.scope.sub(group).stat(stat))
+    }
+
+    /// A gauge in a group of the cluster's.
+    pub fn gauge(&self, group: &str, stat: &str) -> Gauge {
+        self.registry.gauge(&self.scope.sub(group).stat(stat))
     }
 
     /// Counts an answer that was not passed on: its request was tried again.

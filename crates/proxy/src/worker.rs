@@ -38,6 +38,8 @@ pub enum Command {
         Vec<(SocketAddr, std::net::TcpListener)>,
         oneshot::Sender<()>,
     ),
+    /// Make the clusters ready: resolve names, check hosts once; answer then.
+    Warm(Arc<Snapshot>, oneshot::Sender<()>),
     /// Answers close their connections while the health check is told to fail.
     FailHealthCheck(bool),
     /// Tell clients to go: answers close their connections. With `true` no
@@ -156,6 +158,10 @@ impl Worker {
                 Command::Config(snapshot, sockets, done) => {
                     self.set_snapshot(&snapshot, sockets);
                     let _ = done.send(());
+                }
+                Command::Warm(snapshot, done) => {
+                    self.clusters.set_snapshot(&snapshot);
+                    tokio::task::spawn_local(warm(Rc::downgrade(&self), done));
                 }
                 Command::Drain {
                     stop_accepting,
@@ -344,6 +350,18 @@ async fn flush_logs(worker: Weak<Worker>) {
 
 /// So many connections at rest leave behind what is worth giving back.
 const RESTED: u32 = 64;
+
+async fn warm(worker: Weak<Worker>, done: oneshot::Sender<()>) {
+    let timer = timer::Timer::new();
+    while let Some(worker) = worker.upgrade() {
+        if worker.clusters.is_warm() {
+            break;
+        }
+        drop(worker);
+        timer.sleep(Duration::from_millis(5)).await;
+    }
+    let _ = done.send(());
+}
 
 async fn sweep(worker: Weak<Worker>) {
     let timer = timer::Timer::new();

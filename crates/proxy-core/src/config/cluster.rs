@@ -3,9 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::headers::AppendAction;
 use super::{
     BindConfig, ClusterLoadAssignment, FractionalPercent, Metadata, Name, UpstreamTls, Value,
 };
+
+use crate::matcher::StringMatcher;
 
 /// A cluster.
 #[derive(Clone, Debug)]
@@ -182,6 +185,8 @@ impl Default for SlowStart {
 pub struct LbCommon {
     /// Below this share of healthy hosts (percent), all are used. Default 50, 0 = never.
     pub healthy_panic_threshold: f64,
+    /// Hosts do not count until their first active check.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// In panic, fail instead.
     pub fail_traffic_on_panic: bool,
     /// Between localities: zone-aware (Envoy's default), weighted, or none.
@@ -198,6 +203,7 @@ impl Default for LbCommon {
     fn default() -> Self {
         Self {
             healthy_panic_threshold: 50.0,
+            ignore_new_hosts_until_first_hc: false,
             fail_traffic_on_panic: false,
             locality: LocalityLb::None,
             close_connections_on_host_set_change: false,
@@ -384,16 +390,32 @@ pub struct HealthCheck {
     pub timeout: Duration,
     /// Between checks.
     pub interval: Duration,
+    /// Random part of the wait for the first check.
+    pub initial_jitter: Duration,
     /// Random part added to the interval.
     pub interval_jitter: Duration,
+    /// Random part added to the interval, in percent of it.
+    pub interval_jitter_percent: u32,
     /// Bad checks that turn a host unhealthy.
     pub unhealthy_threshold: u32,
     /// Good checks that turn it healthy.
     pub healthy_threshold: u32,
-    /// Interval while the cluster has no traffic. Default 60 s.
+    /// Interval while the cluster never had traffic. Default 60 s.
     pub no_traffic_interval: Duration,
+    /// The same for hosts that pass. Default as above.
+    pub no_traffic_healthy_interval: Duration,
+    /// Interval of hosts that fail. Default `interval`.
+    pub unhealthy_interval: Duration,
+    /// Interval while the unhealthy threshold is being reached. Default `unhealthy_interval`.
+    pub unhealthy_edge_interval: Duration,
+    /// Interval while the healthy threshold is being reached. Default `interval`.
+    pub healthy_edge_interval: Duration,
     /// Keep the connection between checks. Default true.
     pub reuse_connection: bool,
+    /// Metadata to choose the transport by, in place of the endpoint's.
+    pub transport_criteria: Option<Metadata>,
+    /// Protocols to offer by ALPN in place of the transport's.
+    pub alpn: Option<Vec<Name>>,
     /// What is asked.
     pub probe: HealthProbe,
 }
@@ -407,10 +429,18 @@ pub enum HealthProbe {
         host: Name,
         /// Path.
         path: Name,
+        /// Method.
+        method: Name,
         /// Good codes as `[start, end)`; empty = 200.
         expected: Vec<(u16, u16)>,
+        /// Codes that count towards the unhealthy threshold instead of failing at once.
+        retriable: Vec<(u16, u16)>,
         /// HTTP/2 instead of HTTP/1.1.
         http2: bool,
+        /// Request headers to take out, and to write.
+        headers: ProbeHeaders,
+        /// What `x-envoy-upstream-healthchecked-cluster` of a good answer must be.
+        service: Option<StringMatcher>,
     },
     /// Connect, send, expect.
     Tcp {
@@ -425,7 +455,18 @@ pub enum HealthProbe {
         service_name: Name,
         /// `:authority`; empty = cluster name.
         authority: Name,
+        /// Request headers to write.
+        headers: ProbeHeaders,
     },
+}
+
+/// Edits of a check's request: fixed text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProbeHeaders {
+    /// Names to take out first, lower-case.
+    pub remove: Vec<Name>,
+    /// Lower-case name, value, what to do where it is there already.
+    pub add: Vec<(Name, Name, AppendAction)>,
 }
 
 /// HTTP towards endpoints.

@@ -1,4 +1,6 @@
 //! Endpoints of a cluster: localities, priorities, weights, health.
+use std::sync::Arc;
+
 use super::{Address, Metadata, Name};
 
 /// Where a node or endpoint is.
@@ -53,10 +55,43 @@ pub struct Endpoint {
     pub weight: u32,
     /// Metadata: `envoy.transport_socket_match`, `envoy.lb`, `istio`.
     pub metadata: Metadata,
-    /// Port of active health checks where it differs; 0 = same.
-    pub health_check_port: u16,
-    /// Host of active health checks; empty = cluster's.
-    pub health_check_hostname: Name,
+    /// What active health checks do differently here; none = nothing.
+    pub health_check: Option<Arc<EndpointCheck>>,
+}
+
+/// Active health checks of one endpoint (`health_check_config`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointCheck {
+    /// Port to ask; 0 = that of the address.
+    pub port: u16,
+    /// Host header of HTTP checks; empty = the check's.
+    pub hostname: Name,
+    /// Address to ask; none = the endpoint's.
+    pub address: Option<Address>,
+    /// The endpoint is not checked.
+    pub disabled: bool,
+}
+
+impl Endpoint {
+    /// Where active health checks connect to.
+    #[must_use]
+    pub fn check_address(&self) -> Address {
+        let Some(own) = &self.health_check else {
+            return self.address.clone();
+        };
+        match (own.address.as_ref().unwrap_or(&self.address), own.port) {
+            (Address::Socket(socket), port @ 1..) => {
+                Address::Socket(std::net::SocketAddr::new(socket.ip(), port))
+            }
+            (address, _) => address.clone(),
+        }
+    }
+
+    /// Whether active health checks leave it out.
+    #[must_use]
+    pub fn is_unchecked(&self) -> bool {
+        self.health_check.as_ref().is_some_and(|c| c.disabled)
+    }
 }
 
 /// The endpoints of one locality and priority.

@@ -18,7 +18,7 @@ use super::common::{
     socket_option, struct_to_value, timeout, u32_of,
 };
 use super::http_connection_manager::{http1, http2};
-use super::{Collected, Needs, endpoint, istio, lb, subset, tls, type_name, typed};
+use super::{Collected, Needs, endpoint, health_check, istio, lb, subset, tls, type_name, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -83,7 +83,7 @@ pub(super) fn cluster(
             .map(|o| outlier(o).map(Arc::new))
             .transpose()
             .at("outlier_detection")?,
-        health_checks: vec![],
+        health_checks: health_check::checks(m, http.protocol != UpstreamProtocol::Http1)?,
         http,
         transport_socket: transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
         transport_socket_matches: list(
@@ -139,7 +139,6 @@ fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
             m.transport_socket_matcher.is_some(),
             "transport_socket_matcher",
         ),
-        (!m.health_checks.is_empty(), "health_checks"),
         (m.lrs_server.is_some(), "lrs_server"),
         (m.upstream_config.is_some(), "upstream_config"),
         (m.preconnect_policy.is_some(), "preconnect_policy"),

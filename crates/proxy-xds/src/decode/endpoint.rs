@@ -1,4 +1,7 @@
 //! ClusterLoadAssignment.
+use std::sync::Arc;
+
+use lateen_proxy_core::config::endpoint::EndpointCheck;
 use lateen_proxy_core::config::{
     Address, ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
 };
@@ -106,7 +109,8 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
         return refuse("must be at least 1").at("load_balancing_weight");
     }
     refuse_set(&[(!e.additional_addresses.is_empty(), "additional_addresses")]).at("endpoint")?;
-    let check = e.health_check_config.clone().unwrap_or_default();
+    let health_check = e.health_check_config.as_ref().map(check).transpose();
+    let health_check = health_check.at("endpoint.health_check_config")?.flatten();
     Ok(Endpoint {
         address: common::address(need(e.address.as_ref(), "address").at("endpoint")?)
             .at("address")
@@ -119,9 +123,27 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
         health: health(m.health_status),
         weight,
         metadata: metadata(m.metadata.as_ref()),
-        health_check_port: common::port(check.port_value).at("health_check_config.port_value")?,
-        health_check_hostname: check.hostname.as_str().into(),
+        health_check,
     })
+}
+
+fn check(m: &pb::endpoint::HealthCheckConfig) -> Result<Option<Arc<EndpointCheck>>> {
+    let address = m.address.as_ref().map(common::address).transpose();
+    let check = EndpointCheck {
+        port: common::port(m.port_value).at("port_value")?,
+        hostname: m.hostname.as_str().into(),
+        address: address.at("address")?,
+        disabled: m.disable_active_health_check,
+    };
+    if let Some(Address::Host { host, .. }) = &check.address {
+        return refuse(format!("malformed IP address: {host}")).at("address");
+    }
+    if !check.hostname.bytes().all(|b| b.is_ascii_graphic()) {
+        return refuse("must be a host name").at("hostname");
+    }
+    Ok(Some(check)
+        .filter(|c| *c != EndpointCheck::default())
+        .map(Arc::new))
 }
 
 fn health(status: i32) -> HealthStatus {

@@ -279,6 +279,7 @@ fn common(m: &pb::Cluster) -> Result<LbCommon> {
             c.healthy_panic_threshold.as_ref(),
             d.healthy_panic_threshold,
         ),
+        ignore_new_hosts_until_first_hc: c.ignore_new_hosts_until_first_hc,
         fail_traffic_on_panic: fail,
         locality,
         close_connections_on_host_set_change: c.close_connections_on_host_set_change,

@@ -10,6 +10,7 @@ mod cluster;
 mod common;
 mod endpoint;
 mod ext_authz;
+mod health_check;
 mod http_connection_manager;
 mod http_filter;
 mod istio;

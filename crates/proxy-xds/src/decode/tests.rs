@@ -374,7 +374,7 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         (
             CLUSTER,
             json!({ "name": "c", "health_checks": [{}] }),
-            "health_checks: is not implemented",
+            "health_checks[0].interval: is required",
         ),
         (
             CLUSTER,

@@ -7,6 +7,7 @@ use lateen_proxy_core::config::{Address, Cluster, Endpoint, HealthStatus, Locali
 use serde_json::{Value, json};
 
 use super::{HostStats, State};
+use crate::upstream::health::HealthFlags;
 
 /// The text form: `name::key::value` lines.
 pub fn text(state: &dyn State) -> String {
@@ -141,9 +142,10 @@ fn counters(host: &HostStats) -> [(&'static str, u64); 8] {
 /// `healthy`, or the reasons why not, joined by bars and led by one.
 fn flags(endpoint: &Endpoint, host: &HostStats) -> String {
     let mut flags = String::new();
+    let has = |marks| host.flags.has(marks);
     let reasons = [
-        (host.failed_health_check, "/failed_active_hc"),
-        (host.ejected, "/failed_outlier_check"),
+        (has(HealthFlags::FAILED_ACTIVE), "/failed_active_hc"),
+        (has(HealthFlags::EJECTED), "/failed_outlier_check"),
         (
             matches!(
                 endpoint.health,
@@ -151,10 +153,17 @@ fn flags(endpoint: &Endpoint, host: &HostStats) -> String {
             ),
             "/failed_eds_health",
         ),
+        (has(HealthFlags::DEGRADED_ACTIVE), "/degraded_active_hc"),
         (
             endpoint.health == HealthStatus::Degraded,
             "/degraded_eds_health",
         ),
+        (has(HealthFlags::PENDING_ACTIVE), "/pending_active_hc"),
+        (
+            has(HealthFlags::EXCLUDED),
+            "/excluded_via_immediate_hc_fail",
+        ),
+        (has(HealthFlags::TIMED_OUT), "/active_hc_timeout"),
         (
             endpoint.health == HealthStatus::Draining,
             "/eds_status_draining",
@@ -191,11 +200,20 @@ fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats
         HealthStatus::Timeout => "TIMEOUT",
         HealthStatus::Degraded => "DEGRADED",
     }});
-    if host.ejected {
+    let has = |marks| host.flags.has(marks);
+    if has(HealthFlags::EJECTED) {
         health["failed_outlier_check"] = json!(true);
     }
-    if host.failed_health_check {
-        health["failed_active_health_check"] = json!(true);
+    for (marks, field) in [
+        (HealthFlags::FAILED_ACTIVE, "failed_active_health_check"),
+        (HealthFlags::DEGRADED_ACTIVE, "failed_active_degraded_check"),
+        (HealthFlags::PENDING_ACTIVE, "pending_active_hc"),
+        (HealthFlags::EXCLUDED, "excluded_via_immediate_hc_fail"),
+        (HealthFlags::TIMED_OUT, "active_hc_timeout"),
+    ] {
+        if has(marks) {
+            health[field] = json!(true);
+        }
     }
     let mut value = json!({
         "address": address_json(&endpoint.address),

@@ -21,6 +21,8 @@ use serde_json::Value;
 pub use server::{bind, serve};
 pub use stats::prometheus;
 
+use crate::upstream::health::HealthFlags;
+
 /// The state of the whole process, as `/ready` and `/server_info` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
@@ -66,10 +68,8 @@ pub struct HostStats {
     pub rq_timeout: u64,
     /// Requests.
     pub rq_total: u64,
-    /// Ejected by outlier detection.
-    pub ejected: bool,
-    /// Failed its active health check.
-    pub failed_health_check: bool,
+    /// What active and passive health checks say.
+    pub flags: HealthFlags,
 }
 
 /// Which listeners a drain is about.

@@ -228,6 +228,14 @@ impl Stream<'_> {
         self.complete = exchange.body.complete;
         let status = self.record.response.status;
         tried.host.note_answer(&tries.cluster, status);
+        if tried.host.health.is_some()
+            && self
+                .record
+                .response
+                .has(Known::XEnvoyImmediateHealthCheckFail)
+        {
+            tries.cluster.fail_at_once(tried.host);
+        }
         if exchange.body.can_restart()
             && tries.retries.on_response(&self.record.response)
             && self.retry_permitted(tries)

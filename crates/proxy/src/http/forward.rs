@@ -627,7 +627,7 @@ impl Stream<'_> {
                 std::str::from_utf8(value).ok()?.parse().ok()
             };
             let named = options.use_http_header.then(by_header).flatten();
-            let mut addr = named.unwrap_or(self.record.conn.local);
+            let mut addr = named.or(self.record.conn.original_destination())?;
             if let Some(port) = options.upstream_port_override {
                 addr.set_port(port);
             }

@@ -118,7 +118,8 @@ impl<'a> Receiver<'a> {
 }
 
 impl H1Receiver<'_> {
-    fn poll_head(
+    /// Waits for the head of the final answer; informational ones are swallowed.
+    pub fn poll_head(
         &mut self,
         head: &mut Head,
         cx: &mut Context<'_>,

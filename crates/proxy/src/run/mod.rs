@@ -87,6 +87,9 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RunError {
     move |error| RunError::System { what, error }
 }
 
+/// Longest wait for names and first health checks before ports open.
+const WARMING: Duration = Duration::from_secs(30);
+
 /// Runs a proxy until a signal or an order ends it.
 ///
 /// # Errors
@@ -290,6 +293,7 @@ impl Process {
     /// if it served.
     async fn follow(&mut self, handle: ads::Handle) -> Result<(), RunError> {
         let mut snapshots = handle.snapshots.clone();
+        let mut warmed = false;
         let registry = self.live.registry_of_process();
         let mut listeners = Kinds::new(&registry, "listener_manager", "listener");
         let mut clusters = Kinds::new(&registry, "cluster_manager", "cluster");
@@ -303,6 +307,9 @@ impl Process {
             let snapshot = snapshots.borrow_and_update().clone();
             // Ports open when everything that the start waits for is there.
             if snapshot.initialized {
+                if !std::mem::replace(&mut warmed, true) {
+                    self.engine.warm(&snapshot, WARMING).await;
+                }
                 let errors = self.engine.apply(&snapshot).await;
                 for error in &errors {
                     if handle.world().listeners.fixed.contains_key(&error.listener) {

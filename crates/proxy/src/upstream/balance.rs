@@ -3,15 +3,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
-use lateen_proxy_core::config::cluster::{Cluster, LbPolicy, OutlierDetection, SlowStart};
+use lateen_proxy_core::config::cluster::{Cluster, LbPolicy, SlowStart};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, HealthStatus};
 use lateen_proxy_core::config::{Metadata, Value};
 use lateen_proxy_core::lb::{self, Health, Pick};
-use lateen_proxy_core::outlier::{self, HostResult};
 
-use super::host::Host;
+use super::health::HealthFlags;
+use super::host::{DEGRADED, FAILING, Host};
 use crate::io::timer::now_ms;
 
 /// Balancing state.
@@ -154,10 +153,15 @@ fn grown(slow_start: &SlowStart, weight: u32, age: u64) -> u32 {
 }
 
 fn health(host: &Host) -> Health {
-    if host.monitor.borrow().ejected_at.is_some() {
+    let flags = host.flags();
+    if flags.has(HealthFlags::PENDING_ACTIVE.and(HealthFlags::EXCLUDED)) {
+        return Health::Unknown;
+    }
+    if flags.has(FAILING) {
         return Health::Unhealthy;
     }
     match host.endpoint.health {
+        HealthStatus::Unknown | HealthStatus::Healthy if flags.has(DEGRADED) => Health::Degraded,
         HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
         HealthStatus::Degraded => Health::Degraded,
         HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
@@ -166,81 +170,10 @@ fn health(host: &Host) -> Health {
     }
 }
 
-fn now() -> Duration {
-    Duration::from_millis(now_ms())
-}
-
-/// Counts how a request to a host ended; true when it was ejected for it.
-pub fn note(
-    config: &OutlierDetection,
-    host: &Host,
-    hosts: &[Rc<Host>],
-    result: HostResult,
-) -> bool {
-    let cause = host.monitor.borrow_mut().record(config, result);
-    let Some(cause) = cause.filter(|_| host.monitor.borrow().ejected_at.is_none()) else {
-        return false;
-    };
-    let out = hosts
-        .iter()
-        .filter(|h| h.monitor.borrow().ejected_at.is_some())
-        .count();
-    let acted = outlier::enforce(config, cause, fastrand::u64(..));
-    if !acted || !outlier::may_eject(config, out, hosts.len()) {
-        return false;
-    }
-    host.monitor
-        .borrow_mut()
-        .eject(config, now(), fastrand::u64(..));
-    true
-}
-
-/// The periodic look: ends ejections, ejects by success rate and by share of
-/// failures. True when the health of any host changed.
-pub fn sweep(config: &OutlierDetection, hosts: &[Rc<Host>]) -> bool {
-    let now = now();
-    let mut changed = false;
-    for host in hosts {
-        changed |= host.monitor.borrow_mut().sweep(now);
-    }
-    let volume = config
-        .success_rate_request_volume
-        .min(config.failure_percentage_request_volume);
-    let rates: Vec<(usize, f64)> = hosts
-        .iter()
-        .enumerate()
-        .filter_map(|(i, h)| Some((i, h.monitor.borrow_mut().take_success_rate(volume)?)))
-        .collect();
-    let by_rate = outlier::success_rate_outliers(config, &rates).1;
-    let by_share = outlier::failure_percentage_outliers(config, &rates);
-    let found = by_rate
-        .into_iter()
-        .map(|i| (i, outlier::Cause::SuccessRate));
-    let found = found.chain(
-        by_share
-            .into_iter()
-            .map(|i| (i, outlier::Cause::FailurePercentage)),
-    );
-    for (index, cause) in found {
-        let out = hosts
-            .iter()
-            .filter(|h| h.monitor.borrow().ejected_at.is_some())
-            .count();
-        let ejected = hosts[index].monitor.borrow().ejected_at.is_some();
-        let acted = !ejected && outlier::enforce(config, cause, fastrand::u64(..));
-        if acted && outlier::may_eject(config, out, hosts.len()) {
-            hosts[index]
-                .monitor
-                .borrow_mut()
-                .eject(config, now, fastrand::u64(..));
-            changed = true;
-        }
-    }
-    changed
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

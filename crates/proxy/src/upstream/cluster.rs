@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use lateen_proxy_core::config::cluster::{Cluster, TransportSocket};
+use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TransportSocket};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
 use lateen_proxy_core::config::{Address, ClusterDiscovery, HealthStatus, Metadata, Name};
 use lateen_proxy_core::outlier::HostResult;
@@ -15,9 +15,12 @@ use rustls_pki_types::ServerName;
 
 use super::balance::{self, Balancer, Choice};
 use super::breaker::{InFlight, Limited, Permit};
+use super::check::{self, CheckStats};
 use super::connect::{ClientTls, ConnectOptions};
+use super::health::{ClusterHealth, HealthFlags};
 use super::host::Host;
 use super::idle::IdleWatch;
+use super::passive::{OutlierStats, Outliers};
 use crate::admin::HostStats;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
@@ -46,8 +49,13 @@ pub struct ClusterState {
     pub service: Cell<u32>,
     hosts: RefCell<Rc<HostSet>>,
     balancer: Balancer,
-    next_sweep: Cell<u64>,
-    counts_members: bool,
+    /// What all workers know of its hosts; none = nothing is checked.
+    pub health: Option<Arc<ClusterHealth>>,
+    /// Statistics of active checks, where there are any.
+    pub(super) check_stats: Option<Rc<CheckStats>>,
+    outlier_stats: Option<OutlierStats>,
+    seen_health: Cell<u64>,
+    first_worker: bool,
     /// Hosts made on the way (original destination).
     passing: RefCell<HashMap<SocketAddr, Rc<Host>>>,
     tls: Rc<TlsContexts>,
@@ -65,13 +73,22 @@ impl ClusterState {
         in_flight: [Arc<InFlight>; 2],
         tls: Rc<TlsContexts>,
         idle: Rc<IdleWatch>,
-        counts_members: bool,
+        health: Option<Arc<ClusterHealth>>,
+        first_worker: bool,
     ) -> Rc<Self> {
+        let check_stats = (!config.health_checks.is_empty()).then(|| CheckStats::new(&stats));
+        let outlier_stats = config
+            .outlier_detection
+            .is_some()
+            .then(|| OutlierStats::new(&stats));
         Rc::new_cyclic(|me| Self {
             service: Cell::new(0),
             balancer: Balancer::default(),
-            next_sweep: Cell::new(0),
-            counts_members,
+            health,
+            check_stats: check_stats.map(Rc::new),
+            outlier_stats,
+            seen_health: Cell::new(0),
+            first_worker,
             config,
             stats,
             in_flight,
@@ -135,7 +152,7 @@ impl ClusterState {
                         }
                         new
                     }
-                    None => Rc::new(Host::new(endpoint, locality, priority)),
+                    None => Rc::new(self.host(endpoint, locality, priority)),
                 },
             )
             .collect();
@@ -149,7 +166,62 @@ impl ClusterState {
             self.stats.cells.update_success.inc();
         }
         self.count_members(&hosts);
-        *self.hosts.borrow_mut() = Rc::new(HostSet { hosts, assignment });
+        let hosts = Rc::new(HostSet { hosts, assignment });
+        *self.hosts.borrow_mut() = hosts.clone();
+        if let (true, Some(me)) = (self.first_worker, self.me.upgrade()) {
+            for host in hosts.hosts.iter().filter(|h| h.checker.borrow().is_none()) {
+                check::start(&me, host);
+            }
+        }
+    }
+
+    fn host(&self, endpoint: Endpoint, locality: Locality, priority: u32) -> Host {
+        let mut host = Host::new(endpoint, locality, priority);
+        if let Some(health) = &self.health {
+            let pending = self.config.lb_common.ignore_new_hosts_until_first_hc;
+            let checked = self.check_stats.is_some() && !host.endpoint.is_unchecked();
+            let marks = match (checked, pending) {
+                (false, _) => HealthFlags::default(),
+                (true, false) => HealthFlags::FAILED_ACTIVE,
+                (true, true) => HealthFlags::FAILED_ACTIVE.and(HealthFlags::PENDING_ACTIVE),
+            };
+            host.health = Some(health.host(&host.text, marks));
+        }
+        host
+    }
+
+    /// The health of a host changed: all workers are to look.
+    pub fn health_changed(&self) {
+        if let Some(health) = &self.health {
+            health.changed();
+            self.follow_health();
+        }
+    }
+
+    /// Takes what changed in the health of hosts since the last look.
+    pub fn follow_health(&self) {
+        let Some(health) = &self.health else {
+            return;
+        };
+        let changes = health.changes();
+        if self.seen_health.replace(changes) != changes {
+            let hosts = self.hosts();
+            self.balancer.refresh(&hosts.hosts);
+            self.count_members(&hosts.hosts);
+        }
+    }
+
+    /// Whether traffic ever went to it, from any worker.
+    pub fn is_used(&self) -> bool {
+        self.health.as_ref().is_none_or(|h| h.is_used())
+    }
+
+    /// Whether names are resolved and every host was checked once.
+    pub fn is_warm(&self) -> bool {
+        let checked =
+            |h: &Rc<Host>| h.flags().has(HealthFlags::CHECKED) || h.endpoint.is_unchecked();
+        let hosts = self.hosts();
+        self.resolved.get() && (self.check_stats.is_none() || hosts.hosts.iter().all(checked))
     }
 
     fn same_transport(&self, one: &Endpoint, other: &Endpoint) -> bool {
@@ -160,30 +232,75 @@ impl ClusterState {
     /// The gauges of members; every worker sees the same hosts, so only the
     /// first one's count is kept.
     fn count_members(&self, hosts: &[Rc<Host>]) {
-        if !self.counts_members {
+        if !self.first_worker {
             return;
         }
         let healthy = hosts.iter().filter(|h| h.is_healthy()).count();
+        let degraded = hosts.iter().filter(|h| h.is_degraded()).count();
+        let left_out = HealthFlags::PENDING_ACTIVE.and(HealthFlags::EXCLUDED);
+        let excluded = hosts.iter().filter(|h| h.flags().has(left_out)).count();
+        self.stats.cells.membership_degraded.set(degraded as i64);
+        self.stats.cells.membership_excluded.set(excluded as i64);
+        if let Some(stats) = &self.check_stats {
+            let passes = |h: &&Rc<Host>| !h.flags().has(HealthFlags::FAILED_ACTIVE);
+            stats
+                .healthy
+                .set(hosts.iter().filter(passes).count() as i64);
+            let degraded = |h: &&Rc<Host>| h.flags().has(HealthFlags::DEGRADED_ACTIVE);
+            stats
+                .degraded
+                .set(hosts.iter().filter(degraded).count() as i64);
+        }
         self.stats.cells.membership_total.set(hosts.len() as i64);
         self.stats.cells.membership_healthy.set(healthy as i64);
     }
 
     /// Chooses a host.
     pub fn choose(&self, choice: &Choice<'_>) -> Option<Rc<Host>> {
+        self.follow_health();
         let hosts = self.hosts();
         self.balancer.choose(&hosts.hosts, choice)
     }
 
     /// Counts how a request to a host ended.
     pub fn note(&self, host: &Host, result: HostResult) {
-        let Some(config) = &self.config.outlier_detection else {
+        let hosts = self.hosts();
+        let Some(outliers) = self.outliers(&hosts.hosts) else {
             return;
         };
-        let hosts = self.hosts();
-        if balance::note(config, host, &hosts.hosts, result) {
+        if outliers.note(host, result) {
             tracing::debug!(cluster = %self.config.name, host = %host.text, "ejected");
-            self.balancer.refresh(&hosts.hosts);
-            self.count_members(&hosts.hosts);
+            self.health_changed();
+        }
+    }
+
+    fn outliers<'a>(&'a self, hosts: &'a [Rc<Host>]) -> Option<Outliers<'a>> {
+        Some(Outliers {
+            config: self.config.outlier_detection.as_deref()?,
+            stats: &self.stats,
+            cells: self.outlier_stats.as_ref()?,
+            hosts,
+        })
+    }
+
+    /// An answer of this host tells it to fail its active check.
+    pub fn fail_at_once(&self, host: &Host) {
+        if let (Some(health), Some(stats)) = (&host.health, &self.check_stats)
+            && check::fail_at_once(health, stats)
+        {
+            self.health_changed();
+        }
+    }
+
+    /// A good active check ends an ejection, where so configured.
+    pub(super) fn passed_check(&self, host: &Host) {
+        let hosts = self.hosts();
+        let Some(outliers) = self.outliers(&hosts.hosts) else {
+            return;
+        };
+        let wanted = outliers.config.successful_active_health_check_uneject_host;
+        if wanted && outliers.uneject(host) {
+            self.health_changed();
         }
     }
 
@@ -196,21 +313,19 @@ impl ClusterState {
         }
     }
 
-    /// The periodic look of passive health checks.
+    /// The periodic look of passive health checks; one worker does it for all.
     pub fn sweep_outliers(&self) {
-        let Some(config) = &self.config.outlier_detection else {
+        self.follow_health();
+        let (Some(config), Some(health)) = (&self.config.outlier_detection, &self.health) else {
             return;
         };
-        let now = now_ms();
-        if now < self.next_sweep.get() {
+        let interval = config.interval.as_millis() as u64;
+        if !health.takes_sweep(now_ms(), interval) {
             return;
         }
-        self.next_sweep
-            .set(now + config.interval.as_millis() as u64);
         let hosts = self.hosts();
-        if balance::sweep(config, &hosts.hosts) {
-            self.balancer.refresh(&hosts.hosts);
-            self.count_members(&hosts.hosts);
+        if self.outliers(&hosts.hosts).is_some_and(|o| o.sweep()) {
+            self.health_changed();
         }
     }
 
@@ -226,8 +341,7 @@ impl ClusterState {
             health: HealthStatus::Unknown,
             weight: 1,
             metadata: Metadata::default(),
-            health_check_port: 0,
-            health_check_hostname: Name::default(),
+            health_check: None,
         };
         let host = Rc::new(Host::new(endpoint, Locality::default(), 0));
         self.passing.borrow_mut().insert(addr, host.clone());
@@ -259,7 +373,32 @@ impl ClusterState {
         host: &Host,
         options: &ConnectOptions,
     ) -> Result<Option<ClientTls>, String> {
-        let context = match self.config.transport_for(&host.endpoint.metadata) {
+        let transport = self.config.transport_for(&host.endpoint.metadata);
+        self.tls_over(transport, host, options, None)
+    }
+
+    /// The same for an active check of the host.
+    pub(super) fn check_tls(
+        &self,
+        host: &Host,
+        check: &HealthCheck,
+    ) -> Result<Option<ClientTls>, String> {
+        let criteria = check.transport_criteria.as_ref();
+        let transport = self
+            .config
+            .transport_for(criteria.unwrap_or(&host.endpoint.metadata));
+        let alpn = check.alpn.as_deref();
+        self.tls_over(transport, host, &ConnectOptions::default(), alpn)
+    }
+
+    fn tls_over(
+        &self,
+        transport: &TransportSocket,
+        host: &Host,
+        options: &ConnectOptions,
+        alpn: Option<&[Name]>,
+    ) -> Result<Option<ClientTls>, String> {
+        let context = match transport {
             TransportSocket::RawBuffer => return Ok(None),
             TransportSocket::Tls(context) => context,
         };
@@ -276,9 +415,12 @@ impl ClusterState {
         };
         let checked = self.config.http.auto_san_validation || context.auto_sni_san_validation;
         let san = Some(&sni).filter(|sni| checked && !sni.is_empty());
-        let alpn: Vec<Name> = match context.common.alpn_protocols.is_empty() {
-            true => options.alpn.iter().map(|p| (*p).into()).collect(),
-            false => context.common.alpn_protocols.clone(),
+        let alpn: Vec<Name> = match alpn {
+            Some(own) => own.to_vec(),
+            None if context.common.alpn_protocols.is_empty() => {
+                options.alpn.iter().map(|p| (*p).into()).collect()
+            }
+            None => context.common.alpn_protocols.clone(),
         };
         let config = self
             .tls
@@ -318,8 +460,7 @@ impl ClusterState {
                 rq_success: counts.successes.get(),
                 rq_timeout: counts.timeouts.get(),
                 rq_total: counts.requests.get(),
-                ejected: host.monitor.borrow().ejected_at.is_some(),
-                failed_health_check: false,
+                flags: host.flags(),
             };
             (host.text.to_string(), stats)
         })

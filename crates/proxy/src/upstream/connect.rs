@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lateen_proxy_core::config::address::SocketOption;
-use lateen_proxy_core::config::cluster::{Cluster, TcpKeepalive, UpstreamProtocol};
+use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TcpKeepalive, UpstreamProtocol};
 use lateen_proxy_core::config::{Address, BindConfig};
 use tokio::net::{TcpSocket, UnixStream};
 
@@ -275,10 +275,21 @@ pub async fn open(
     host: &Rc<Host>,
     options: &ConnectOptions,
 ) -> Result<Io, ConnectError> {
+    if let Some(health) = &cluster.health {
+        health.use_it();
+    }
     let timer = Timer::new();
     let now = timer::now_ms();
     timer.set(timer::deadline(now, Some(cluster.config.connect_timeout)));
-    let outcome = timer.race(open_now(cluster, host, options)).await;
+    let outcome = match cluster.client_tls(host, options) {
+        // Large: it must not be part of every connection's task.
+        Ok(tls) => {
+            let target = Target::of(host);
+            let opening = open_now(cluster, &target, options.source, tls);
+            timer.race(Box::pin(opening)).await
+        }
+        Err(text) => Some(Err(ConnectError::Transport(text))),
+    };
     let cells = &cluster.stats.cells;
     if !matches!(outcome, Some(Ok(_))) {
         add_one(&host.counts.connect_failures);
@@ -303,22 +314,52 @@ pub async fn open(
     }
 }
 
-async fn open_now(
+/// Opens a connection for a health check, which counts in no statistics of the
+/// cluster's traffic. It may go to another address than the host's.
+pub(super) async fn open_for_check(
     cluster: &Rc<ClusterState>,
     host: &Rc<Host>,
-    options: &ConnectOptions,
+    check: &HealthCheck,
 ) -> Result<Io, ConnectError> {
-    let tls = cluster
-        .client_tls(host, options)
-        .map_err(ConnectError::Transport)?;
-    let io = match &host.endpoint.address {
+    let tls = cluster.check_tls(host, check);
+    let tls = tls.map_err(ConnectError::Transport)?;
+    let own = host.endpoint.check_address();
+    let target = Target {
+        addr: own.socket(),
+        address: &own,
+    };
+    open_now(cluster, &target, None, tls).await
+}
+
+/// What to connect to.
+struct Target<'a> {
+    address: &'a Address,
+    addr: Option<SocketAddr>,
+}
+
+impl<'a> Target<'a> {
+    fn of(host: &'a Host) -> Self {
+        Self {
+            address: &host.endpoint.address,
+            addr: host.addr,
+        }
+    }
+}
+
+async fn open_now(
+    cluster: &Rc<ClusterState>,
+    target: &Target<'_>,
+    source: Option<OriginalSource>,
+    tls: Option<ClientTls>,
+) -> Result<Io, ConnectError> {
+    let io = match target.address {
         Address::Pipe(path) => Io::unix(connect_unix(path).await.map_err(ConnectError::Failed)?),
         _ => {
-            let addr = host.addr.ok_or_else(|| {
-                let text = format!("{} is not an address", host.text);
+            let addr = target.addr.ok_or_else(|| {
+                let text = format!("{} is not an address", target.address);
                 ConnectError::Failed(io::Error::new(io::ErrorKind::AddrNotAvailable, text))
             })?;
-            let stream = connect_tcp(addr, &cluster.config, options.source)
+            let stream = connect_tcp(addr, &cluster.config, source)
                 .await
                 .map_err(ConnectError::Failed)?;
             Io::tcp(stream)

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use lateen_proxy_core::config::Address;
-use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
-use lateen_proxy_core::outlier::{HostResult, Monitor};
+use lateen_proxy_core::config::endpoint::{Endpoint, HealthStatus, Locality};
+use lateen_proxy_core::outlier::HostResult;
 
 use super::breaker::Permit;
+use super::check::Checker;
 use super::cluster::ClusterState;
 use super::connect::OriginalSource;
+use super::health::{HealthFlags, HostHealth};
 use super::http2::H2Client;
 use super::idle::HostWaker;
 use crate::http::reader::H1Reader;
@@ -22,6 +24,11 @@ use crate::http::writer::H1Writer;
 use crate::io::Io;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
+
+/// Takes no traffic but in panic.
+pub(super) const FAILING: HealthFlags = HealthFlags::FAILED_ACTIVE.and(HealthFlags::EJECTED);
+/// Takes traffic after the healthy ones.
+pub(super) const DEGRADED: HealthFlags = HealthFlags::DEGRADED_ACTIVE;
 
 /// Totals of a host.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +71,10 @@ pub struct Host {
     pub connections: Rc<Cell<u32>>,
     /// Left discovery: connections are not kept.
     pub removed: Cell<bool>,
-    /// Passive health checks.
-    pub monitor: RefCell<Monitor>,
+    /// What all workers know of it, where the cluster checks health.
+    pub health: Option<Arc<HostHealth>>,
+    /// Its active check, on the worker that does them.
+    pub(super) checker: RefCell<Option<Checker>>,
     /// What happened so far.
     pub counts: HostCounts,
     /// Its workload's number in the worker's [`crate::mesh::Mesh`]; 0 = not
@@ -103,7 +112,8 @@ impl Host {
             active: Cell::new(0),
             connections: Rc::new(Cell::new(0)),
             removed: Cell::new(false),
-            monitor: RefCell::default(),
+            health: None,
+            checker: RefCell::default(),
             counts: HostCounts::default(),
             peer: Cell::new(0),
             since: now_ms(),
@@ -124,7 +134,8 @@ impl Host {
         new.since = self.since;
         new.idle.swap(&self.idle);
         new.streams.swap(&self.streams);
-        new.monitor.swap(&self.monitor);
+        new.health = self.health.clone();
+        self.checker.take();
         self.removed.set(true);
         new
     }
@@ -209,13 +220,29 @@ impl Host {
     /// Closes what idles and keeps nothing from now on.
     pub fn remove(&self) {
         self.removed.set(true);
+        self.checker.take();
         self.idle.borrow_mut().clear();
         self.streams.borrow_mut().clear();
     }
 
     /// Whether it takes traffic as a healthy host.
     pub fn is_healthy(&self) -> bool {
-        self.endpoint.health.is_healthy() && self.monitor.borrow().ejected_at.is_none()
+        self.endpoint.health.is_healthy() && !self.flags().has(FAILING.and(DEGRADED))
+    }
+
+    /// Whether it takes traffic after the healthy ones.
+    pub fn is_degraded(&self) -> bool {
+        let flags = self.flags();
+        let said = self.endpoint.health == HealthStatus::Degraded;
+        let taken = said || self.endpoint.health.is_healthy() && flags.has(DEGRADED);
+        taken && !flags.has(FAILING)
+    }
+
+    /// What active and passive checks say.
+    pub fn flags(&self) -> HealthFlags {
+        self.health
+            .as_ref()
+            .map_or(HealthFlags::default(), |h| h.flags())
     }
 
     /// An answer came from this host.

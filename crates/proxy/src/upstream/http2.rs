@@ -46,14 +46,14 @@ pub struct H2Client {
     most: u32,
     most_requests: u32,
     pub(super) idle_since: Cell<u64>,
-    /// The connection counts until this goes.
-    connected: Connected,
+    /// The connection counts until this goes; none = it does not (checks).
+    connected: Option<Connected>,
 }
 
 impl H2Client {
     /// Number of the connection within the process.
     pub fn id(&self) -> u64 {
-        self.connected.id
+        self.connected.as_ref().map_or(0, |c| c.id)
     }
 
     /// Whether it takes one more stream.
@@ -123,8 +123,29 @@ pub(super) fn start(
     source: Option<OriginalSource>,
     connected: Connected,
 ) -> Rc<H2Client> {
+    let pool = Rc::downgrade(host);
+    let client = begin(cluster, pool, io, source, Some(connected));
+    cluster.stats.cells.upstream_cx_http2_total.inc();
+    host.put_stream(client.clone());
+    cluster.watch_idle(host);
+    client
+}
+
+/// Speaks HTTP/2 on a connection of a health check, which ends with its client.
+pub(super) fn start_for_check(cluster: &ClusterState, io: Io) -> Rc<H2Client> {
+    begin(cluster, Weak::new(), io, None, None)
+}
+
+fn begin(
+    cluster: &ClusterState,
+    pool: Weak<Host>,
+    io: Io,
+    source: Option<OriginalSource>,
+    connected: Option<Connected>,
+) -> Rc<H2Client> {
     let options = &cluster.config.http.http2;
     let wire = Wire::new(Session::new(Role::Client, settings(options)));
+    let most_requests = cluster.config.http.max_requests_per_connection;
     let client = Rc::new(H2Client {
         wire: wire.clone(),
         local: io.local,
@@ -134,11 +155,10 @@ pub(super) fn start(
         reason: RefCell::default(),
         source,
         most: options.max_concurrent_streams,
-        most_requests: cluster
-            .config
-            .http
-            .max_requests_per_connection
-            .unwrap_or(u32::MAX),
+        most_requests: match connected {
+            Some(_) => most_requests.unwrap_or(u32::MAX),
+            None => u32::MAX,
+        },
         idle_since: Cell::new(now_ms()),
         connected,
     });
@@ -146,7 +166,7 @@ pub(super) fn start(
         io,
         wire,
         client: Rc::downgrade(&client),
-        pool: Rc::downgrade(host),
+        pool,
         buf: Buf::new(),
         timer: Timer::new(),
         keepalive: options.keepalive,
@@ -154,9 +174,6 @@ pub(super) fn start(
         awaits_pong: false,
     };
     tokio::task::spawn_local(driver.run());
-    cluster.stats.cells.upstream_cx_http2_total.inc();
-    host.put_stream(client.clone());
-    cluster.watch_idle(host);
     client
 }
 

@@ -3,12 +3,16 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod check;
 pub mod cluster;
 pub mod connect;
 pub mod dns;
+pub mod health;
 pub mod host;
 pub mod http2;
 pub mod idle;
+pub mod passive;
+mod probe;
 pub mod table;
 
 pub use balance::Choice;

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hashbrown::HashMap;
 use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
@@ -11,23 +11,51 @@ use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
 use super::breaker::InFlight;
 use super::cluster::ClusterState;
 use super::dns;
+use super::health::ClusterHealth;
 use super::idle::IdleWatch;
 use crate::stats::Stats;
 use crate::tls::TlsContexts;
 
 /// What the workers of one process share: breaker counts by cluster name.
 #[derive(Debug, Default)]
-pub struct SharedClusters(Mutex<HashMap<Name, [Arc<InFlight>; 2]>>);
+pub struct SharedClusters {
+    in_flight: Mutex<HashMap<Name, [Arc<InFlight>; 2]>>,
+    health: Mutex<HashMap<Name, Vec<OfConfig>>>,
+}
+
+/// Health under one configuration of a cluster: a changed one begins anew.
+type OfConfig = (Weak<Cluster>, Arc<ClusterHealth>);
 
 impl SharedClusters {
     fn get(&self, name: &Name) -> [Arc<InFlight>; 2] {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.in_flight.lock();
+        let mut map = map.unwrap_or_else(PoisonError::into_inner);
         map.entry(name.clone()).or_default().clone()
+    }
+
+    /// The health of a cluster's hosts; none where nothing checks them.
+    fn health(&self, config: &Arc<Cluster>) -> Option<Arc<ClusterHealth>> {
+        if config.outlier_detection.is_none() && config.health_checks.is_empty() {
+            return None;
+        }
+        let mut map = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = map.entry(config.name.clone()).or_default();
+        list.retain(|(of, _)| of.strong_count() > 0);
+        let same = |(of, _): &&OfConfig| std::ptr::eq(of.as_ptr(), Arc::as_ptr(config));
+        if let Some((_, known)) = list.iter().find(same) {
+            return Some(known.clone());
+        }
+        let new = Arc::new(ClusterHealth::default());
+        list.push((Arc::downgrade(config), new.clone()));
+        Some(new)
     }
 
     /// Forgets clusters that the snapshot no longer names.
     pub fn retain(&self, snapshot: &Snapshot) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.in_flight.lock();
+        let mut map = map.unwrap_or_else(PoisonError::into_inner);
+        map.retain(|name, _| snapshot.clusters.contains_key(name));
+        let mut map = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         map.retain(|name, _| snapshot.clusters.contains_key(name));
     }
 }
@@ -78,10 +106,16 @@ impl ClusterTable {
             same
         });
         for (name, cluster) in snapshot.clusters.iter() {
-            if is_dns(cluster) {
+            let checks = self.first_worker && !cluster.health_checks.is_empty();
+            if is_dns(cluster) || checks {
                 self.get(name);
             }
         }
+    }
+
+    /// Whether every cluster is ready for traffic.
+    pub fn is_warm(&self) -> bool {
+        self.states.borrow().values().all(|state| state.is_warm())
     }
 
     /// The cluster of that name.
@@ -97,6 +131,7 @@ impl ClusterTable {
             self.shared.get(name),
             self.tls.clone(),
             self.idle.clone(),
+            self.shared.health(config),
             self.first_worker,
         );
         if let Some(assignment) = endpoints(&snapshot, config) {

@@ -178,8 +178,7 @@ pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
             health: HealthStatus::Unknown,
             weight: 1,
             metadata: Metadata::default(),
-            health_check_port: 0,
-            health_check_hostname: "".into(),
+            health_check: None,
         })
         .collect();
     Cluster {

@@ -26,6 +26,16 @@ impl Proxy {
     pub fn start(listeners: Value, clusters: Value, agent: Option<AgentOptions>) -> Self {
         let mut options = options(listeners, clusters);
         options.agent = agent;
+        Self::run(options)
+    }
+
+    /// One whose admin pages can be asked.
+    pub fn with_admin(listeners: Value, clusters: Value, admin: SocketAddr) -> Self {
+        let admin = json!({ "address": socket(admin) });
+        Self::run(options_of(bootstrap(listeners, clusters, Some(admin))))
+    }
+
+    fn run(options: ProxyOptions) -> Self {
         let (stopper, stop) = stop::pair();
         let thread = std::thread::spawn(move || {
             runtime()
@@ -72,13 +82,24 @@ pub fn try_serve(listeners: Value, clusters: Value) -> Result<(), String> {
     ended.map_err(|error| error.to_string())
 }
 
-fn options(listeners: Value, clusters: Value) -> ProxyOptions {
-    let bootstrap = json!({
+fn bootstrap(listeners: Value, clusters: Value, admin: Option<Value>) -> Value {
+    let mut bootstrap = json!({
         "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
             "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",
             "LABELS": { "app": "a", "version": "v1" } } },
         "static_resources": { "listeners": listeners, "clusters": clusters },
     });
+    if let Some(admin) = admin {
+        bootstrap["admin"] = admin;
+    }
+    bootstrap
+}
+
+fn options(listeners: Value, clusters: Value) -> ProxyOptions {
+    options_of(bootstrap(listeners, clusters, None))
+}
+
+fn options_of(bootstrap: Value) -> ProxyOptions {
     let text = bootstrap.to_string();
     let source = Source {
         name: "test.json",
