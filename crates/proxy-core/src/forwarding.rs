@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
 use crate::headers::HeadersMut;
+use crate::known::Known;
 use crate::matcher::Headers;
 
 /// What is known of the connection.
@@ -52,31 +53,31 @@ pub struct Origin {
 }
 
 /// Headers only an inside caller may send.
-const INTERNAL_ONLY: [&str; 14] = [
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retry-on",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-max-retries",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-force-trace",
-    "x-envoy-ip-tags",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-upstream-stream-duration-ms",
-];
+const INTERNAL_ONLY: u128 = Known::bits(&[
+    Known::XEnvoyRetriableStatusCodes,
+    Known::XEnvoyRetriableHeaderNames,
+    Known::XEnvoyRetryOn,
+    Known::XEnvoyRetryGrpcOn,
+    Known::XEnvoyMaxRetries,
+    Known::XEnvoyUpstreamAltStatName,
+    Known::XEnvoyUpstreamRqTimeoutAltResponse,
+    Known::XEnvoyUpstreamRqTimeoutMs,
+    Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+    Known::XEnvoyExpectedRqTimeoutMs,
+    Known::XEnvoyForceTrace,
+    Known::XEnvoyIpTags,
+    Known::XEnvoyHedgeOnPerTryTimeout,
+    Known::XEnvoyUpstreamStreamDurationMs,
+]);
 
 /// Headers an edge takes from outside callers on top.
-const EDGE_ONLY: [&str; 5] = [
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-decorator-operation",
-    "x-envoy-original-path",
-    "x-envoy-original-host",
-];
+const EDGE_ONLY: u128 = Known::bits(&[
+    Known::XEnvoyDownstreamServiceCluster,
+    Known::XEnvoyDownstreamServiceNode,
+    Known::XEnvoyDecoratorOperation,
+    Known::XEnvoyOriginalPath,
+    Known::XEnvoyOriginalHost,
+]);
 
 /// Applies the rules to a request. The request id is not made here (it needs randomness).
 pub fn sanitize<H: HeadersMut + ?Sized>(
@@ -86,7 +87,7 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
 ) -> Origin {
     let single_hop = match hcm.use_remote_address {
         // The peer becomes one more entry.
-        true => headers.first("x-forwarded-for").is_none(),
+        true => headers.known(Known::XForwardedFor).is_none(),
         false => forwarded_for_count(headers) <= 1,
     };
     let client = client_address(headers, hcm, down);
@@ -104,26 +105,27 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
         None => hcm.internal_unix_sockets,
     };
     let edge = !internal && hcm.use_remote_address;
-    headers.remove("x-envoy-internal");
+    headers.remove_known(Known::XEnvoyInternal);
     if internal {
-        headers.add("x-envoy-internal", b"true");
+        headers.set_known(Known::XEnvoyInternal, b"true");
     } else {
-        headers.remove_envoy(&INTERNAL_ONLY);
+        headers.remove_all(INTERNAL_ONLY);
     }
     if edge {
-        headers.remove_envoy(&EDGE_ONLY);
+        headers.remove_all(EDGE_ONLY);
         if let Some(addr) = client {
-            headers.set("x-envoy-external-address", addr.ip().to_string().as_bytes());
+            let address = addr.ip().to_string();
+            headers.set_known(Known::XEnvoyExternalAddress, address.as_bytes());
         }
-        match headers.first("x-request-id") {
+        match headers.known(Known::XRequestId) {
             _ if hcm.preserve_external_request_id => {}
             // Empty, so that the new one takes its place.
-            Some(_) if hcm.generate_request_id => headers.set("x-request-id", b""),
-            _ => headers.remove("x-request-id"),
+            Some(_) if hcm.generate_request_id => headers.set_known(Known::XRequestId, b""),
+            _ => headers.remove_known(Known::XRequestId),
         }
     }
     if !internal {
-        headers.remove("x-envoy-original-url");
+        headers.remove_known(Known::XEnvoyOriginalUrl);
     }
     client_certificate(headers, hcm, down);
     Origin {
@@ -135,6 +137,9 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
 
 fn forwarded_for_count<H: Headers + ?Sized>(headers: &H) -> usize {
     let mut count = 0;
+    if headers.known(Known::XForwardedFor).is_none() {
+        return count;
+    }
     headers.any("x-forwarded-for", &mut |line| {
         count += line
             .split(|b| *b == b',')
@@ -147,6 +152,7 @@ fn forwarded_for_count<H: Headers + ?Sized>(headers: &H) -> usize {
 
 /// The entry `hops + 1` from the right of XFF.
 fn forwarded_for_entry<H: Headers + ?Sized>(headers: &H, hops: u32) -> Option<SocketAddr> {
+    headers.known(Known::XForwardedFor)?;
     let mut entries: Vec<Option<IpAddr>> = Vec::new();
     headers.any("x-forwarded-for", &mut |line| {
         entries.extend(line.split(|b| *b == b',').map(|e| parse_ip(e.trim_ascii())));
@@ -211,7 +217,7 @@ fn append_forwarded_for<H: HeadersMut + ?Sized>(
         value.push(b',');
     }
     value.extend_from_slice(ip.to_string().as_bytes());
-    headers.set("x-forwarded-for", &value);
+    headers.set_known(Known::XForwardedFor, &value);
 }
 
 fn set_forwarded_proto<H: HeadersMut + ?Sized>(
@@ -222,16 +228,16 @@ fn set_forwarded_proto<H: HeadersMut + ?Sized>(
     let own: &[u8] = if down.tls { b"https" } else { b"http" };
     let trusted = !hcm.use_remote_address || hcm.xff_num_trusted_hops > 0;
     let valid = headers
-        .first("x-forwarded-proto")
+        .known(Known::XForwardedProto)
         .is_some_and(|v| v.eq_ignore_ascii_case(b"http") || v.eq_ignore_ascii_case(b"https"));
     if !trusted || !valid {
-        headers.set("x-forwarded-proto", own);
+        headers.set_known(Known::XForwardedProto, own);
     }
     if hcm.append_x_forwarded_port
-        && headers.first("x-forwarded-port").is_none()
+        && headers.known(Known::XForwardedPort).is_none()
         && let Some(local) = down.local
     {
-        headers.set("x-forwarded-port", local.port().to_string().as_bytes());
+        headers.set_known(Known::XForwardedPort, local.port().to_string().as_bytes());
     }
 }
 
@@ -240,13 +246,13 @@ fn client_certificate<H: HeadersMut + ?Sized>(
     hcm: &HttpConnectionManager,
     down: &Downstream<'_>,
 ) {
-    const NAME: &str = "x-forwarded-client-cert";
+    const NAME: Known = Known::XForwardedClientCert;
     use ForwardClientCert as F;
     match (hcm.forward_client_cert, &down.peer_certificate) {
         (F::AlwaysForwardOnly, _) | (F::ForwardOnly, Some(_)) => {}
         (F::AppendForward, Some(cert)) => {
             let mut value = Vec::new();
-            headers.any(NAME, &mut |line| {
+            headers.any(NAME.name(), &mut |line| {
                 if !value.is_empty() {
                     value.push(b',');
                 }
@@ -257,10 +263,10 @@ fn client_certificate<H: HeadersMut + ?Sized>(
                 value.push(b',');
             }
             value.extend_from_slice(element(hcm, cert).as_bytes());
-            headers.set(NAME, &value);
+            headers.set_known(NAME, &value);
         }
-        (F::SanitizeSet, Some(cert)) => headers.set(NAME, element(hcm, cert).as_bytes()),
-        (F::Sanitize, _) | (_, None) => headers.remove(NAME),
+        (F::SanitizeSet, Some(cert)) => headers.set_known(NAME, element(hcm, cert).as_bytes()),
+        (F::Sanitize, _) | (_, None) => headers.remove_known(NAME),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Header edits: the engine's header list behind one trait, and configured mutations applied to it.
 use crate::access_log::Record;
 use crate::config::headers::{AppendAction, HeaderMutation, HeaderMutations};
+use crate::known::Known;
 use crate::matcher::Headers;
 
 /// Headers that can be edited. Names are lower-case; `:path` and `:authority` are set like headers.
@@ -14,11 +15,20 @@ pub trait HeadersMut: Headers {
     /// Takes all lines away.
     fn remove(&mut self, name: &str);
 
-    /// Takes away all lines of these names, which all begin with `x-envoy-`. Most requests have none
-    /// of them: who can tell that at once says so.
-    fn remove_envoy(&mut self, names: &[&str]) {
-        for name in names {
-            self.remove(name);
+    /// Replaces all lines of a header that has a number by one.
+    fn set_known(&mut self, name: Known, value: &[u8]) {
+        self.set(name.name(), value);
+    }
+
+    /// Takes all lines of a header that has a number away.
+    fn remove_known(&mut self, name: Known) {
+        self.remove(name.name());
+    }
+
+    /// Takes away all lines of the headers with these [`Known::bit`]s.
+    fn remove_all(&mut self, bits: u128) {
+        for name in Known::of_bits(bits) {
+            self.remove_known(name);
         }
     }
 }

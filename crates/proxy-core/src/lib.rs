@@ -9,6 +9,7 @@ pub mod hash_policy;
 pub mod headers;
 pub mod json;
 pub mod jwt;
+pub mod known;
 pub mod lb;
 pub mod local_reply;
 pub mod matcher;

@@ -154,14 +154,25 @@ fn unescape_slashes(path: &[u8]) -> Vec<u8> {
 }
 
 /// Characters that a URL path holds only escaped (measured on Envoy 1.40).
-fn escapes(b: u8) -> bool {
+const fn escapes(b: u8) -> bool {
     matches!(b, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
+/// By byte: whether a path with it may not be canonical.
+static SUSPECT: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        table[byte as usize] = escapes(byte) || matches!(byte, b'%' | b'\\' | b'.');
+        byte += 1;
+    }
+    table
+};
+
 fn needs_canonical(path: &[u8]) -> bool {
-    path.iter().any(|b| escapes(*b))
-        || memchr::memchr2(b'%', b'\\', path).is_some()
-        || memchr::memmem::find(path, b"/.").is_some()
+    path.iter().any(|b| SUSPECT[usize::from(*b)])
+        && (path.iter().any(|b| *b != b'.' && SUSPECT[usize::from(*b)])
+            || memchr::memmem::find(path, b"/.").is_some())
 }
 
 /// RFC 3986 unreserved characters.

@@ -61,9 +61,10 @@ pub fn set_trace_reason(id: &mut [u8], reason: TraceReason) {
 /// A number from the id, stable for all proxies of a request; for sampling by id.
 #[must_use]
 pub fn number(id: &[u8]) -> Option<u64> {
-    std::str::from_utf8(id.get(..8)?)
-        .ok()
-        .and_then(|h| u64::from_str_radix(h, 16).ok())
+    id.get(..8)?.iter().try_fold(0, |number, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(number << 4 | u64::from(digit))
+    })
 }
 
 #[cfg(test)]

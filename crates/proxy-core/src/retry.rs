@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use crate::config::route::{Forward, RateLimitedBackOff, RetryOn, RetryPolicy};
+use crate::known::Known;
 use crate::local_reply::ResetReason;
 use crate::matcher::Headers;
 use crate::router::is_grpc;
@@ -74,23 +75,19 @@ impl<'a> Retry<'a> {
     }
 
     fn read_headers<H: Headers + ?Sized>(&mut self, headers: &H) {
-        let text = |name| {
-            headers
-                .first(name)
-                .and_then(|v| std::str::from_utf8(v).ok())
-        };
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
+        let text = |name| std::str::from_utf8(headers.known(name)?).ok();
+        for name in [Known::XEnvoyRetryOn, Known::XEnvoyRetryGrpcOn] {
             if let Some(list) = text(name) {
                 self.on = self.on.with(RetryOn::parse(list).0);
             }
         }
-        if let Some(codes) = text("x-envoy-retriable-status-codes") {
+        if let Some(codes) = text(Known::XEnvoyRetriableStatusCodes) {
             self.extra_codes = codes
                 .split(',')
                 .filter_map(|c| c.trim().parse().ok())
                 .collect();
         }
-        if let Some(max) = text("x-envoy-max-retries").and_then(|v| v.trim().parse().ok()) {
+        if let Some(max) = text(Known::XEnvoyMaxRetries).and_then(|v| v.trim().parse().ok()) {
             self.left = max;
         }
     }
@@ -153,7 +150,7 @@ impl<'a> Retry<'a> {
     }
 
     fn wants_response<H: Headers + ?Sized>(&self, status: u16, headers: &H) -> bool {
-        if headers.first("x-envoy-ratelimited").is_some() {
+        if headers.known(Known::XEnvoyRatelimited).is_some() {
             return self.on.has(RetryOn::ENVOY_RATELIMITED);
         }
         let listed = || {
@@ -175,7 +172,7 @@ impl<'a> Retry<'a> {
     }
 
     fn wants_grpc<H: Headers + ?Sized>(&self, headers: &H) -> bool {
-        let bit = match headers.first("grpc-status") {
+        let bit = match headers.known(Known::GrpcStatus) {
             Some(b"1") => RetryOn::GRPC_CANCELLED,
             Some(b"4") => RetryOn::GRPC_DEADLINE_EXCEEDED,
             Some(b"8") => RetryOn::GRPC_RESOURCE_EXHAUSTED,
@@ -258,7 +255,7 @@ pub fn timeouts<H: Headers + ?Sized>(
     respect_expected: bool,
 ) -> Timeouts {
     let ms = |name| {
-        let v = std::str::from_utf8(headers.first(name)?).ok()?;
+        let v = std::str::from_utf8(headers.known(name)?).ok()?;
         v.trim().parse().ok().map(Duration::from_millis)
     };
     // A longest life of streams takes the place of the route's timeout.
@@ -267,21 +264,21 @@ pub fn timeouts<H: Headers + ?Sized>(
     let mut per_try = retry_policy.and_then(|p| p.per_try_timeout);
     if trusted {
         let told = if respect_expected {
-            ms("x-envoy-expected-rq-timeout-ms")
+            ms(Known::XEnvoyExpectedRqTimeoutMs)
         } else {
             None
         };
-        if let Some(t) = told.or_else(|| ms("x-envoy-upstream-rq-timeout-ms")) {
+        if let Some(t) = told.or_else(|| ms(Known::XEnvoyUpstreamRqTimeoutMs)) {
             global = (!t.is_zero()).then_some(t);
         }
-        if let Some(t) = ms("x-envoy-upstream-rq-per-try-timeout-ms") {
+        if let Some(t) = ms(Known::XEnvoyUpstreamRqPerTryTimeoutMs) {
             per_try = (!t.is_zero()).then_some(t);
         }
     }
     if per_try >= global && global.is_some() {
         per_try = None;
     }
-    let of_header = trusted.then(|| ms("x-envoy-upstream-stream-duration-ms"));
+    let of_header = trusted.then(|| ms(Known::XEnvoyUpstreamStreamDurationMs));
     Timeouts {
         global,
         per_try,
@@ -296,7 +293,7 @@ fn max_duration<H: Headers + ?Sized>(forward: &Forward, headers: &H) -> Option<D
         .grpc_timeout_header_max
         .filter(|_| is_grpc(headers))
         .and_then(|cap| {
-            let told = grpc_timeout(headers.first("grpc-timeout")?)?;
+            let told = grpc_timeout(headers.known(Known::GrpcTimeout)?)?;
             let told = if cap.is_zero() { told } else { told.min(cap) };
             let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
             Some(if offset < told { told - offset } else { told })

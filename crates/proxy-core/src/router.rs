@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 
 use crate::config::Value;
 use crate::config::route::{PathMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
+use crate::known::Known;
 use crate::matcher::Headers;
 use crate::path;
 
@@ -134,7 +135,7 @@ impl RouteMatch {
 #[must_use]
 pub fn is_grpc<H: Headers + ?Sized>(headers: &H) -> bool {
     headers
-        .first("content-type")
+        .known(Known::ContentType)
         .is_some_and(is_grpc_content_type)
 }
 
@@ -197,7 +198,9 @@ impl VirtualHostIndex {
     #[must_use]
     pub fn find(&self, host: &[u8]) -> Option<usize> {
         let lower;
-        let host = if host.iter().any(u8::is_ascii_uppercase) {
+        // Without a stop at the first one, so that many bytes are looked at together.
+        let upper = |found: bool, b: &u8| found | b.is_ascii_uppercase();
+        let host = if host.iter().fold(false, upper) {
             lower = host.to_ascii_lowercase();
             &lower[..]
         } else {

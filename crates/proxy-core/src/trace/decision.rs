@@ -2,6 +2,7 @@
 //! The order is that of Envoy's connection manager.
 
 use crate::config::tracing::Tracing;
+use crate::known::Known;
 use crate::matcher::Headers;
 use crate::request_id::{self, TraceReason};
 
@@ -22,7 +23,7 @@ pub fn decide<H: Headers + ?Sized>(
     packed: bool,
     random: u64,
 ) -> Decision {
-    let id = headers.first("x-request-id").unwrap_or_default();
+    let id = headers.known(Known::XRequestId).unwrap_or_default();
     let none = TraceReason::NotTraced;
     let keep = |reason| Decision {
         reason,
@@ -38,9 +39,9 @@ pub fn decide<H: Headers + ?Sized>(
     };
     let mut reason = told;
     if reason == none {
-        if headers.first("x-client-trace-id").is_some() && hit(config.client_sampling, random) {
+        if headers.known(Known::XClientTraceId).is_some() && hit(config.client_sampling, random) {
             reason = TraceReason::Client;
-        } else if headers.first("x-envoy-force-trace").is_some() {
+        } else if headers.known(Known::XEnvoyForceTrace).is_some() {
             reason = TraceReason::Forced;
         } else if hit(config.random_sampling, number) {
             reason = TraceReason::Sampling;

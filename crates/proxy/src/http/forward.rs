@@ -35,6 +35,21 @@ use crate::upstream::{
     ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited,
 };
 
+/// The headers by which a request sets what the router does; they end here.
+const SETTINGS: u128 = Known::bits(&[
+    Known::XEnvoyUpstreamRqTimeoutMs,
+    Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+    Known::XEnvoyRetryOn,
+    Known::XEnvoyRetryGrpcOn,
+    Known::XEnvoyMaxRetries,
+    Known::XEnvoyRetriableStatusCodes,
+    Known::XEnvoyRetriableHeaderNames,
+    Known::XEnvoyHedgeOnPerTryTimeout,
+    Known::XEnvoyUpstreamRqTimeoutAltResponse,
+    Known::XEnvoyUpstreamAltStatName,
+    Known::XEnvoyUpstreamStreamDurationMs,
+]);
+
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
@@ -432,21 +447,7 @@ impl Stream<'_> {
         let shortest = [deadlines.route_after, deadlines.per_try_after];
         let expected = shortest.into_iter().flatten().min();
         let request = &mut self.record.request;
-        for name in [
-            Known::XEnvoyUpstreamRqTimeoutMs,
-            Known::XEnvoyUpstreamRqPerTryTimeoutMs,
-            Known::XEnvoyRetryOn,
-            Known::XEnvoyRetryGrpcOn,
-            Known::XEnvoyMaxRetries,
-            Known::XEnvoyRetriableStatusCodes,
-            Known::XEnvoyRetriableHeaderNames,
-            Known::XEnvoyHedgeOnPerTryTimeout,
-            Known::XEnvoyUpstreamRqTimeoutAltResponse,
-            Known::XEnvoyUpstreamAltStatName,
-            Known::XEnvoyUpstreamStreamDurationMs,
-        ] {
-            request.remove_known(name);
-        }
+        request.remove_all(SETTINGS);
         let name = Known::XEnvoyExpectedRqTimeoutMs;
         match expected.filter(|_| !suppressed) {
             Some(expected) => request.set_number(name, expected.as_millis() as u64),

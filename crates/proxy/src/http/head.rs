@@ -2,7 +2,7 @@
 //! point into it, and edits that append new lines and unmark old ones, so that
 //! an untouched run of lines is written to the other side as one copy.
 
-use super::known::{ENVOY, Known};
+use super::known::Known;
 
 /// A piece of a [`Head`]'s buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,24 @@ impl Field {
 
     fn end(self) -> usize {
         self.value_start() + self.value_len as usize + 2
+    }
+}
+
+/// Lines of a message of which a [`Head`] holds a copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied {
+    /// Where the lines lie themselves.
+    from: usize,
+    len: usize,
+    /// Where the copy begins.
+    place: usize,
+}
+
+impl Copied {
+    /// Where the copy of a piece of the lines is.
+    fn place_of(self, piece: &[u8]) -> Option<usize> {
+        let at = piece.as_ptr().addr().checked_sub(self.from)?;
+        (at + piece.len() <= self.len).then_some(self.place + at)
     }
 }
 
@@ -188,6 +206,50 @@ impl Head {
         self.add_lower(name, name.name().as_bytes(), value);
     }
 
+    /// Copies the lines of a message as they came. None of them is the head's until
+    /// [`Head::keep`] says so.
+    pub fn copy(&mut self, lines: &[u8]) -> Copied {
+        let place = self.buf.len();
+        self.buf.extend_from_slice(lines);
+        Copied {
+            from: lines.as_ptr().addr(),
+            len: lines.len(),
+            place,
+        }
+    }
+
+    /// The number of a name among the copied lines; the copy is lowered.
+    pub fn classify(&mut self, copied: Copied, name: &[u8]) -> Known {
+        let Some(at) = copied.place_of(name) else {
+            return Known::of(&name.to_ascii_lowercase());
+        };
+        let copy = &mut self.buf[at..at + name.len()];
+        copy.make_ascii_lowercase();
+        Known::of(copy)
+    }
+
+    /// Takes a copied line into the head. One that is not written as heads here are (one space
+    /// before the value, none behind it) is written anew.
+    pub fn keep(&mut self, copied: Copied, known: Known, name: &[u8], value: &[u8]) {
+        let (Some(start), Some(at)) = (copied.place_of(name), copied.place_of(value)) else {
+            return self.add(name, value);
+        };
+        let (name_end, end) = (start + name.len(), at + value.len());
+        let plain = self.buf.get(name_end..at) == Some(b": ")
+            && self.buf.get(end..end + 2) == Some(b"\r\n");
+        if !plain {
+            return self.add(name, value);
+        }
+        self.present |= known.bit();
+        self.fields.push(Field {
+            start: start as u32,
+            name_len: name.len() as u16,
+            known,
+            live: true,
+            value_len: value.len() as u32,
+        });
+    }
+
     /// Ends the line whose name begins at `start`.
     fn end_line(&mut self, start: usize, known: Known, pieces: &[&[u8]]) {
         let name_len = self.buf.len() - start;
@@ -289,15 +351,7 @@ impl Head {
 
     /// Removes all lines of a well-known name.
     pub fn remove_known(&mut self, name: Known) {
-        if !self.has(name) {
-            return;
-        }
-        for field in &mut self.fields {
-            if field.known == name {
-                field.live = false;
-            }
-        }
-        self.present &= !name.bit();
+        self.remove_all(name.bit());
     }
 
     /// The first value of a name given in lower case; pseudo names (`:path`,
@@ -379,9 +433,15 @@ impl Head {
             .fold(0, |mask, f| mask | f.known.bit());
     }
 
-    /// Whether a well-known name that begins with `x-envoy-` may be present.
-    pub fn has_envoy(&self) -> bool {
-        self.present & ENVOY != 0
+    /// Removes all lines of the names with these [`Known::bit`]s.
+    pub fn remove_all(&mut self, bits: u128) {
+        if self.present & bits == 0 {
+            return;
+        }
+        for field in &mut self.fields {
+            field.live &= field.known.bit() & bits == 0;
+        }
+        self.present &= !bits;
     }
 
     /// Replaces all lines of a name by one.
@@ -463,6 +523,30 @@ mod tests {
         assert_eq!(head.path(), b"/longer");
         assert_eq!(head.len(), 2);
         assert_eq!(head.lines_size(), written(&head).len());
+    }
+
+    #[test]
+    fn copied_lines_are_the_heads_once_they_are_kept() {
+        let wire = b"User-Agent: curl\r\nHost: a\r\nX-One:1\r\nX-Two: 2 \r\nAccept: */*\r\n\r\n";
+        let mut head = Head::new();
+        head.set_path(b"/a");
+        let copied = head.copy(wire);
+        for line in wire.split(|b| *b == b'\n').filter(|line| line.len() > 1) {
+            let colon = line.iter().position(|b| *b == b':').unwrap();
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            let known = head.classify(copied, name);
+            if known != Known::Host {
+                head.keep(copied, known, name, value);
+            }
+        }
+        let elsewhere = head.classify(copied, b"ACCEPT");
+        assert_eq!(elsewhere, Known::Accept);
+        head.keep(copied, elsewhere, b"ACCEPT", b"text/html");
+        assert_eq!(
+            written(&head),
+            "user-agent: curl\r\nx-one: 1\r\nx-two: 2\r\naccept: */*\r\naccept: text/html\r\n"
+        );
+        assert!(head.has(Known::UserAgent) && !head.has(Known::Host));
     }
 
     #[test]

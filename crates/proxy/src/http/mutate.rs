@@ -8,6 +8,7 @@ use lateen_proxy_core::matcher::Headers;
 use smallvec::SmallVec;
 
 use super::head::Head;
+use super::known::Known;
 use super::record::StreamRecord;
 
 impl Headers for Head {
@@ -22,6 +23,10 @@ impl Headers for Head {
 
     fn first(&self, name: &str) -> Option<&[u8]> {
         Head::first(self, name.as_bytes())
+    }
+
+    fn known(&self, name: Known) -> Option<&[u8]> {
+        Head::known(self, name)
     }
 }
 
@@ -53,12 +58,16 @@ impl HeadersMut for Head {
         Head::remove(self, name.as_bytes());
     }
 
-    fn remove_envoy(&mut self, names: &[&str]) {
-        if self.has_envoy() {
-            for name in names {
-                HeadersMut::remove(self, name);
-            }
-        }
+    fn set_known(&mut self, name: Known, value: &[u8]) {
+        Head::set_known(self, name, value);
+    }
+
+    fn remove_known(&mut self, name: Known) {
+        Head::remove_known(self, name);
+    }
+
+    fn remove_all(&mut self, bits: u128) {
+        Head::remove_all(self, bits);
     }
 }
 

@@ -49,6 +49,19 @@ pub fn each_token(value: &[u8], mut visit: impl FnMut(&[u8])) {
     }
 }
 
+/// The header lines of a head of `length` bytes at the start of `input`, with the empty one.
+fn lines_of<'i>(input: &'i [u8], lines: &[httparse::Header<'_>], length: usize) -> &'i [u8] {
+    let Some(first) = lines.first() else {
+        return &[];
+    };
+    let at = first
+        .name
+        .as_ptr()
+        .addr()
+        .wrapping_sub(input.as_ptr().addr());
+    input.get(at..length).unwrap_or_default()
+}
+
 /// Where the pieces that a parser borrowed from `input` begin.
 fn head_end(input: &[u8], from: usize) -> bool {
     let start = from.saturating_sub(3);

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::target::{self, Target};
 use super::{Framing, content_length, each_token, head_end};
-use crate::http::head::Head;
+use crate::http::head::{Copied, Head};
 use crate::http::known::Known;
 
 /// Most header lines a parse can hold, whatever the configured limit is.
@@ -170,8 +170,9 @@ pub fn parse_request(
     };
     let absolute = set_target(method, parsed.path.unwrap_or_default(), head, &mut request)?;
     let mut fields = Fields::default();
+    let copied = head.copy(super::lines_of(input, parsed.headers, consumed));
     for line in parsed.headers.iter() {
-        fields.take(line, head, &mut request, absolute)?;
+        fields.take(line, copied, head, &mut request, absolute)?;
     }
     fields.finish(head, &mut request, limits)?;
     Ok(Some(request))
@@ -396,40 +397,40 @@ impl Fields {
     fn take(
         &mut self,
         line: &httparse::Header<'_>,
+        copied: Copied,
         head: &mut Head,
         request: &mut RequestHead,
         absolute: bool,
     ) -> Result<(), Reject> {
         let value = line.value.trim_ascii();
         let name = line.name.as_bytes();
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => return self.host(value, head, absolute),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+        let known = head.classify(copied, name);
+        match known {
+            Known::Host => return self.host(value, head, absolute),
+            Known::ContentLength => {
                 if self.length.is_some() {
                     return Err(BAD);
                 }
                 self.length = Some(content_length(value).ok_or(BAD)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            Known::TransferEncoding => {
                 self.other_coding |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = true;
                 return Ok(());
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value),
-            16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
+            Known::Connection => self.connection(value),
+            Known::ProxyConnection => {
                 each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
                 return Ok(());
             }
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(()),
-            6 if name.eq_ignore_ascii_case(b"expect")
-                && value.eq_ignore_ascii_case(b"100-continue") =>
-            {
+            Known::KeepAlive => return Ok(()),
+            Known::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
                 request.expect_continue = true;
                 return Ok(());
             }
             _ => {}
         }
-        head.add(name, value);
+        head.keep(copied, known, name, value);
         Ok(())
     }
 

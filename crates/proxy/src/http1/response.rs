@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::request::{MOST_LINES, NAME_BYTES};
 use super::{Framing, content_length, each_token, head_end};
-use crate::http::head::Head;
+use crate::http::head::{Copied, Head};
 use crate::http::known::Known;
 
 /// Largest response head in bytes.
@@ -64,8 +64,9 @@ pub fn parse_response(
     head.clear();
     head.status = code;
     let mut fields = Fields::default();
+    let copied = head.copy(super::lines_of(input, parsed.headers, consumed));
     for line in parsed.headers.iter() {
-        fields.take(line.name.as_bytes(), line.value.trim_ascii(), head)?;
+        fields.take(line, copied, head)?;
     }
     fields
         .finish(parsed.version == Some(0), to_head, consumed, head)
@@ -90,22 +91,29 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, name: &[u8], value: &[u8], head: &mut Head) -> Result<(), &'static str> {
-        match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+    fn take(
+        &mut self,
+        line: &httparse::Header<'_>,
+        copied: Copied,
+        head: &mut Head,
+    ) -> Result<(), &'static str> {
+        let (name, value) = (line.name.as_bytes(), line.value.trim_ascii());
+        let known = head.classify(copied, name);
+        match known {
+            Known::ContentLength => {
                 let length = content_length(value).ok_or("http1.codec_error")?;
                 if self.length.replace(length).is_some() {
                     return Err("http1.codec_error");
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            Known::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err("http1.invalid_transfer_encoding");
                 }
                 self.chunked = true;
                 return Ok(());
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => each_token(value, |token| {
+            Known::Connection => each_token(value, |token| {
                 if token.eq_ignore_ascii_case(b"close") {
                     self.close = true;
                 } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -116,14 +124,14 @@ impl Fields {
                     self.nominated = true;
                 }
             }),
-            16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
+            Known::ProxyConnection => {
                 each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
                 return Ok(());
             }
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(()),
+            Known::KeepAlive => return Ok(()),
             _ => {}
         }
-        head.add(name, value);
+        head.keep(copied, known, name, value);
         Ok(())
     }
 
