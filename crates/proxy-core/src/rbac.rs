@@ -11,9 +11,9 @@ use crate::path;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peer<'a> {
     /// URI SANs.
-    pub uri_sans: &'a [&'a str],
+    pub uri_sans: &'a [String],
     /// DNS SANs.
-    pub dns_sans: &'a [&'a str],
+    pub dns_sans: &'a [String],
     /// Subject, RFC 2253.
     pub subject: &'a str,
 }
@@ -151,7 +151,7 @@ fn is<H: Headers + ?Sized>(rule: &Principal, facts: &Facts<'_, H>) -> bool {
 
 /// A name matches a URI SAN, else a DNS SAN, else the subject.
 fn names(peer: &Peer<'_>, matcher: &StringMatcher) -> bool {
-    let any = |list: &[&str]| list.iter().any(|san| matcher.matches(san.as_bytes()));
+    let any = |list: &[String]| list.iter().any(|san| matcher.matches(san.as_bytes()));
     any(peer.uri_sans) || any(peer.dns_sans) || matcher.matches(peer.subject.as_bytes())
 }
 
@@ -234,7 +234,7 @@ mod tests {
         let rule = || Principal::Authenticated(Some(Box::new(spiffe.clone())));
         let get: &Pairs = &[];
         let peer = Peer {
-            uri_sans: &["spiffe://cluster.local/ns/default/sa/x"],
+            uri_sans: &["spiffe://cluster.local/ns/default/sa/x".to_owned()],
             ..Peer::default()
         };
         let r = rbac(Action::Allow, vec![Permission::Any], vec![rule()]);

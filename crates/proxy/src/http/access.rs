@@ -1,27 +1,125 @@
 //! Access control of requests and connections: the judgement is `proxy-core`'s,
 //! this brings the facts and answers a refusal.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use lateen_proxy_core::config::Value;
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
 use lateen_proxy_core::config::route::RouteConfiguration;
+use lateen_proxy_core::config::{Name, Value};
 use lateen_proxy_core::path;
 use lateen_proxy_core::rbac::{Facts, Peer, Verdict, judge as judge_facts, shadow};
-use lateen_proxy_core::stats::Scope;
+use lateen_proxy_core::stats::{Counter, Scope};
 
 use super::head::Head;
 use super::local::LocalReply;
 use super::record::StreamRecord;
 use crate::conn::Connection;
 
-/// Where verdicts are kept in dynamic metadata.
-const NAMESPACE: &str = "envoy.filters.http.rbac";
+/// Where verdicts are found in dynamic metadata.
+pub(super) const NAMESPACE: &str = "envoy.filters.http.rbac";
 
-/// Judges a request by the path its routes see; a reply refuses it.
+/// Whether rules were the enforced ones or the shadow ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Enforced,
+    Shadow,
+}
+
+/// The verdicts on a request. They are metadata to whoever looks, which few do.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    noted: Vec<Noted>,
+    shown: OnceCell<Box<Value>>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    kind: Kind,
+    prefix: Name,
+    policy: Option<Name>,
+    allowed: bool,
+}
+
+impl Verdicts {
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.noted.clear();
+        self.shown.take();
+    }
+
+    fn note(&mut self, kind: Kind, prefix: &Name, verdict: Verdict<'_>) {
+        self.shown.take();
+        self.noted.push(Noted {
+            kind,
+            prefix: prefix.clone(),
+            policy: verdict.policy.cloned(),
+            allowed: verdict.allowed,
+        });
+    }
+
+    /// The verdicts as the metadata of [`NAMESPACE`]; none where nothing was judged.
+    pub fn metadata(&self) -> Option<&Value> {
+        let fields = || {
+            let mut fields = BTreeMap::new();
+            for noted in &self.noted {
+                noted.write(&mut fields);
+            }
+            Box::new(Value::Struct(fields))
+        };
+        (!self.noted.is_empty()).then(|| &**self.shown.get_or_init(fields))
+    }
+}
+
+impl Noted {
+    fn write(&self, fields: &mut BTreeMap<Name, Value>) {
+        let Self { prefix, kind, .. } = self;
+        let kind = match kind {
+            Kind::Enforced => "enforced_",
+            Kind::Shadow => "shadow_",
+        };
+        if let Some(policy) = &self.policy {
+            let key = format!("{prefix}{kind}effective_policy_id");
+            fields.insert(key.into(), Value::String(policy.clone()));
+        }
+        let result = if self.allowed { "allowed" } else { "denied" };
+        let key = format!("{prefix}{kind}engine_result");
+        fields.insert(key.into(), Value::String(result.into()));
+    }
+}
+
+/// The counters of one filter's verdicts, each there from its first verdict on.
+#[derive(Debug, Default)]
+pub struct RbacCounters {
+    /// By [`place`].
+    cells: [OnceCell<Counter>; 4],
+}
+
+fn place(kind: Kind, allowed: bool) -> usize {
+    usize::from(kind == Kind::Shadow) * 2 + usize::from(allowed)
+}
+
+/// The name of a counter of verdicts behind its scope.
+fn counter_name(rbac: &Rbac, kind: Kind, allowed: bool) -> String {
+    let (prefix, word) = match (kind, allowed) {
+        (Kind::Enforced, true) => (&rbac.rules_stat_prefix, "allowed"),
+        (Kind::Enforced, false) => (&rbac.rules_stat_prefix, "denied"),
+        (Kind::Shadow, true) => (&rbac.shadow_rules_stat_prefix, "shadow_allowed"),
+        (Kind::Shadow, false) => (&rbac.shadow_rules_stat_prefix, "shadow_denied"),
+    };
+    match prefix.trim_end_matches('.') {
+        "" => format!("rbac.{word}"),
+        prefix => format!("rbac.{prefix}.{word}"),
+    }
+}
+
+/// Judges a request by the path its routes see; a reply refuses it. `counters` are those of the
+/// filter whose own rules these are; a route's rules are counted by name.
 pub(super) fn judge(
     record: &mut StreamRecord,
     rbac: Option<&Rbac>,
+    counters: Option<&RbacCounters>,
     table: Option<&RouteConfiguration>,
     stat_prefix: &str,
 ) -> Option<LocalReply<'static>> {
@@ -29,7 +127,6 @@ pub(super) fn judge(
     let ignored = table.is_some_and(|t| t.ignore_path_parameters_in_path_matching);
     let seen = path::matched(record.request.path(), ignored);
     let conn = record.conn.clone();
-    let (uris, dns) = names(&conn);
     let facts = Facts {
         headers: Some(&record.request),
         path: Some(&seen),
@@ -37,47 +134,42 @@ pub(super) fn judge(
         server_name: &conn.server_name,
         direct_remote: Some(conn.io.peer.ip()),
         remote: Some(record.remote.ip()),
-        peer: peer(&conn, &uris, &dns),
+        peer: peer(&conn),
         metadata: &|namespace| record.dynamic_metadata(namespace),
         filter_state: &|_| None,
     };
     let verdict = judge_facts(rbac, &facts);
     let shadowed = shadow(rbac, &facts);
-    let scope = Scope::http(stat_prefix);
-    count(
-        &conn,
-        &scope,
-        rbac,
-        verdict.allowed,
-        shadowed.map(|v| v.allowed),
-    );
-    let details = (!verdict.allowed).then(|| verdict.details());
-    drop(seen); // it borrows the request, which is written to below
+    drop(seen); // it borrows the request's record, which is written to below
+    let stats = &conn.worker.stats;
+    let count = |kind, allowed| {
+        let make = || {
+            stats.named(
+                &Scope::http(stat_prefix),
+                &counter_name(rbac, kind, allowed),
+            )
+        };
+        match counters {
+            Some(counters) => counters.cells[place(kind, allowed)].get_or_init(make).inc(),
+            None => make().inc(),
+        }
+    };
     if let Some(shadowed) = shadowed {
+        count(Kind::Shadow, shadowed.allowed);
         let prefix = &rbac.shadow_rules_stat_prefix;
-        note(record, prefix, "shadow_", shadowed);
+        record.verdicts.note(Kind::Shadow, prefix, shadowed);
     }
     if rbac.rules.is_some() {
-        note(record, &rbac.rules_stat_prefix, "enforced_", verdict);
+        count(Kind::Enforced, verdict.allowed);
+        let prefix = &rbac.rules_stat_prefix;
+        record.verdicts.note(Kind::Enforced, prefix, verdict);
     }
+    let details = (!verdict.allowed).then(|| verdict.details());
     Some(LocalReply::new(403, "RBAC: access denied", details?))
-}
-
-/// Leaves a verdict in the request's metadata, for filters behind and for the log.
-fn note(record: &mut StreamRecord, prefix: &str, kind: &str, verdict: Verdict<'_>) {
-    let text = |text: &str| Value::String(text.into());
-    if let Some(policy) = verdict.policy {
-        let key = format!("{prefix}{kind}effective_policy_id");
-        record.set_metadata(NAMESPACE, &key, text(policy));
-    }
-    let key = format!("{prefix}{kind}engine_result");
-    let result = if verdict.allowed { "allowed" } else { "denied" };
-    record.set_metadata(NAMESPACE, &key, text(result));
 }
 
 /// Judges a connection.
 pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
-    let (uris, dns) = names(conn);
     let facts = Facts::<'_, Head> {
         headers: None,
         path: None,
@@ -85,57 +177,33 @@ pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
         server_name: &conn.server_name,
         direct_remote: Some(conn.io.peer.ip()),
         remote: Some(conn.remote.ip()),
-        peer: peer(conn, &uris, &dns),
+        peer: peer(conn),
         metadata: &|_| None,
         filter_state: &|_| None,
     };
     let verdict = judge_facts(&rbac.rbac, &facts);
-    let shadowed = shadow(&rbac.rbac, &facts).map(|v| v.allowed);
     let scope = Scope::group(rbac.stat_prefix.trim_end_matches('.'));
-    count(conn, &scope, &rbac.rbac, verdict.allowed, shadowed);
+    let count = |kind, allowed| {
+        let name = counter_name(&rbac.rbac, kind, allowed);
+        conn.worker.stats.named(&scope, &name).inc();
+    };
+    if rbac.rbac.rules.is_some() {
+        count(Kind::Enforced, verdict.allowed);
+    }
+    if let Some(shadowed) = shadow(&rbac.rbac, &facts) {
+        count(Kind::Shadow, shadowed.allowed);
+    }
     if !verdict.allowed {
         *conn.termination.borrow_mut() = Some(verdict.details());
     }
     verdict.allowed
 }
 
-fn names(conn: &Connection) -> (Vec<&str>, Vec<&str>) {
-    match &conn.peer {
-        None => (Vec::new(), Vec::new()),
-        Some(peer) => (
-            peer.uris.iter().map(String::as_str).collect(),
-            peer.dns.iter().map(String::as_str).collect(),
-        ),
-    }
-}
-
-fn count(conn: &Connection, scope: &Scope, rbac: &Rbac, allowed: bool, shadowed: Option<bool>) {
-    let dotted = |prefix: &str| match prefix.trim_end_matches('.') {
-        "" => String::new(),
-        prefix => format!("{prefix}."),
-    };
-    let stats = &conn.worker.stats;
-    if rbac.rules.is_some() {
-        let prefix = dotted(&rbac.rules_stat_prefix);
-        let word = if allowed { "allowed" } else { "denied" };
-        stats.named(scope, &format!("rbac.{prefix}{word}")).inc();
-    }
-    if let Some(allowed) = shadowed {
-        let prefix = dotted(&rbac.shadow_rules_stat_prefix);
-        let word = if allowed {
-            "shadow_allowed"
-        } else {
-            "shadow_denied"
-        };
-        stats.named(scope, &format!("rbac.{prefix}{word}")).inc();
-    }
-}
-
-fn peer<'a>(conn: &'a Connection, uris: &'a [&'a str], dns: &'a [&'a str]) -> Option<Peer<'a>> {
+fn peer(conn: &Connection) -> Option<Peer<'_>> {
     let certificate = conn.peer.as_ref()?;
     Some(Peer {
-        uri_sans: uris,
-        dns_sans: dns,
+        uri_sans: &certificate.uris,
+        dns_sans: &certificate.dns,
         subject: &certificate.subject,
     })
 }

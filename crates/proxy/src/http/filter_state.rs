@@ -6,6 +6,7 @@ use std::rc::Rc;
 use lateen_proxy_core::config::http_filter::{HttpFilter, HttpFilterConfig};
 use lateen_proxy_core::stats::Scope;
 
+use super::access::RbacCounters;
 use super::ext_authz::AuthzState;
 use super::jwt::JwtState;
 use crate::stats::Stats;
@@ -19,6 +20,8 @@ pub enum FilterState {
     Jwt(Rc<JwtState>),
     /// Of `ext_authz`.
     ExtAuthz(Rc<AuthzState>),
+    /// Of `rbac`.
+    Rbac(Rc<RbacCounters>),
 }
 
 impl FilterState {
@@ -32,6 +35,7 @@ impl FilterState {
             HttpFilterConfig::Jwt(config) => {
                 Self::Jwt(Rc::new(JwtState::new(config.clone(), &scope, stats)))
             }
+            HttpFilterConfig::Rbac(_) => Self::Rbac(Rc::default()),
             _ => Self::None,
         }
     }

@@ -20,7 +20,7 @@ use super::record::StreamRecord;
 use super::responder::Responder;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
-use super::{ext_authz, jwt, rate_limit};
+use super::{access, ext_authz, jwt, rate_limit};
 
 /// The setting of a filter for this request: `None` = it does not run,
 /// `Some(None)` = with its own configuration.
@@ -74,11 +74,9 @@ pub(super) async fn on_request(
     chosen: &mut Option<Chosen>,
 ) -> Result<(), Stop> {
     let http = stream.http;
-    let config = http.config.clone();
-    for (filter, state) in config.http_filters.iter().zip(&http.filters) {
-        if is_passive(&filter.config) {
-            continue;
-        }
+    let config = &http.config;
+    for place in &http.on_request {
+        let (filter, state) = (&config.http_filters[*place], &http.filters[*place]);
         let own = setting(filter, chosen.as_ref());
         if let FilterState::Jwt(state) = state {
             let own = match own {
@@ -128,11 +126,22 @@ pub(super) async fn on_request(
             }
             (_, Some(PerFilterConfig::Rbac(rbac))) => {
                 let table = table_of(chosen.as_ref());
-                super::access::judge(stream.record, rbac.as_deref(), table, &config.stat_prefix)
+                let rbac = rbac.as_deref();
+                access::judge(stream.record, rbac, None, table, &config.stat_prefix)
             }
             (HttpFilterConfig::Rbac(rbac), _) => {
                 let table = table_of(chosen.as_ref());
-                super::access::judge(stream.record, Some(rbac), table, &config.stat_prefix)
+                let counters = match state {
+                    FilterState::Rbac(counters) => Some(&**counters),
+                    _ => None,
+                };
+                access::judge(
+                    stream.record,
+                    Some(rbac),
+                    counters,
+                    table,
+                    &config.stat_prefix,
+                )
             }
             _ => None,
         };
@@ -148,9 +157,9 @@ fn table_of(chosen: Option<&Chosen>) -> Option<&RouteConfiguration> {
     chosen.map(|chosen| &*chosen.table)
 }
 
-/// Filters that have nothing to say before the request is forwarded.
-fn is_passive(config: &HttpFilterConfig) -> bool {
-    matches!(
+/// Whether a filter may have something to say before a request is forwarded.
+pub(super) fn sees_requests(config: &HttpFilterConfig) -> bool {
+    !matches!(
         config,
         HttpFilterConfig::Router(_)
             | HttpFilterConfig::GrpcStats(_)
@@ -160,15 +169,21 @@ fn is_passive(config: &HttpFilterConfig) -> bool {
     )
 }
 
+/// Whether a filter may change the head of a response.
+pub(super) fn sees_responses(config: &HttpFilterConfig) -> bool {
+    matches!(
+        config,
+        HttpFilterConfig::Cors
+            | HttpFilterConfig::HeaderMutation(_)
+            | HttpFilterConfig::RateLimit(_)
+    )
+}
+
 /// Runs the filters on a response head.
 pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
-    let config = stream.http.config.clone();
-    for filter in config
-        .http_filters
-        .iter()
-        .rev()
-        .filter(|f| !is_passive(&f.config))
-    {
+    let http = stream.http;
+    for place in http.on_response.iter().rev() {
+        let filter = &http.config.http_filters[*place];
         let Some(own) = setting(filter, Some(chosen)) else {
             continue;
         };

@@ -13,6 +13,7 @@ use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::request_id;
 use smallvec::SmallVec;
 
+use super::access::{self, Verdicts};
 use super::head::Head;
 use super::known::Known;
 use super::trace::Trace;
@@ -140,7 +141,9 @@ pub struct StreamRecord {
     /// The peer that named itself in a header, as the worker's
     /// [`crate::mesh::Mesh`] numbers it; 0 = none did.
     pub peer: u32,
-    /// What filters found out, by namespace; none until one did.
+    /// What access control said.
+    pub verdicts: Verdicts,
+    /// What other filters found out, by namespace; none until one did.
     pub metadata: Option<Box<BTreeMap<Name, Value>>>,
 }
 
@@ -180,6 +183,7 @@ impl StreamRecord {
             local_body: Vec::new(),
             random: 0,
             peer: 0,
+            verdicts: Verdicts::default(),
             metadata: None,
         }
     }
@@ -219,12 +223,16 @@ impl StreamRecord {
         self.local_body.clear();
         self.random = fastrand::u64(..);
         self.peer = 0;
+        self.verdicts.clear();
         self.metadata = None;
         self.conn.requests.set(self.conn.requests.get() + 1);
     }
 
     /// What filters found out in a namespace.
     pub fn dynamic_metadata(&self, namespace: &str) -> Option<&Value> {
+        if namespace == access::NAMESPACE {
+            return self.verdicts.metadata();
+        }
         self.metadata.as_ref()?.get(namespace)
     }
 

@@ -51,6 +51,10 @@ pub struct HttpContext {
     pub peers: Option<Arc<PeerMetadata>>,
     /// What filters keep here, in their order.
     pub filters: Vec<FilterState>,
+    /// The places of the filters that look at requests.
+    pub on_request: Vec<usize>,
+    /// The places of the filters that look at responses.
+    pub on_response: Vec<usize>,
 }
 
 impl HttpContext {
@@ -68,10 +72,18 @@ impl HttpContext {
             Some(HttpFilterConfig::PeerMetadata(peers)) => Some(peers),
             _ => None,
         };
+        let places = |sees: fn(&HttpFilterConfig) -> bool| {
+            let all = config.http_filters.iter().enumerate();
+            all.filter(|(_, filter)| sees(&filter.config))
+                .map(|(place, _)| place)
+                .collect()
+        };
         let filters = config.http_filters.iter();
         let filters = filters.map(|f| FilterState::new(f, &config.stat_prefix, stats));
         Self {
             filters: filters.collect(),
+            on_request: places(filters::sees_requests),
+            on_response: places(filters::sees_responses),
             telemetry,
             peers,
             router: config.router(),
