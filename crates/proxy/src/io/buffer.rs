@@ -136,6 +136,9 @@ impl Buf {
 
     /// Reads once; 0 is the end of the stream. A full buffer grows.
     pub fn poll_fill(&mut self, io: &Io, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.memory.is_empty() {
+            ready!(io.poll_may_read(cx));
+        }
         self.make_room(1);
         let result = io.poll_read(cx, &mut self.memory[self.end..]);
         if result.is_pending() && self.is_empty() {

@@ -227,6 +227,17 @@ impl Io {
         }
     }
 
+    /// Ready when a read may find something. Only of a bare socket that is known; it saves readers
+    /// that wait from taking memory.
+    pub fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let bare = self.tls.is_none() && self.prefix.borrow().is_empty();
+        if !bare || !self.plain.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        // An error is for the read to find.
+        self.poll_readable(cx).map(|_| ())
+    }
+
     /// Reads into `buf`; 0 is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(count) = take_front(&self.plain, buf) {

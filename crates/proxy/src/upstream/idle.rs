@@ -38,6 +38,13 @@ pub(super) struct HostWaker {
     woken: Arc<Woken>,
 }
 
+impl HostWaker {
+    /// Whether nothing woke it since its host's connections were looked at.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.queued.load(Ordering::Acquire)
+    }
+}
+
 impl Wake for HostWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
