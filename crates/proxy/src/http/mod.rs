@@ -27,6 +27,7 @@ pub mod server2;
 mod shadow;
 pub mod source;
 pub mod stream;
+mod stream_tasks;
 pub(crate) mod tls_fields;
 pub mod trace;
 mod tunnel;

@@ -1,5 +1,5 @@
-//! HTTP/2 towards clients: one task per connection moves its bytes, one per
-//! stream serves it, all on the connection's worker.
+//! HTTP/2 towards clients: one task per connection moves its bytes, others serve
+//! its streams, all on the connection's worker.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -9,17 +9,12 @@ use std::time::Duration;
 
 use lateen_proxy_core::flags::ResponseFlags;
 
-use super::head::Head;
-use super::heads;
-use super::known::Known;
-use super::reader::{BodyReader, H2Reader};
 use super::record::{Protocol, StreamRecord, now_ns};
-use super::responder::Responder;
-use super::stream::{Asks, HttpContext, Stream};
+use super::stream::HttpContext;
+use super::stream_tasks::StreamTasks;
 use super::wire::{ReadEnd, StreamHandle, Wire};
 use crate::conn::Connection;
-use crate::http1::{Reject, RejectKind};
-use crate::http2::{Accepted, ConnectionError, Refusal, Role, Session, Settings};
+use crate::http2::{ConnectionError, Refusal, Role, Session, Settings};
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
 
@@ -30,11 +25,15 @@ const ALIVE: [u8; 8] = *b"alive...";
 /// How long an error's GOAWAY may take to be sent, where nothing is configured.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// How long a connection without streams keeps what serving them needs, in ms.
+const LINGER: u64 = 2000;
+
 /// The state of one connection.
 struct Server {
     conn: Rc<Connection>,
     http: Rc<HttpContext>,
     wire: Rc<Wire>,
+    tasks: StreamTasks,
     buf: Buf,
     timer: Timer,
     served: u32,
@@ -42,6 +41,8 @@ struct Server {
     idle: bool,
     /// Ends when it is idle so long (ms of the timer's clock).
     idle_at: u64,
+    /// When it has been idle for [`LINGER`].
+    rest_at: u64,
     /// When the connection is as old as it may get.
     until: u64,
     /// When no further stream is served.
@@ -70,11 +71,13 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
     let oldest = config.max_connection_duration.filter(|d| !d.is_zero());
     let mut server = Server {
         wire: Wire::new(Session::new(Role::Server, settings(&http))),
+        tasks: StreamTasks::new(conn.clone(), http.clone()),
         buf: Buf::new(),
         timer: Timer::new(),
         served: 0,
         idle: true,
         idle_at: NEVER,
+        rest_at: NEVER,
         until: timer::deadline(timer::now_ms(), oldest),
         leave_at: NEVER,
         alive_at: NEVER,
@@ -161,15 +164,13 @@ impl Server {
             self.served += 1;
             self.idle = false;
             self.idle_at = NEVER;
+            self.rest_at = NEVER;
             let most = self.http.config.max_requests_per_connection;
             if most.is_some_and(|most| self.served >= most) || self.conn.must_close() {
                 self.leave();
             }
             let handle = StreamHandle::new(self.wire.clone(), accepted.slot);
-            let (conn, http) = (self.conn.clone(), self.http.clone());
-            // In a box of its own, so that it is not copied on its way into the task.
-            let stream = Box::pin(serve_stream(conn, http, accepted, handle));
-            tokio::task::spawn_local(stream);
+            self.tasks.serve(accepted, handle);
         }
         while let Some(refusal) = self.wire.with(Session::next_refused) {
             self.log_refused(refusal);
@@ -213,17 +214,23 @@ impl Server {
         }
         if !self.idle && self.wire.with(|s| s.live()) == 0 {
             self.idle = true;
+            self.rest_at = timer::now_ms() + LINGER;
             self.watch_idle();
         }
         loop {
             let next = self.idle_at.min(self.until).min(self.leave_at);
-            self.timer.set(next.min(self.alive_at));
+            self.timer.set(next.min(self.alive_at).min(self.rest_at));
             if self.timer.poll(cx).is_pending() {
                 return None;
             }
             let now = timer::now_ms();
             if now >= self.leave_at {
                 self.leave_now();
+            }
+            if now >= self.rest_at {
+                self.rest_at = NEVER;
+                self.tasks.rest();
+                self.wire.with(Session::rest);
             }
             if now >= self.idle_at.min(self.until) {
                 self.idle_at = NEVER;
@@ -311,69 +318,4 @@ impl Server {
         });
         let _ = self.timer.race(drained).await;
     }
-}
-
-async fn serve_stream(
-    conn: Rc<Connection>,
-    http: Rc<HttpContext>,
-    accepted: Accepted,
-    handle: StreamHandle,
-) {
-    let mut record = StreamRecord::new(conn.clone());
-    record.request = accepted.head;
-    record.response = heads::take();
-    record.begin(Protocol::Http2, now_ns());
-    http.stats.cells.downstream_rq_active.add(1);
-    let extended = !accepted.protocol.is_empty();
-    if extended {
-        // The same request in HTTP/1.1's words (RFC 8441 section 5).
-        record.request.set_method(b"GET");
-        record.request.set_known(Known::Upgrade, &accepted.protocol);
-    }
-    let asks = Asks {
-        upgrade: extended,
-        expect_continue: accepted.expects,
-        refused: refused(&record.request),
-    };
-    let timer = Timer::new();
-    let mut out = Responder::H2 {
-        stream: &handle,
-        extended,
-    };
-    let body = BodyReader::H2(H2Reader::new(&handle));
-    Stream::new(&http, &mut record, &timer)
-        .serve(body, &mut out, asks)
-        .await;
-    if let Some(details) = handle.broken() {
-        let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
-        record.flags = ResponseFlags::NONE;
-        record.flags.set(flag);
-        record.details = Cow::Borrowed(details);
-    }
-    conn.worker.close_stream(&record, &http);
-    let StreamRecord {
-        request, response, ..
-    } = record;
-    heads::give(request);
-    heads::give(response);
-}
-
-/// What the connection manager refuses, over HTTP/1 too.
-fn refused(request: &Head) -> Option<Reject> {
-    let (status, details) = match request.method() {
-        _ if request.path() == b"*" => (404, "absolute_path_rejected"),
-        b"QUERY" => {
-            let typed = request.known(Known::ContentType);
-            if typed.is_some_and(|v| !v.is_empty()) {
-                return None;
-            }
-            (400, "query_missing_content_type")
-        }
-        _ => return None,
-    };
-    Some(Reject {
-        status,
-        details,
-        kind: RejectKind::Request,
-    })
 }

@@ -292,13 +292,17 @@ impl Session {
         self.ids.remove(&slot.id);
         self.remember(slot.id, matches!(slot.gone, Some(Gone::Local(_))));
         self.free.push(index);
-        if self.live() == 0 {
+        // A server's connection says itself when it rests.
+        if self.live() == 0 && role == Role::Client {
             self.rest();
         }
     }
 
-    /// Gives memory back while nothing goes on.
-    fn rest(&mut self) {
+    /// Gives memory back where nothing goes on.
+    pub fn rest(&mut self) {
+        if self.live() > 0 {
+            return;
+        }
         if self.slots.len() > 4 {
             self.slots = Vec::new();
             self.free = Vec::new();
