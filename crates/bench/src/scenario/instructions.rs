@@ -5,11 +5,13 @@ use anyhow::Context as _;
 use super::Bed;
 use crate::config::Spec;
 use crate::contestant::{Contestant, Program, Running};
-use crate::load::Load;
+use crate::load::{Load, Protocol};
 
 /// Requests of the two runs. Under callgrind each takes some fifty times as long as without.
 const REQUESTS: [u64; 2] = [500, 5500];
 const CONNECTIONS: usize = 16;
+/// Streams of each connection, with HTTP/2.
+const STREAMS: usize = 4;
 const METRIC: &str = "instructions per request";
 
 /// The plain case.
@@ -27,6 +29,16 @@ pub fn run(bed: &mut Bed<'_>, name: &str) -> anyhow::Result<()> {
     };
     for contestant in bed.contestants(names) {
         let per = measured(bed, contestant, &|_| {})?;
+        eprintln!("{name} {}: {per:.0}", contestant.name);
+        bed.report.add(name, METRIC, contestant.name, per);
+    }
+    Ok(())
+}
+
+/// The same with HTTP/2 from clients.
+pub fn http2(bed: &mut Bed<'_>, name: &str) -> anyhow::Result<()> {
+    for contestant in bed.contestants(&["haproxy", "nginx", "lateen-bare", "lateen"]) {
+        let per = measured(bed, contestant, &|spec| spec.http2 = true)?;
         eprintln!("{name} {}: {per:.0}", contestant.name);
         bed.report.add(name, METRIC, contestant.name, per);
     }
@@ -85,10 +97,13 @@ fn count(
         wrapper.push("--max-stackframe=16777216".to_owned());
     }
     let mut running = Running::start(bed.programs, contestant, spec, &bed.pki, &wrapper)?;
-    let load = Load {
+    let mut load = Load {
         connections: CONNECTIONS,
         ..bed.load(&running)
     };
+    if running.spec.http2 {
+        load.protocol = Protocol::Http2(STREAMS);
+    }
     running.wait_ready(&mut bed.driver, &load)?;
     bed.driver.open(load)?;
     let outcome = bed.driver.closed_count(requests)?;

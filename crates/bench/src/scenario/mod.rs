@@ -92,6 +92,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: instructions::run,
     },
     Scenario {
+        name: "h2-instructions",
+        about: "The same with HTTP/2 from clients, 16 connections of 4 streams.",
+        run: instructions::http2,
+    },
+    Scenario {
         name: "matching",
         about: "User-mode instructions per request where the last of 10 and of 10,000 routes of one virtual host matches.",
         run: instructions::matching,
