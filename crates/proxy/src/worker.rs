@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::HostStats;
 use crate::conn::Connection;
+use crate::http::head::Line;
+use crate::http::known::Known;
 use crate::http::record::StreamRecord;
 use crate::http::stream::HttpContext;
 use crate::http::trace;
@@ -105,7 +107,7 @@ pub struct Worker {
     /// Who is who in the mesh, and its metrics.
     pub mesh: Mesh,
     snapshot: RefCell<Arc<Snapshot>>,
-    date: RefCell<(u64, Rc<str>)>,
+    date: RefCell<(u64, Line)>,
     draining: Cell<bool>,
     /// The health check is told to fail: clients go elsewhere.
     failed: Cell<bool>,
@@ -135,7 +137,7 @@ impl Worker {
             listeners: Listeners::default(),
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
-            date: RefCell::new((0, "".into())),
+            date: RefCell::new((0, Line::new(Known::Date, b""))),
             draining: Cell::new(false),
             failed: Cell::new(false),
             closing: Cell::new(false),
@@ -278,15 +280,16 @@ impl Worker {
         }
     }
 
-    /// The value of a `date` header, made once a second.
-    pub fn date(&self) -> Rc<str> {
+    /// Hands on the `date` line, made once a second.
+    pub fn date(&self, to: impl FnOnce(&Line)) {
         let second = clock::wall_ns() / 1_000_000_000;
         let mut date = self.date.borrow_mut();
         if date.0 != second {
             let now = UNIX_EPOCH + Duration::from_secs(second);
-            *date = (second, httpdate::fmt_http_date(now).into());
+            let text = httpdate::fmt_http_date(now);
+            *date = (second, Line::new(Known::Date, text.as_bytes()));
         }
-        date.1.clone()
+        to(&date.1);
     }
 
     /// Closes the record of a stream: log lines and statistics.

@@ -47,6 +47,25 @@ impl Field {
     }
 }
 
+/// A line that is made once and goes into many heads.
+#[derive(Clone, Debug)]
+pub struct Line {
+    known: Known,
+    /// `name: value\r\n`
+    text: Box<[u8]>,
+}
+
+impl Line {
+    /// A line of a well-known name.
+    pub fn new(known: Known, value: &[u8]) -> Self {
+        let text = [known.name().as_bytes(), b": ", value, b"\r\n"].concat();
+        Self {
+            known,
+            text: text.into(),
+        }
+    }
+}
+
 /// Lines of a message of which a [`Head`] holds a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Copied {
@@ -201,6 +220,27 @@ impl Head {
         self.end_line(start, known, &[value]);
     }
 
+    /// Appends a line that was made before.
+    pub fn add_line(&mut self, line: &Line) {
+        let (start, name_len) = (self.buf.len(), line.known.name().len());
+        self.buf.extend_from_slice(&line.text);
+        self.present |= line.known.bit();
+        self.fields.push(Field {
+            start: start as u32,
+            name_len: name_len as u16,
+            known: line.known,
+            live: true,
+            value_len: (line.text.len() - name_len - 4) as u32,
+        });
+    }
+
+    /// Puts a line that was made before in the place of the first of its name.
+    pub fn set_line(&mut self, line: &Line) {
+        let first = self.remove_first(line.known);
+        self.add_line(line);
+        self.move_last(first);
+    }
+
     /// Appends a line of a well-known name.
     pub fn add_known(&mut self, name: Known, value: &[u8]) {
         self.add_lower(name, name.name().as_bytes(), value);
@@ -284,13 +324,19 @@ impl Head {
 
     /// Replaces all lines of a well-known name by one in the place of the first.
     pub fn set_known(&mut self, name: Known, value: &[u8]) {
+        let first = self.remove_first(name);
+        self.add_known(name, value);
+        self.move_last(first);
+    }
+
+    /// Removes all lines of a well-known name; the place of the first.
+    fn remove_first(&mut self, name: Known) -> Option<usize> {
         if !self.has(name) {
-            return self.add_known(name, value);
+            return None;
         }
         let first = self.fields.iter().position(|f| f.live && f.known == name);
         self.remove_known(name);
-        self.add_known(name, value);
-        self.move_last(first);
+        first
     }
 
     /// Moves the last line to a place that a dead line has.
@@ -462,6 +508,12 @@ impl Head {
             .map(|f| (f.name(&self.buf), f.value(&self.buf)))
     }
 
+    /// Every live line in order, with the number of its name.
+    pub fn known_lines(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        let live = self.fields.iter().filter(|f| f.live);
+        live.map(|f| (f.known, f.name(&self.buf), f.value(&self.buf)))
+    }
+
     /// How many live lines there are.
     pub fn len(&self) -> usize {
         self.fields.iter().filter(|f| f.live).count()
@@ -515,6 +567,14 @@ mod tests {
             "user-agent: curl\r\nx-one: 1\r\nx-two: 2\r\nx-one: again\r\n"
         );
         head.remove(b"x-one");
+        head.set_line(&Line::new(Known::Server, b"us"));
+        head.set_line(&Line::new(Known::UserAgent, b"made"));
+        assert_eq!(
+            written(&head),
+            "user-agent: made\r\nx-two: 2\r\nserver: us\r\n"
+        );
+        assert_eq!(head.known(Known::Server), Some(&b"us"[..]));
+        head.remove_known(Known::Server);
         head.set_known(Known::UserAgent, b"other");
         assert_eq!(written(&head), "user-agent: other\r\nx-two: 2\r\n");
         assert_eq!(head.first(b"user-agent"), Some(&b"other"[..]));

@@ -21,11 +21,9 @@ fn take(head: &mut Head, mesh: &Mesh) -> u32 {
 }
 
 fn put(head: &mut Head, own: &Own) {
-    if own.header.is_empty() {
-        return;
+    for line in own.lines.iter().flatten() {
+        head.set_line(line);
     }
-    head.set_known(Known::XEnvoyPeerMetadata, &own.header);
-    head.set_known(Known::XEnvoyPeerMetadataId, &own.id);
 }
 
 /// Reads who sent a request.

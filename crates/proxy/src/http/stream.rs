@@ -22,6 +22,7 @@ use lateen_proxy_xds::authz::HeaderWrite;
 
 use super::filter_state::FilterState;
 use super::filters::Stop;
+use super::head::Line;
 use super::known::Known;
 use super::local::LocalReply;
 use super::mutate::{self, Side};
@@ -49,6 +50,8 @@ pub struct HttpContext {
     pub telemetry: Option<Arc<IstioStats>>,
     /// Istio's exchange of who the peers are, where it is configured.
     pub peers: Option<Arc<PeerMetadata>>,
+    /// The `server` line of answers.
+    pub server: Line,
     /// What filters keep here, in their order.
     pub filters: Vec<FilterState>,
     /// The places of the filters that look at requests.
@@ -88,6 +91,7 @@ impl HttpContext {
             peers,
             router: config.router(),
             stats: stats.http(&config.stat_prefix),
+            server: Line::new(Known::Server, config.server_name.as_bytes()),
             config,
         }
     }
@@ -513,14 +517,14 @@ impl Stream<'_> {
         }
         let response = &mut record.response;
         if !response.has(Known::Date) {
-            response.add(b"date", Rc::clone(&record.conn.worker.date()).as_bytes());
+            record.conn.worker.date(|date| response.add_line(date));
         }
         match config.server_header {
             ServerHeader::Overwrite => {
-                response.set_known(Known::Server, config.server_name.as_bytes());
+                response.set_line(&self.http.server);
             }
             ServerHeader::AppendIfAbsent if !response.has(Known::Server) => {
-                response.add(b"server", config.server_name.as_bytes());
+                response.add_line(&self.http.server);
             }
             _ => {}
         }

@@ -122,6 +122,24 @@ struct HttpSlot {
     _filter: Arc<IstioStats>,
 }
 
+impl HttpSlot {
+    /// Adds a finished request.
+    fn count(&self, record: &StreamRecord) {
+        if let Some(requests) = &self.requests {
+            requests.inc();
+        }
+        for (histogram, value) in [
+            (&self.duration, record.duration_ms()),
+            (&self.request_bytes, record.received),
+            (&self.response_bytes, record.sent),
+        ] {
+            if let Some(histogram) = histogram {
+                histogram.record(value);
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct TcpSlot {
     sent: Option<Counter>,
@@ -210,25 +228,13 @@ impl Mesh {
             ),
             filter: overrides(filter),
         };
-        if !inner.http.contains_key(&key) {
-            let slot = self.http_slot(inner, &key, filter);
-            inner.http.insert(key, slot);
-        }
         let Some(slot) = inner.http.get(&key) else {
+            let slot = self.http_slot(inner, &key, filter);
+            slot.count(record);
+            inner.http.insert(key, slot);
             return;
         };
-        if let Some(requests) = &slot.requests {
-            requests.inc();
-        }
-        for (histogram, value) in [
-            (&slot.duration, record.duration_ms()),
-            (&slot.request_bytes, record.received),
-            (&slot.response_bytes, record.sent),
-        ] {
-            if let Some(histogram) = histogram {
-                histogram.record(value);
-            }
-        }
+        slot.count(record);
     }
 
     /// A TCP connection reached its upstream.

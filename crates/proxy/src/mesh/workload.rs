@@ -7,6 +7,8 @@ use lateen_proxy_core::config::bootstrap::Node;
 use lateen_proxy_core::config::{Metadata, Name, Value};
 
 use super::peer;
+use crate::http::head::Line;
+use crate::http::known::Known;
 
 /// What is not known.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -39,6 +41,8 @@ pub struct Own {
     pub header: Vec<u8>,
     /// Value of `x-envoy-peer-metadata-id`: the node id.
     pub id: Vec<u8>,
+    /// The lines of both; none without a node.
+    pub lines: Option<[Line; 2]>,
     /// The node's cluster: the service that spans are of.
     pub service: Name,
     /// The node's zone.
@@ -54,10 +58,16 @@ impl Own {
             true => Vec::new(),
             false => peer::encode(&node.metadata, &workload).into_bytes(),
         };
+        let id = node.id.as_bytes().to_vec();
+        let lines = || {
+            let metadata = Line::new(Known::XEnvoyPeerMetadata, &header);
+            [metadata, Line::new(Known::XEnvoyPeerMetadataId, &id)]
+        };
         Self {
+            lines: (!header.is_empty()).then(lines),
             workload,
             header,
-            id: node.id.as_bytes().to_vec(),
+            id,
             service: node.cluster.clone(),
             zone: node.locality.zone.clone(),
         }
