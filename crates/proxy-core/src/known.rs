@@ -236,7 +236,7 @@ impl Known {
 }
 
 /// Every name that has a number.
-const ALL: [Known; 87] = [
+pub const ALL: [Known; 87] = [
     Known::Host,
     Known::Connection,
     Known::ContentLength,

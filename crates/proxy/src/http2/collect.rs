@@ -308,8 +308,24 @@ const fn token(byte: u8) -> bool {
         )
 }
 
+/// Bytes of a token.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = token(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+/// Whether all bytes are of a kind. Without a stop at the first that is not, for nearly all are.
+fn all(bytes: &[u8], fine: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & fine(*byte))
+}
+
 /// Bytes of a field name, which has no capitals (section 8.2.1).
-const NAME: [bool; 256] = {
+static NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -320,7 +336,7 @@ const NAME: [bool; 256] = {
 };
 
 /// Bytes of a field value: no control character but the tab.
-const VALUE: [bool; 256] = {
+static VALUE: [bool; 256] = {
     let mut table = [true; 256];
     let mut byte = 0;
     while byte < 0x20 {
@@ -333,16 +349,16 @@ const VALUE: [bool; 256] = {
 
 fn is_name(name: &[u8]) -> bool {
     let short = name.len() <= usize::from(u16::MAX);
-    short && !name.is_empty() && name.iter().all(|b| NAME[usize::from(*b)])
+    short && !name.is_empty() && all(name, |b| NAME[usize::from(b)])
 }
 
 fn is_value(value: &[u8]) -> bool {
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    !blank(value.first()) && !blank(value.last()) && value.iter().all(|b| VALUE[usize::from(*b)])
+    !blank(value.first()) && !blank(value.last()) && all(value, |b| VALUE[usize::from(b)])
 }
 
 fn is_token(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(|b| token(*b))
+    !value.is_empty() && all(value, |b| TOKEN[usize::from(b)])
 }
 
 /// RFC 3986 section 3.1.
@@ -352,7 +368,7 @@ fn is_scheme(value: &[u8]) -> bool {
 }
 
 fn is_path(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(|b| *b > b' ' && *b != 0x7f)
+    !value.is_empty() && all(value, |b| (b > b' ') & (b != 0x7f))
 }
 
 /// An authority without user information (section 8.3.1).

@@ -1,7 +1,8 @@
 //! Heads to header blocks.
 
-use super::hpack::{write_field, write_indexed, write_named};
+use super::hpack::{write_field, write_indexed, write_known, write_named};
 use crate::http::head::Head;
+use crate::http::known::Known;
 
 /// Indexes of the static table (RFC 7541 appendix A).
 const AUTHORITY: usize = 1;
@@ -67,17 +68,18 @@ pub fn write_trailers(head: &Head, out: &mut Vec<u8>) {
 
 /// The lines of a head without those of a connection (RFC 9113 section 8.2.2).
 fn write_lines(head: &Head, out: &mut Vec<u8>) {
-    for (name, value) in head.lines() {
-        let of_connection = match name.len() {
-            7 => name == b"upgrade",
-            10 => name == b"connection" || name == b"keep-alive",
-            16 => name == b"proxy-connection",
-            17 => name == b"transfer-encoding",
-            2 => name == b"te" && !value.eq_ignore_ascii_case(b"trailers"),
+    for (known, name, value) in head.known_lines() {
+        let of_connection = match known {
+            Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Upgrade => true,
+            Known::Te => !value.eq_ignore_ascii_case(b"trailers"),
             _ => false,
         };
         if !of_connection {
-            write_field(out, name, value.trim_ascii());
+            write_known(out, known, name, value.trim_ascii());
         }
     }
 }

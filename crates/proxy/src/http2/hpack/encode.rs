@@ -3,6 +3,7 @@
 
 use super::integer;
 use super::table::STATIC;
+use crate::http::known::{ALL, Known};
 
 /// Indexes of the static table that stand for a name, by the name's length.
 struct Names {
@@ -36,6 +37,34 @@ const fn names() -> Names {
     }
     names.begin[LONGEST + 1] = at as u8;
     names
+}
+
+/// By [`Known`], the index of its name in the static table; 0 = it is not there.
+static OF_KNOWN: [u8; 128] = of_known();
+
+const fn of_known() -> [u8; 128] {
+    let mut of_known = [0; 128];
+    let mut at = 0;
+    while at < ALL.len() {
+        let mut index = STATIC.len();
+        // From the end, so that the first of several stays.
+        while index > 0 {
+            index -= 1;
+            if same(STATIC[index].0, ALL[at].name().as_bytes()) {
+                of_known[ALL[at] as usize] = index as u8 + 1;
+            }
+        }
+        at += 1;
+    }
+    of_known
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 /// The index of a name in the static table.
@@ -86,6 +115,22 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     string(out, value);
 }
 
+/// Appends a field whose name has that number, as [`write_field`] would.
+pub fn write_known(out: &mut Vec<u8>, known: Known, name: &[u8], value: &[u8]) {
+    let secret = matches!(
+        known,
+        Known::Authorization | Known::Cookie | Known::SetCookie
+    );
+    let first = if secret { 0x10 } else { 0 };
+    match OF_KNOWN[known as usize] {
+        0 => write_field(out, name, value),
+        index => {
+            integer::write(out, first, 4, usize::from(index));
+            string(out, value);
+        }
+    }
+}
+
 fn string(out: &mut Vec<u8>, text: &[u8]) {
     integer::write(out, 0, 7, text.len());
     out.extend_from_slice(text);
@@ -94,6 +139,17 @@ fn string(out: &mut Vec<u8>, text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_with_a_number_is_written_as_without() {
+        for known in ALL {
+            let name = known.name().as_bytes();
+            let (mut by_number, mut by_name) = (Vec::new(), Vec::new());
+            write_known(&mut by_number, known, name, b"value");
+            write_field(&mut by_name, name, b"value");
+            assert_eq!(by_number, by_name, "{}", known.name());
+        }
+    }
 
     #[test]
     fn every_static_name_is_found() {

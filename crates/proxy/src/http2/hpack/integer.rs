@@ -40,11 +40,17 @@ pub(super) fn read(bytes: &[u8], bits: u8) -> Result<(usize, usize), IntegerErro
 }
 
 /// Appends an integer behind the bits of `first` that are not the prefix.
+#[inline]
 pub(super) fn write(out: &mut Vec<u8>, first: u8, bits: u8, value: usize) {
     let mask = u8::MAX >> (8 - bits);
     if value < usize::from(mask) {
         return out.push(first | value as u8);
     }
+    write_long(out, first, mask, value);
+}
+
+/// One that does not fit its prefix.
+fn write_long(out: &mut Vec<u8>, first: u8, mask: u8, value: usize) {
     out.push(first | mask);
     let mut rest = value - usize::from(mask);
     while rest >= 0x80 {

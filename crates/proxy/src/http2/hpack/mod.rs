@@ -8,7 +8,7 @@ mod integer;
 mod table;
 
 pub use decode::{Decoder, HpackError};
-pub use encode::{begin_table, write_field, write_indexed, write_named};
+pub use encode::{begin_table, write_field, write_indexed, write_known, write_named};
 pub use table::STATIC;
 
 #[cfg(test)]
