@@ -299,12 +299,10 @@ impl Stream<'_> {
                 self.reply(out, Situation::NO_CLUSTER.into()).await;
             }
             RouteAction::Forward(forward) => {
-                let forward = forward.clone();
                 if self.invite(out).await.is_err() {
                     return out.set_close();
                 }
-                self.forward(body, out, &forward, chosen, asks.upgrade)
-                    .await;
+                self.forward(body, out, forward, chosen, asks.upgrade).await;
             }
         }
     }
@@ -424,8 +422,11 @@ impl Stream<'_> {
         forward: &Forward,
         chosen: &Chosen,
     ) -> Option<Rc<ClusterState>> {
-        let name = self.cluster_name(forward, chosen)?;
-        self.record.conn.worker.clusters.get(&name)
+        let clusters = &self.record.conn.worker.clusters;
+        match &forward.cluster {
+            ClusterSpecifier::Named(name) => clusters.get(name),
+            _ => clusters.get(&self.cluster_name(forward, chosen)?),
+        }
     }
 
     /// Puts the cluster of a request that is not forwarded into the record.
