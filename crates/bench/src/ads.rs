@@ -85,14 +85,42 @@ impl Server {
     /// # Errors
     /// When it refuses them or does not answer.
     pub fn push(&self, resources: Resources) -> anyhow::Result<Duration> {
-        let (done, wait) = mpsc::channel();
         let begun = Instant::now();
+        let pending = self.begin(resources)?;
+        let answer = pending.0.recv_timeout(PATIENCE);
+        judged(answer.context("no acknowledgement")?)?;
+        Ok(begun.elapsed())
+    }
+
+    /// Sends these and goes on.
+    ///
+    /// # Errors
+    /// When the server has ended.
+    pub fn begin(&self, resources: Resources) -> anyhow::Result<Pending> {
+        let (done, wait) = mpsc::channel();
         if self.orders.send(Push { resources, done }).is_err() {
             bail!("the management server has ended");
         }
-        match wait.recv_timeout(PATIENCE).context("no acknowledgement")? {
-            Ok(()) => Ok(begun.elapsed()),
-            Err(why) => bail!("refused: {why}"),
+        Ok(Pending(wait))
+    }
+}
+
+fn judged(answer: Result<(), String>) -> anyhow::Result<()> {
+    answer.map_err(|why| anyhow::anyhow!("refused: {why}"))
+}
+
+/// An acknowledgement that is still to come.
+pub struct Pending(mpsc::Receiver<Result<(), String>>);
+
+impl Pending {
+    /// What the proxy answered, once it did.
+    pub fn poll(&self) -> Option<anyhow::Result<()>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(judged(answer)),
+            Err(mpsc::TryRecvError::Empty) => None,
+            Err(mpsc::TryRecvError::Disconnected) => {
+                Some(Err(anyhow::anyhow!("the management server has ended")))
+            }
         }
     }
 }

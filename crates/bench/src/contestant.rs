@@ -181,7 +181,9 @@ impl Running {
                 vec!["floor".to_owned(), listen, backend]
             }
             Program::Haproxy => {
-                let file = write("haproxy.cfg", config::haproxy(given))?;
+                let (text, map) = config::haproxy(given);
+                write("map", map)?;
+                let file = write("haproxy.cfg", text)?;
                 vec!["-db".to_owned(), "-f".to_owned(), file]
             }
             Program::Nginx => {

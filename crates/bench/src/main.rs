@@ -14,7 +14,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -66,19 +66,44 @@ fn bench(options: &Options) -> anyhow::Result<()> {
     let report = if options.from_json {
         older.context("no figures in the JSON")?
     } else {
-        measured(options, &older.unwrap_or_default())?
+        measured(options, older.unwrap_or_default())?
     };
     let tables = report.tables();
     println!("{tables}");
     if let Some(page) = &options.docs {
+        let lacking = lacking(&report);
+        if !lacking.is_empty() {
+            bail!("the page is written from one whole run of one build; it lacks {lacking}");
+        }
         std::fs::write(page, document(&report, &tables)).context("writing the page")?;
     }
     Ok(())
 }
 
+/// What a report lacks of a whole run.
+fn lacking(report: &Report) -> String {
+    let there = |name: &str| report.figures.iter().any(|f| f.scenario == name);
+    let all = scenario::SCENARIOS.iter().map(|s| s.name);
+    let mut lacking: Vec<&str> = all.filter(|name| !there(name)).collect();
+    if report
+        .about
+        .get(SETTINGS)
+        .is_none_or(|text| text.starts_with("quick"))
+    {
+        lacking.push("the full length of its rounds");
+    }
+    lacking.join(", ")
+}
+
+/// Figures of another build or of other settings do not stand beside new ones.
+const SAME: [&str; 4] = [COMMIT, PROGRAM, SETTINGS, "machine"];
+const COMMIT: &str = "commit";
+const PROGRAM: &str = "program";
+const SETTINGS: &str = "settings";
+
 /// Measures what was asked for. What is there is kept after each scenario: a long run that is broken
 /// off has not been for nothing.
-fn measured(options: &Options, older: &Report) -> anyhow::Result<Report> {
+fn measured(options: &Options, older: Report) -> anyhow::Result<Report> {
     let programs = Programs {
         lateen: options.lateen.clone(),
         envoy: options.envoy.clone(),
@@ -117,6 +142,14 @@ fn measured(options: &Options, older: &Report) -> anyhow::Result<Report> {
     let profile = folder.map(|name| name.to_string_lossy().into_owned());
     about.insert("profile".to_owned(), profile.unwrap_or_default());
     about.insert("day".to_owned(), day());
+    about.insert(COMMIT.to_owned(), options.commit.clone());
+    about.insert(PROGRAM.to_owned(), digest(&options.lateen)?);
+    about.insert(SETTINGS.to_owned(), options.settings());
+    let same = |key: &&str| older.about.get(*key) == bed.report.about.get(*key);
+    let older = match SAME.iter().all(same) {
+        true => older,
+        false => Report::default(),
+    };
     let mut report = older.clone();
     for scenario in scenario::SCENARIOS {
         if options.wants(scenario.name) {
@@ -127,6 +160,20 @@ fn measured(options: &Options, older: &Report) -> anyhow::Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// What tells one build from another: the program's length and a hash of its bytes.
+fn digest(program: &Path) -> anyhow::Result<String> {
+    let bytes = std::fs::read(program).context("reading the program")?;
+    let fold = |hash: u64, chunk: &[u8]| {
+        let mut word = [0; 8];
+        word.iter_mut()
+            .zip(chunk)
+            .for_each(|(to, from)| *to = *from);
+        (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    };
+    let hash = bytes.chunks(8).fold(0, fold);
+    Ok(format!("{} bytes {hash:016x}", bytes.len()))
 }
 
 /// Where a program is.

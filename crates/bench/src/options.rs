@@ -15,13 +15,15 @@ core 0, clients and backend on core 1. Prints tables and writes JSON.
 
   --only NAME[,NAME]   these scenarios (a beginning of a name is enough, `--list` names them)
   --peers NAME[,NAME]  these proxies: envoy, haproxy, nginx, lateen (the floor is always there)
-  --rounds N           rounds of each measurement (5; 3 with --quick)
-  --quick              shorter rounds, fewer idle connections, no Envoy under callgrind
-  --json FILE          where the JSON goes (target/bench.json); figures that are there and were not
-                       measured again stay
-  --docs               write docs/bench.md from it
+  --rounds N           rounds of each measurement (5; 2 with --quick)
+  --quick              fewer and shorter rounds, fewer idle connections: to see that all works
+  --json FILE          where the JSON goes (target/bench.json); figures that are there, of the same
+                       build and settings, and were not measured again stay
+  --docs               write docs/bench.md from it: refused where a scenario is lacking, or with
+                       --quick. A whole run takes up to 20 minutes
   --from-json          measure nothing, make the tables from the JSON that is there
   --program FILE       this build of lateen instead of a new one of the `dist` profile
+  --commit NAME        what the build was made of, for the page (told by `cargo xtask`)
   --keep FOLDER        leave configurations, outputs and callgrind's files there
   --list               name the scenarios
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// Only help or the list.
     pub say: Option<String>,
+    /// What ours was built from.
+    pub commit: String,
     /// Where programs are, told by `cargo xtask`.
     pub lateen: PathBuf,
     /// Envoy, where it is there.
@@ -74,8 +78,8 @@ impl Options {
         let mut options = Self {
             only: Vec::new(),
             peers: Vec::new(),
-            rounds: if quick { 3 } else { 5 },
-            slice: Duration::from_millis(if quick { 700 } else { 2000 }),
+            rounds: if quick { 2 } else { 5 },
+            slice: Duration::from_millis(if quick { 500 } else { 1500 }),
             idle: if quick { 500 } else { 4000 },
             quick,
             json: "target/bench.json".into(),
@@ -83,6 +87,7 @@ impl Options {
             from_json: false,
             keep: None,
             say: None,
+            commit: "not told".to_owned(),
             lateen: "target/dist/lateen".into(),
             envoy: None,
         };
@@ -110,6 +115,7 @@ impl Options {
                 "--keep" => options.keep = Some(value()?.into()),
                 "--docs" => options.docs = Some("docs/bench.md".into()),
                 "--program" => options.lateen = value()?.into(),
+                "--commit" => options.commit = value()?,
                 "--envoy" => options.envoy = Some(value()?.into()),
                 _ => return Err(format!("{word} has no meaning here")),
             }
@@ -130,6 +136,19 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    /// How exact the figures are; those of others do not stand beside them.
+    pub fn settings(&self) -> String {
+        let Self {
+            rounds,
+            slice,
+            idle,
+            quick,
+            ..
+        } = self;
+        let word = if *quick { "quick: " } else { "" };
+        format!("{word}{rounds} rounds of {slice:?}, {idle} idle connections")
     }
 
     /// Whether a scenario is asked for.
@@ -162,7 +181,7 @@ mod tests {
     fn words_are_read_and_wrong_ones_told() {
         let options = parse("--quick --only h1,tcp --peers envoy").expect("right");
         assert!(options.wants("h1-100") && options.wants("tcp") && !options.wants("memory"));
-        assert_eq!(options.rounds, 3);
+        assert_eq!(options.rounds, 2);
         assert_eq!(parse("--rounds 9").expect("right").rounds, 9);
         for wrong in [
             "--rounds 0",

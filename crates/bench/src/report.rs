@@ -171,6 +171,10 @@ impl Report {
                 contestants.push(&figure.contestant);
             }
         }
+        let envoy = match contestants.contains(&"envoy") {
+            true => "envoy",
+            false => "envoy-bare",
+        };
         for contestant in contestants {
             let mut row = format!("| {contestant} |");
             for metric in &metrics {
@@ -180,9 +184,9 @@ impl Report {
             let first = metrics.first().copied().unwrap_or_default();
             let (ours, theirs) = (
                 self.values(scenario, first, contestant),
-                self.values(scenario, first, "envoy"),
+                self.values(scenario, first, envoy),
             );
-            let ratio = ours.zip(theirs).filter(|_| contestant != "envoy");
+            let ratio = ours.zip(theirs).filter(|_| contestant != envoy);
             let ratio = ratio.map_or(String::new(), |(a, b)| format!("{} x", ratios(a, b)));
             let _ = writeln!(out, "{row} {ratio} |");
         }

@@ -5,24 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Clock ticks a second in `/proc/PID/stat`: fixed by the kernel's interface on every Linux.
-const TICKS: u64 = 100;
-
-/// User and system time of a process so far, from `/proc/PID/stat` (a resolution of 10 ms).
-///
-/// # Errors
-/// When the process is gone.
-pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading its stat")?;
-    // The name in parentheses may hold anything; `utime` and `stime` are fields 14 and 15.
-    let rest = text.rsplit(')').next().unwrap_or_default();
-    let ticks = |field: usize| -> Option<u64> { rest.split_whitespace().nth(field)?.parse().ok() };
-    let all = ticks(11).zip(ticks(12)).context("its CPU time")?;
-    Ok(Duration::from_millis((all.0 + all.1) * 1000 / TICKS))
-}
-
-/// The same to the nanosecond, of the threads that live, from each one's `schedstat`: for work
-/// that takes less than ticks can tell.
+/// User and system time of a process so far, of the threads that live, from each one's
+/// `schedstat`: to the nanosecond, where `/proc/PID/stat` tells ticks of 10 ms.
 ///
 /// # Errors
 /// When the process is gone.

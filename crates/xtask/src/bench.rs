@@ -21,6 +21,7 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
             build("dist", "lateen")?;
             command.arg("--program");
             command.arg(tools::target().join("dist/lateen"));
+            command.args(["--commit", &commit()]);
         }
         if !given("--envoy")
             && let Some(envoy) = tools::envoy()
@@ -36,6 +37,25 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
     let status = command.args(args).current_dir(tools::root()).status()?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+/// The commit that is built, and whether there is more in the tree.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    let described = git
+        .args([
+            "describe",
+            "--always",
+            "--exclude=*",
+            "--abbrev=12",
+            "--dirty=+changes",
+        ])
+        .current_dir(tools::root())
+        .output();
+    let text = described.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn build(profile: &str, package: &str) -> anyhow::Result<()> {

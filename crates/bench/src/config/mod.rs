@@ -52,11 +52,23 @@ pub fn service(number: usize) -> String {
     format!("service-{number:05}.default.svc.cluster.local")
 }
 
+/// The names that a service is asked by.
+pub fn names(number: usize) -> [String; 4] {
+    let name = service(number);
+    let short = name.split('.').next().unwrap_or_default().to_owned();
+    [format!("{name}:80"), format!("{short}:80"), name, short]
+}
+
+/// The prefix of a route of many.
+fn prefix(number: usize) -> String {
+    format!("/route-{number:05}")
+}
+
 /// The path that only the last of so many routes matches.
 pub fn path(routes: usize) -> String {
     match routes {
         0 | 1 => "/some/path?with=query".to_owned(),
-        _ => format!("/route-{:05}/some/path?with=query", routes - 1),
+        _ => format!("{}/some/path?with=query", prefix(routes - 1)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! nginx's configuration: HTTP only.
 
-use super::{Given, file};
+use super::{Given, file, names, prefix};
 
 /// The text of its file.
 pub fn text(Given { spec, pki }: Given<'_>) -> String {
@@ -30,6 +30,36 @@ pub fn text(Given { spec, pki }: Given<'_>) -> String {
         Some(path) => format!("{} combined buffer=64k flush=1s", file(path)),
         None => "off".to_owned(),
     };
+    let server = |number: usize| {
+        let mut places = String::new();
+        let pass = format!(
+            "{{ proxy_pass {scheme}://b{number}; proxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\"; proxy_set_header Host $host; }}\n"
+        );
+        match spec.routes {
+            0 | 1 => places += &format!("location / {pass}"),
+            many => {
+                for route in 0..many {
+                    places += &format!("location {} {pass}", prefix(route));
+                }
+            }
+        }
+        let name = match spec.services {
+            1 => String::new(),
+            _ => {
+                let [_, _, long, short] = names(number);
+                format!("server_name {long} {short};\n")
+            }
+        };
+        // Room for connections is taken at the start: for one service as many as the load has.
+        let keep = if spec.services == 1 { 256 } else { 16 };
+        format!(
+            "upstream b{number} {{ server {}; keepalive {keep}; keepalive_requests 1000000000; }}\n\
+             server {{\nlisten {}{listen};\n{name}{tls}{places}}}\n",
+            spec.backend, spec.listen
+        )
+    };
+    let servers: String = (0..spec.services).map(server).collect();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|name| format!("{name}_temp_path {folder}/{name};\n"))
@@ -39,10 +69,7 @@ pub fn text(Given { spec, pki }: Given<'_>) -> String {
          error_log stderr crit;\nevents {{ worker_connections 10000; }}\n\
          http {{\naccess_log {log};\n{temporary}\
          keepalive_requests 1000000000; keepalive_timeout 1h; http2_max_requests 1000000000;\n\
-         upstream b {{ server {}; keepalive 256; keepalive_requests 1000000000; }}\n\
-         server {{\nlisten {}{listen};\n{tls}\
-         location / {{ proxy_pass {scheme}://b; proxy_http_version 1.1;\n\
-         proxy_set_header Connection \"\"; proxy_set_header Host $host; }}\n}}\n}}\n",
-        spec.backend, spec.listen
+         server_names_hash_max_size 65536; server_names_hash_bucket_size 128;\n\
+         {servers}}}\n"
     )
 }

@@ -28,6 +28,9 @@ use pipe::Pipe;
 const DOORS: usize = 1 << 40;
 /// Connections that are made at a time before a measurement.
 const OPENED_AT_ONCE: usize = 16;
+/// A turn of the open loop takes less when the driver has its core; what takes longer was somebody
+/// else's time.
+const GAP: Duration = Duration::from_micros(250);
 /// No answer takes so long.
 const STUCK: Duration = Duration::from_secs(20);
 
@@ -128,6 +131,8 @@ pub struct Driver {
     /// After so many answers no request is begun.
     most: u64,
     last_error: String,
+    /// When the open loop did not run, and for how long: something else had the core.
+    gaps: Vec<(Instant, Instant)>,
 }
 
 impl Driver {
@@ -153,6 +158,7 @@ impl Driver {
             open_loop: false,
             most: u64::MAX,
             last_error: String::new(),
+            gaps: Vec::new(),
         })
     }
 
@@ -281,7 +287,14 @@ impl Driver {
         let begun = Instant::now();
         let step = Duration::from_secs(1) / rate;
         let (mut due, mut waiting) = (begun, VecDeque::new());
+        let mut last = begun;
+        self.gaps.clear();
         while on(begun.elapsed()) || !waiting.is_empty() {
+            let now = Instant::now();
+            if now - last > GAP {
+                self.gaps.push((last, now));
+            }
+            last = now;
             if due <= Instant::now() && on(begun.elapsed()) {
                 waiting.push_back(due);
                 due += step;
@@ -534,7 +547,8 @@ impl Driver {
         loop {
             let count = match conn.pipe.read(&mut self.buffer).map_err(text)? {
                 None => return Ok(Some(finished)),
-                Some(0) => return Ok(None),
+                // An end right behind the answer takes nothing from it.
+                Some(0) => return Ok(Some(finished).filter(|count| *count > 0)),
                 Some(count) => count,
             };
             let data = self.buffer.get(..count).unwrap_or_default();
@@ -584,7 +598,7 @@ impl Driver {
                 // Streams of one connection may answer in another order; the sum stays right.
                 let due = open.pop_front().unwrap_or(now);
                 if self.open_loop {
-                    let took = now.saturating_duration_since(due);
+                    let took = waited(&self.gaps, due, now);
                     self.outcome.latencies.push(took.as_nanos() as u64);
                 }
                 if !self.stopping {
@@ -604,7 +618,7 @@ impl Driver {
         }
         conn.busy = false;
         if self.open_loop {
-            let took = now.saturating_duration_since(conn.due);
+            let took = waited(&self.gaps, conn.due, now);
             self.outcome.latencies.push(took.as_nanos() as u64);
         }
         if fresh {
@@ -657,6 +671,13 @@ impl Conn {
     fn is_client(&self) -> bool {
         !matches!(self.role, Role::Answerer(..) | Role::Source)
     }
+}
+
+/// How long a request took, without the time in which the driver did not run.
+fn waited(gaps: &[(Instant, Instant)], due: Instant, now: Instant) -> Duration {
+    let since = gaps.iter().rev().take_while(|(_, end)| *end > due);
+    let lost: Duration = since.map(|(start, end)| *end - (*start).max(due)).sum();
+    now.saturating_duration_since(due).saturating_sub(lost)
 }
 
 fn load_is_tcp(load: Option<&Load>) -> bool {

@@ -105,9 +105,9 @@ fn measure(bed: &mut Bed<'_>, name: &str, metric: &str, running: &Running) -> an
     bed.driver.open(load)?;
     // Caches and pools fill before the clock counts.
     bed.driver.closed_loop(Duration::from_millis(200))?;
-    let before = usage::cpu(pid)?;
+    let before = usage::fine_cpu(pid)?;
     let outcome = bed.driver.closed_loop(bed.slice())?;
-    let cpu = (usage::cpu(pid)? - before).as_secs_f64();
+    let cpu = (usage::fine_cpu(pid)? - before).as_secs_f64();
     bed.driver.close();
     let per = match name {
         "tcp" => cpu / (outcome.bytes as f64 / 1e9),

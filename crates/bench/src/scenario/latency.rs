@@ -26,7 +26,7 @@ pub fn run(bed: &mut Bed<'_>, name: &str) -> anyhow::Result<()> {
             };
             bed.driver.open(load)?;
             bed.driver.open_loop(RATE, Duration::from_millis(300))?;
-            let cpu = |pid: Option<u32>| pid.map(usage::cpu).transpose();
+            let cpu = |pid: Option<u32>| pid.map(usage::fine_cpu).transpose();
             let before = cpu(running.pid())?;
             let outcome = bed.driver.open_loop(RATE, bed.slice() * 2)?;
             let after = cpu(running.pid())?;

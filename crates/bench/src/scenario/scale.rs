@@ -69,23 +69,10 @@ fn from_server(
     spec.services = services;
     let port = free_ports(1)?.first().copied().context("a port")?;
     spec.ads = Some(port);
-    let clusters = |timeout: &str, spec: &Spec, bed: &Bed<'_>| -> anyhow::Result<ads::Resources> {
-        let given = Given {
-            spec,
-            pki: &bed.pki,
-        };
-        let make = |number| envoy::cluster(given, number, timeout);
-        ads::resources(ads::CLUSTER, (0..services).map(make))
-    };
-    let given = Given {
-        spec: &spec,
-        pki: &bed.pki,
-    };
-    let listener = ads::resources(ads::LISTENER, [envoy::listener(given)])?;
-    let routes = ads::resources(ads::ROUTES, [envoy::routes(&spec)])?;
-    let first = clusters("5s", &spec, bed)?;
-    let changed = clusters("6s", &spec, bed)?;
-    let server = Server::start(port, vec![first.clone(), listener, routes])?;
+    let all = resources_of(bed, &spec)?;
+    let first = clusters(bed, &spec, "5s")?;
+    let changed = clusters(bed, &spec, "6s")?;
+    let server = Server::start(port, all)?;
     let begun = Instant::now();
     let running = bed.start(contestant, spec)?;
     add_ready(bed, name, "xDS", &running, begun.elapsed().as_secs_f64())?;
@@ -106,6 +93,27 @@ fn from_server(
             .add(name, &format!("{what} to ACK, s"), who, wall.as_secs_f64());
     }
     Ok(())
+}
+
+/// The clusters of a mesh; another timeout makes each of them another one.
+pub(super) fn clusters(
+    bed: &Bed<'_>,
+    spec: &Spec,
+    timeout: &str,
+) -> anyhow::Result<ads::Resources> {
+    let pki = &bed.pki;
+    let make = |number| envoy::cluster(Given { spec, pki }, number, timeout);
+    ads::resources(ads::CLUSTER, (0..spec.services).map(make))
+}
+
+/// All that a management server has to begin with.
+pub(super) fn resources_of(bed: &Bed<'_>, spec: &Spec) -> anyhow::Result<Vec<ads::Resources>> {
+    let pki = &bed.pki;
+    Ok(vec![
+        clusters(bed, spec, "5s")?,
+        ads::resources(ads::LISTENER, [envoy::listener(Given { spec, pki })])?,
+        ads::resources(ads::ROUTES, [envoy::routes(spec)])?,
+    ])
 }
 
 /// CPU time once the process has been at rest for a moment.
