@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Reader {
                 return Err(A::Error::custom(format!("{name:?} stands twice")));
             }
         }
-        Ok(Value::Struct(map))
+        Ok(Value::Struct(map.into_iter().collect()))
     }
 }
 

@@ -12,13 +12,13 @@ use crate::path;
 /// The rewritten `:path`, or `None` when the route does not rewrite. The query is kept.
 #[must_use]
 pub fn path(
-    rewrite: &Option<PathRewrite>,
+    rewrite: Option<&PathRewrite>,
     matching: &RouteMatch,
     path_and_query: &[u8],
 ) -> Option<Vec<u8>> {
     let bare = path::without_query(path_and_query);
     let rest = &path_and_query[bare.len()..];
-    let mut new = match rewrite.as_ref()? {
+    let mut new = match rewrite? {
         PathRewrite::Prefix(prefix) => replace_prefix(matching, bare, prefix.as_bytes()),
         PathRewrite::Regex(regex, with) => regex.replace_all(bare, with),
         PathRewrite::Template(template) => template.as_bytes().to_vec(),
@@ -48,7 +48,7 @@ pub fn host<H: Headers + ?Sized>(
     headers: &H,
     endpoint: &str,
 ) -> Option<Vec<u8>> {
-    match forward.host_rewrite.as_ref()? {
+    match forward.host_rewrite.as_deref()? {
         HostRewrite::Literal(host) => Some(host.as_bytes().to_vec()),
         HostRewrite::Auto => (!endpoint.is_empty()).then(|| endpoint.as_bytes().to_vec()),
         HostRewrite::Header(name) => headers
@@ -193,13 +193,13 @@ mod tests {
         RouteMatch {
             path,
             case_sensitive: true,
-            headers: vec![],
-            query: vec![],
+            headers: Default::default(),
+            query: Default::default(),
             grpc: false,
             fraction: None,
             tls_presented: None,
             tls_validated: None,
-            dynamic_metadata: vec![],
+            dynamic_metadata: Default::default(),
         }
     }
 
@@ -211,15 +211,18 @@ mod tests {
     fn paths() {
         let prefix = |p: &str| Some(PathRewrite::Prefix(p.into()));
         let m = matching(PathMatch::Prefix("/a".into()));
-        assert_eq!(text(path(&prefix("/b"), &m, b"/a/x?q=1")), "/b/x?q=1");
-        assert_eq!(text(path(&prefix("/"), &m, b"/a/x")), "//x");
-        assert_eq!(text(path(&None, &m, b"/a")), "none");
+        assert_eq!(
+            text(path(prefix("/b").as_ref(), &m, b"/a/x?q=1")),
+            "/b/x?q=1"
+        );
+        assert_eq!(text(path(prefix("/").as_ref(), &m, b"/a/x")), "//x");
+        assert_eq!(text(path(None, &m, b"/a")), "none");
         let m = matching(PathMatch::Exact("/a".into()));
-        assert_eq!(text(path(&prefix("/b"), &m, b"/a?q")), "/b?q");
+        assert_eq!(text(path(prefix("/b").as_ref(), &m, b"/a?q")), "/b?q");
         let re = Regex::new("^/(.)(.*)$").unwrap();
         let with = Substitution::parse(r"\2/\1", re.groups()).unwrap();
         assert_eq!(
-            text(path(&Some(PathRewrite::Regex(re, with)), &m, b"/a/x?a")),
+            text(path(Some(&PathRewrite::Regex(re, with)), &m, b"/a/x?a")),
             "/x/a?a"
         );
     }

@@ -1,7 +1,8 @@
 //! Route choice: virtual host by host, route by path, headers and query; first match wins.
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::config::Value;
 use crate::config::route::{PathMatch, Route, RouteConfiguration, RouteMatch, VirtualHost};
@@ -46,7 +47,9 @@ impl RouteConfiguration {
         } else {
             authority
         };
-        self.index.find(host).map(|i| &self.virtual_hosts[i])
+        self.index
+            .find(&self.virtual_hosts, host)
+            .map(|i| &self.virtual_hosts[i])
     }
 
     /// The virtual host and route of a request. `None` = 404 with flag NR.
@@ -153,7 +156,9 @@ type Table<T> = HashMap<Box<[u8]>, T>;
 /// Choice of the virtual host: exact, then longest `*` suffix, then longest prefix, then `*`.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualHostIndex {
-    exact: Table<u32>,
+    /// Virtual host and the place of the domain in it: the text stands there, not here.
+    exact: HashTable<(u32, u32)>,
+    hasher: DefaultHashBuilder,
     /// By length, longest first.
     suffixes: Vec<(usize, Table<u32>)>,
     prefixes: Vec<(usize, Table<u32>)>,
@@ -173,7 +178,7 @@ impl VirtualHostIndex {
         let mut index = Self::default();
         let (mut suffixes, mut prefixes) = (HashMap::new(), HashMap::new());
         for (i, host) in (0_u32..).zip(hosts) {
-            for domain in &host.domains {
+            for (place, domain) in (0_u32..).zip(&host.domains) {
                 let lower = domain.to_ascii_lowercase();
                 let old = if lower == "*" {
                     index.any.replace(i)
@@ -182,7 +187,7 @@ impl VirtualHostIndex {
                 } else if let Some(prefix) = lower.strip_suffix('*') {
                     insert(&mut prefixes, prefix, i)
                 } else {
-                    index.exact.insert(lower.as_bytes().into(), i)
+                    index.insert_exact(hosts, (i, place))
                 };
                 if old.is_some() {
                     return Err(DuplicateDomain(domain.to_string()));
@@ -191,12 +196,29 @@ impl VirtualHostIndex {
         }
         index.suffixes = longest_first(suffixes);
         index.prefixes = longest_first(prefixes);
+        let Self { exact, hasher, .. } = &mut index;
+        exact.shrink_to_fit(|at| hasher.hash_one(text(hosts, *at)));
         Ok(index)
     }
 
-    /// The index of the virtual host of a host.
+    /// Adds an exact domain; the virtual host that claims it already, if any.
+    fn insert_exact(&mut self, hosts: &[Arc<VirtualHost>], new: (u32, u32)) -> Option<u32> {
+        use hashbrown::hash_table::Entry;
+        let Self { exact, hasher, .. } = self;
+        let hash = |at: &(u32, u32)| hasher.hash_one(text(hosts, *at));
+        let same = |at: &(u32, u32)| text(hosts, *at) == text(hosts, new);
+        match exact.entry(hash(&new), same, hash) {
+            Entry::Occupied(old) => Some(old.get().0),
+            Entry::Vacant(free) => {
+                free.insert(new);
+                None
+            }
+        }
+    }
+
+    /// The index of the virtual host of a host, among those that the index was made of.
     #[must_use]
-    pub fn find(&self, host: &[u8]) -> Option<usize> {
+    pub fn find(&self, hosts: &[Arc<VirtualHost>], host: &[u8]) -> Option<usize> {
         let lower;
         // Without a stop at the first one, so that many bytes are looked at together.
         let upper = |found: bool, b: &u8| found | b.is_ascii_uppercase();
@@ -219,8 +241,10 @@ impl VirtualHostIndex {
                 None
             }
         };
+        let exact = self.hasher.hash_one(host);
         self.exact
-            .get(host)
+            .find(exact, |at| text(hosts, *at) == host)
+            .map(|(i, _)| i)
             .or_else(|| {
                 self.suffixes
                     .iter()
@@ -234,6 +258,13 @@ impl VirtualHostIndex {
             .or(self.any.as_ref())
             .map(|i| *i as usize)
     }
+}
+
+/// A domain's text, lower-case; empty for a place that is none.
+fn text(hosts: &[Arc<VirtualHost>], (host, place): (u32, u32)) -> &[u8] {
+    let host = hosts.get(host as usize);
+    let domain = host.and_then(|host| host.domains.get(place as usize));
+    domain.map_or(&[], |domain| domain.as_bytes())
 }
 
 type ByLength = HashMap<usize, Table<u32>>;
@@ -257,25 +288,25 @@ const WALK: usize = 8;
 /// Choice of the route within a virtual host. Large tables are indexed by path, so that only routes
 /// whose path can match are looked at; the lowest index that matches wins, as in a plain walk.
 #[derive(Clone, Debug, Default)]
-pub struct RouteIndex {
-    /// Empty for small tables.
+pub struct RouteIndex(Option<Box<ByPath>>);
+
+#[derive(Clone, Debug, Default)]
+struct ByPath {
     exact: Table<Vec<u32>>,
     /// Prefixes and separated prefixes, by length.
     prefixes: Vec<(usize, Table<Vec<u32>>)>,
     /// Routes that must be looked at for every path.
     others: Vec<u32>,
-    indexed: bool,
 }
 
 impl RouteIndex {
     /// Compiles the choice.
     #[must_use]
     pub fn new(routes: &[Arc<Route>]) -> Self {
-        let mut index = Self::default();
         if routes.len() <= WALK {
-            return index;
+            return Self(None);
         }
-        index.indexed = true;
+        let mut index = ByPath::default();
         let mut prefixes: HashMap<usize, Table<Vec<u32>>> = HashMap::new();
         for (i, route) in (0_u32..).zip(routes) {
             let m = &route.matching;
@@ -298,7 +329,7 @@ impl RouteIndex {
         }
         index.prefixes = prefixes.into_iter().collect();
         index.prefixes.sort_by_key(|(len, _)| *len);
-        index
+        Self(Some(Box::new(index)))
     }
 
     /// The first route whose match says yes.
@@ -308,9 +339,9 @@ impl RouteIndex {
         path: &[u8],
         yes: impl Fn(&RouteMatch) -> bool,
     ) -> Option<&'a Arc<Route>> {
-        if !self.indexed {
+        let Some(index) = &self.0 else {
             return routes.iter().find(|r| yes(&r.matching));
-        }
+        };
         let mut best = u32::MAX;
         let mut look = |list: &[u32]| {
             for i in list.iter().take_while(|i| **i < best) {
@@ -320,10 +351,10 @@ impl RouteIndex {
                 }
             }
         };
-        if let Some(list) = self.exact.get(path) {
+        if let Some(list) = index.exact.get(path) {
             look(list);
         }
-        for (len, map) in self
+        for (len, map) in index
             .prefixes
             .iter()
             .take_while(|(len, _)| *len <= path.len())
@@ -332,7 +363,7 @@ impl RouteIndex {
                 look(list);
             }
         }
-        look(&self.others);
+        look(&index.others);
         routes.get(best as usize)
     }
 }

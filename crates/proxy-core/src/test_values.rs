@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::config::cluster::{Http1Options, Http2Options};
 use crate::config::http_connection_manager::*;
-use crate::config::{
-    HeaderMutations, HttpConnectionManager, Metadata, Name, RouteConfiguration, RouteSource,
-};
+use crate::config::{HttpConnectionManager, Metadata, Name, Rare, RouteConfiguration, RouteSource};
 use crate::router::VirtualHostIndex;
 
 /// A route table without hosts.
@@ -15,15 +13,15 @@ pub fn route_configuration() -> RouteConfiguration {
         name: "t".into(),
         virtual_hosts: vec![],
         index: VirtualHostIndex::default(),
-        headers: HeaderMutations::default(),
+        headers: Rare::default(),
         internal_only_headers: vec![],
         most_specific_header_mutations_wins: false,
         validate_clusters: false,
         ignore_port_in_host_matching: false,
         ignore_path_parameters_in_path_matching: false,
         max_direct_response_body_size: 4096,
-        mirrors: vec![],
-        per_filter: vec![],
+        mirrors: Rare::default(),
+        per_filter: Rare::default(),
         metadata: Metadata::default(),
     }
 }
@@ -95,10 +93,10 @@ pub fn cluster(name: &str) -> crate::config::Cluster {
         subsets: None,
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit: 1 << 20,
-        circuit_breakers: [CircuitBreaker::default(), CircuitBreaker::default()],
+        circuit_breakers: Rare::default(),
         outlier_detection: None,
         health_checks: vec![],
-        http: UpstreamHttp::default(),
+        http: Rare::default(),
         transport_socket: TransportSocket::RawBuffer,
         transport_socket_matches: vec![],
         bind: None,

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use lateen_proxy_core::config::{Metadata, Name, Value};
+use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
 use lateen_xds_proto::Message as _;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::service::auth::v3 as pb;
@@ -221,13 +221,11 @@ impl Verdict {
         let answer = pb::CheckResponse::decode(bytes).map_err(|e| e.to_string())?;
         let passes = answer.status.as_ref().is_none_or(|s| s.code == 0);
         let metadata = answer.dynamic_metadata.as_ref().map(struct_to_value);
-        let mut kept = std::collections::BTreeMap::new();
+        let mut kept = Fields::new();
         if let Some(value) = metadata {
             kept.insert(NAMESPACE.into(), value);
         }
-        let metadata = Metadata {
-            filter: kept.into(),
-        };
+        let metadata = Metadata::from(kept);
         match (passes, answer.http_response) {
             (true, Some(R::OkResponse(ok))) => {
                 let queries = !ok.query_parameters_to_set.is_empty()

@@ -1,13 +1,12 @@
 //! Envoy's bootstrap: YAML or JSON text to checked settings and raw static resources.
 #![expect(deprecated, reason = "an old field must be refused, not passed over")]
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::bootstrap::{Admin, Ads, Bootstrap, Node, StatsMatcher, XdsMode};
-use lateen_proxy_core::config::{Address, Name, Value};
+use lateen_proxy_core::config::{Address, Fields, Name, Value};
 use lateen_xds_proto::envoy::config::bootstrap::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::metrics::v3 as metrics;
@@ -40,7 +39,7 @@ pub struct Loaded {
     pub node: core::Node,
     /// Static resources, not decoded yet.
     pub fixed: StaticResources,
-    /// The bootstrap's wire bytes, for the config dump.
+    /// The bootstrap's wire bytes without what `fixed` has.
     pub raw: Arc<[u8]>,
     /// Fields that were passed over (only with `allow_unknown`).
     pub unknown: Vec<String>,
@@ -142,7 +141,8 @@ pub(crate) fn load_values(
     let mut message =
         pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;
     apply(&mut message, overrides);
-    let mut loaded = from_message(&message).map_err(&fail)?;
+    drop((sources, wire));
+    let mut loaded = from_message(message).map_err(&fail)?;
     loaded.unknown = unknown;
     loaded.file = file.clone();
     Ok(loaded)
@@ -168,16 +168,16 @@ fn apply(message: &mut pb::Bootstrap, overrides: &Overrides) {
 ///
 /// # Errors
 /// When it asks for what is not done.
-pub fn from_message(m: &pb::Bootstrap) -> Result<Loaded> {
+pub fn from_message(mut m: pb::Bootstrap) -> Result<Loaded> {
     let mut node = m.node.clone().unwrap_or_default();
     node.user_agent_name = "envoy".to_owned();
     node.user_agent_version_type = Some(core::node::UserAgentVersionType::UserAgentBuildVersion(
         build_version(),
     ));
-    let fixed = m.static_resources.clone().unwrap_or_default();
-    let bootstrap = settings(m, &node)?;
+    let bootstrap = settings(&m, &node)?;
+    let fixed = m.static_resources.as_mut().map(taken).unwrap_or_default();
     if let Some(ads) = &bootstrap.ads
-        && !fixed.clusters.iter().any(|c| *c.name == *ads.cluster)
+        && !fixed.clusters.iter().any(|(name, _)| *name == ads.cluster)
     {
         return refuse(format!("unknown gRPC client cluster '{}'", ads.cluster))
             .at("cluster_name")
@@ -190,26 +190,61 @@ pub fn from_message(m: &pb::Bootstrap) -> Result<Loaded> {
         file: String::new(),
         bootstrap,
         node,
-        fixed: StaticResources {
-            listeners: fixed
-                .listeners
-                .iter()
-                .map(|l| (l.name.as_str().into(), l.encode_to_vec().into()))
-                .collect(),
-            clusters: fixed
-                .clusters
-                .iter()
-                .map(|c| (c.name.as_str().into(), c.encode_to_vec().into()))
-                .collect(),
-            secrets: fixed
-                .secrets
-                .iter()
-                .map(|s| (s.name.as_str().into(), s.encode_to_vec().into()))
-                .collect(),
-        },
+        fixed,
         raw: m.encode_to_vec().into(),
         unknown: vec![],
     })
+}
+
+/// Takes the resources out of the message; each is let go once it is wire bytes.
+fn taken(m: &mut pb::bootstrap::StaticResources) -> StaticResources {
+    fn each<T: Message>(list: &mut Vec<T>, name: impl Fn(&T) -> &str) -> Vec<(Name, Arc<[u8]>)> {
+        // Not collected from the list's own iterator: that would keep the messages' memory.
+        let mut out = Vec::with_capacity(list.len());
+        for m in std::mem::take(list) {
+            out.push((name(&m).into(), m.encode_to_vec().into()));
+        }
+        out
+    }
+    StaticResources {
+        listeners: each(&mut m.listeners, |l| &l.name),
+        clusters: each(&mut m.clusters, |c| &c.name),
+        secrets: each(&mut m.secrets, |s| &s.name),
+    }
+}
+
+impl Loaded {
+    /// The bootstrap's wire bytes, for the config dump.
+    #[must_use]
+    pub fn wire(&self) -> Vec<u8> {
+        /// `static_resources` of a bootstrap, and its lists.
+        const STATIC: u32 = 2;
+        let mut inner = Vec::new();
+        let fixed = &self.fixed;
+        for (field, list) in [
+            (1, &fixed.listeners),
+            (2, &fixed.clusters),
+            (3, &fixed.secrets),
+        ] {
+            for (_, raw) in list {
+                piece(field, raw, &mut inner);
+            }
+        }
+        let mut wire = self.raw.to_vec();
+        if !inner.is_empty() {
+            // A message that comes in two pieces is merged from them.
+            piece(STATIC, &inner, &mut wire);
+        }
+        wire
+    }
+}
+
+/// A field of bytes, or of a message.
+fn piece(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 /// The Envoy version whose behaviour this proxy reproduces.
@@ -327,7 +362,7 @@ fn node_value(node: &core::Node) -> Node {
         cluster: node.cluster.as_str().into(),
         metadata: match metadata {
             Some(Value::Struct(map)) => map,
-            _ => BTreeMap::new(),
+            _ => Fields::new(),
         },
         locality: decode::locality_value(node.locality.as_ref()),
     }
@@ -428,8 +463,8 @@ fn stats_matcher(m: &pb::Bootstrap) -> Result<StatsMatcher> {
 }
 
 /// Static runtime layers, later ones over earlier ones, nested keys joined by dots.
-fn runtime(m: &pb::Bootstrap) -> BTreeMap<Name, Value> {
-    let mut out = BTreeMap::new();
+fn runtime(m: &pb::Bootstrap) -> Fields {
+    let mut out = Fields::new();
     for layer in m.layered_runtime.iter().flat_map(|r| &r.layers) {
         if let Some(pb::runtime_layer::LayerSpecifier::StaticLayer(s)) = &layer.layer_specifier {
             flatten("", &decode::struct_to_value(s), &mut out);
@@ -438,7 +473,7 @@ fn runtime(m: &pb::Bootstrap) -> BTreeMap<Name, Value> {
     out
 }
 
-fn flatten(prefix: &str, value: &Value, out: &mut BTreeMap<Name, Value>) {
+fn flatten(prefix: &str, value: &Value, out: &mut Fields) {
     match value {
         Value::Struct(map) => {
             for (key, value) in map {

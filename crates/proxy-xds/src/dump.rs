@@ -29,7 +29,7 @@ impl Handle {
     pub fn config_dump(&self, include_eds: bool) -> Value {
         let world = self.world();
         let mut configs = vec![
-            bootstrap(&self.loaded.raw, world.started_ms()),
+            bootstrap(&self.loaded.wire(), world.started_ms()),
             clusters(&world),
         ];
         if include_eds {
@@ -111,13 +111,13 @@ fn bootstrap(raw: &[u8], started_ms: u64) -> Value {
 fn clusters(world: &World) -> Value {
     let set = &world.clusters;
     let fixed = set
-        .fixed
-        .values()
-        .map(|h| entry("cluster", Kind::Cluster, h))
+        .fixed()
+        .into_iter()
+        .map(|(_, h)| entry("cluster", Kind::Cluster, h))
         .collect();
     let dynamic = |map: &BTreeMap<Name, Held<Cluster>>| -> Vec<Value> {
         map.iter()
-            .filter(|(n, _)| !set.fixed.contains_key(*n))
+            .filter(|(_, h)| !h.fixed)
             .map(|(_, h)| entry("cluster", Kind::Cluster, h))
             .collect()
     };
@@ -152,9 +152,9 @@ fn clusters(world: &World) -> Value {
 fn listeners(world: &World) -> Value {
     let set = &world.listeners;
     let fixed = set
-        .fixed
-        .values()
-        .map(|h| entry("listener", Kind::Listener, h))
+        .fixed()
+        .into_iter()
+        .map(|(_, h)| entry("listener", Kind::Listener, h))
         .collect();
     let refused = world
         .refused
@@ -165,7 +165,7 @@ fn listeners(world: &World) -> Value {
         .keys()
         .chain(set.warming.keys())
         .chain(refused.map(|((_, n), _)| n))
-        .filter(|n| !set.fixed.contains_key(*n))
+        .filter(|n| !set.is_fixed(n))
         .collect();
     names.sort();
     names.dedup();
@@ -431,6 +431,10 @@ static_resources:
                 "SecretsConfigDump"
             ]
         );
+        let fixed = &dump[0]["bootstrap"]["static_resources"];
+        assert_eq!(fixed["clusters"][0]["name"], "local");
+        assert_eq!(fixed["listeners"][0]["name"], "l");
+        assert_eq!(fixed["secrets"][0]["name"], "s");
         assert_eq!(dump[1]["static_clusters"][0]["cluster"]["name"], "local");
         assert_eq!(
             dump[1]["static_clusters"][0]["cluster"]["@type"],

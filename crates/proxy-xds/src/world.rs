@@ -4,9 +4,10 @@
 mod address;
 mod draining;
 mod fixed;
+mod held;
 mod secrets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use lateen_proxy_core::config::{
@@ -19,6 +20,8 @@ use crate::error::DecodeError;
 use crate::kind::Kind;
 use crate::references;
 pub use fixed::StaticError;
+pub use held::{Held, Secrets, Set};
+use held::{held, values, warm};
 
 /// The present moment, handed in by the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,23 +30,6 @@ pub struct Now {
     pub mono_ms: u64,
     /// Milliseconds since the Unix epoch, for dumps.
     pub unix_ms: u64,
-}
-
-/// A resource as it was taken in.
-#[derive(Clone, Debug)]
-pub struct Held<T> {
-    /// Decoded value.
-    pub value: Arc<T>,
-    /// Wire bytes.
-    pub raw: Arc<[u8]>,
-    /// Version of the resource (delta) or of the response (state of the world).
-    pub version: Name,
-    /// When it came, Unix milliseconds.
-    pub updated_ms: u64,
-    /// Whether the whole response was accepted; only then delta tells the version on reconnect.
-    pub accepted: bool,
-    /// What it waits for.
-    pub needs: Arc<[(Kind, Needs)]>,
 }
 
 /// A refused resource.
@@ -82,27 +68,6 @@ pub struct Incoming {
     pub raw: Arc<[u8]>,
 }
 
-/// Resources of one type that may warm.
-#[derive(Clone, Debug)]
-pub struct Set<T> {
-    /// From the bootstrap.
-    pub fixed: BTreeMap<Name, Held<T>>,
-    /// Serving.
-    pub active: BTreeMap<Name, Held<T>>,
-    /// Waiting for what they need.
-    pub warming: BTreeMap<Name, Held<T>>,
-}
-
-impl<T> Default for Set<T> {
-    fn default() -> Self {
-        Self {
-            fixed: BTreeMap::new(),
-            active: BTreeMap::new(),
-            warming: BTreeMap::new(),
-        }
-    }
-}
-
 /// Tries whether a listener's addresses can be had; the reason where not.
 pub type TryBind = dyn Fn(&Listener) -> Result<(), String> + Send + Sync;
 
@@ -129,8 +94,8 @@ pub struct World {
     pub endpoints: BTreeMap<Name, Held<ClusterLoadAssignment>>,
     /// Route tables.
     pub routes: BTreeMap<Name, Held<RouteConfiguration>>,
-    /// Secrets; `fixed` are those of the bootstrap.
-    pub secrets: Set<Secret>,
+    /// Secrets.
+    pub secrets: Secrets,
     /// Refused resources, until a good one of the same name comes.
     pub refused: BTreeMap<(Kind, Name), Refused>,
     /// Fetches under way: deadline in monotonic milliseconds, none = for ever.
@@ -165,7 +130,7 @@ impl World {
             listeners: Set::default(),
             endpoints: BTreeMap::new(),
             routes: BTreeMap::new(),
-            secrets: Set::default(),
+            secrets: Secrets::default(),
             refused: BTreeMap::new(),
             fetches: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -224,18 +189,14 @@ impl World {
         let twice = || DecodeError::new("this name is there twice");
         match self.decode(kind, incoming, now, false)? {
             Decoded::Cluster(name, held) => {
-                if self.clusters.fixed.contains_key(&name) {
+                if !self.clusters.fix(name, held) {
                     return Err(twice());
                 }
-                self.clusters.fixed.insert(name.clone(), held.clone());
-                self.clusters.warming.insert(name, held);
             }
             Decoded::Listener(name, held) => {
-                if self.listeners.fixed.contains_key(&name) {
+                if !self.listeners.fix(name, held) {
                     return Err(twice());
                 }
-                self.listeners.fixed.insert(name.clone(), held.clone());
-                self.listeners.warming.insert(name, held);
             }
             Decoded::Secret(name, held) => {
                 self.secrets.fixed.insert(name, held);
@@ -257,15 +218,26 @@ impl World {
         now: Now,
     ) -> Vec<(Name, String)> {
         let mut refused = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::with_capacity(resources.len());
         let mut decoded = Vec::new();
+        let mut unchanged = Vec::new();
+        let twice = |name: Name| {
+            let error = format!("duplicate {} {name} found", kind.word());
+            vec![(name, error)]
+        };
         for incoming in resources {
+            if let Some(name) = self.unchanged(kind, incoming) {
+                if !seen.insert(name.clone()) {
+                    return twice(name);
+                }
+                unchanged.push((name, incoming));
+                continue;
+            }
             match self.decode(kind, incoming, now, true) {
                 Ok(d) => {
                     let name = d.name().clone();
                     if !seen.insert(name.clone()) {
-                        let error = format!("duplicate {} {name} found", kind.word());
-                        return vec![(name, error)];
+                        return twice(name);
                     }
                     decoded.push(d);
                 }
@@ -290,6 +262,9 @@ impl World {
             refused.extend(self.refuse_shared_addresses(&going, &mut decoded, now));
         }
         let accepted = refused.is_empty();
+        for (name, incoming) in unchanged {
+            self.confirm(kind, &name, incoming, accepted);
+        }
         for d in decoded {
             self.refused.remove(&(kind, d.name().clone()));
             self.apply(d, accepted);
@@ -308,7 +283,7 @@ impl World {
     fn going(
         &self,
         kind: Kind,
-        seen: &BTreeSet<Name>,
+        seen: &HashSet<Name>,
         removed: &[Name],
         complete: bool,
     ) -> BTreeSet<Name> {
@@ -324,9 +299,7 @@ impl World {
     fn names(&self, kind: Kind) -> Vec<Name> {
         fn of<T>(set: &Set<T>) -> Vec<Name> {
             let all = set.active.keys().chain(set.warming.keys());
-            all.filter(|n| !set.fixed.contains_key(*n))
-                .cloned()
-                .collect()
+            all.filter(|n| !set.is_fixed(n)).cloned().collect()
         }
         match kind {
             Kind::Cluster => of(&self.clusters),
@@ -447,12 +420,12 @@ impl World {
 
     fn remove(&mut self, kind: Kind, name: &Name, now: Now) {
         match kind {
-            Kind::Cluster if !self.clusters.fixed.contains_key(name) => {
+            Kind::Cluster if !self.clusters.is_fixed(name) => {
                 self.clusters.active.remove(name);
                 self.clusters.warming.remove(name);
                 self.dirty.extend([Kind::Cluster, Kind::Endpoints]);
             }
-            Kind::Listener if !self.listeners.fixed.contains_key(name) => {
+            Kind::Listener if !self.listeners.is_fixed(name) => {
                 if let Some(old) = self.listeners.active.remove(name) {
                     self.draining.begin(&old, now);
                 }
@@ -734,46 +707,4 @@ impl Decoded {
             | Self::Secret(n, _) => n,
         }
     }
-}
-
-fn held<T>(value: T, incoming: &Incoming, now: Now, needs: Vec<(Kind, Needs)>) -> Held<T> {
-    Held {
-        value: Arc::new(value),
-        raw: incoming.raw.clone(),
-        version: incoming.version.clone(),
-        updated_ms: now.unix_ms,
-        accepted: true,
-        needs: needs.into(),
-    }
-}
-
-/// Puts a new resource beside the active one of its name, unless it is the same.
-fn warm<T>(set: &mut Set<T>, name: Name, mut new: Held<T>, accepted: bool) {
-    if set.fixed.contains_key(&name) {
-        return; // static resources are not replaced over the API
-    }
-    new.accepted = accepted;
-    if let Some(old) = set.active.get_mut(&name).filter(|old| old.raw == new.raw) {
-        old.version = new.version;
-        old.accepted = accepted;
-        set.warming.remove(&name);
-        return;
-    }
-    match set.warming.get_mut(&name) {
-        Some(old) if old.raw == new.raw => {
-            old.version = new.version;
-            old.accepted = accepted;
-        }
-        _ => {
-            set.warming.insert(name, new);
-        }
-    }
-}
-
-fn values<T>(map: &BTreeMap<Name, Held<T>>) -> ResourceMap<T> {
-    Arc::new(
-        map.iter()
-            .map(|(n, h)| (n.clone(), h.value.clone()))
-            .collect(),
-    )
 }

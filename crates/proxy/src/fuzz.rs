@@ -2,12 +2,11 @@
 //! changes with what is behind it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lateen_proxy_core::config::{Listener, Name, Value};
+use lateen_proxy_core::config::{Fields, Listener};
 
 use crate::conn::{Connection, Drain};
 use crate::io::Io;
@@ -24,12 +23,12 @@ pub fn peer_names(der: &[u8]) -> (Vec<String>, Vec<String>, String) {
 }
 
 /// Reads an `x-envoy-peer-metadata` header.
-pub fn peer_metadata(value: &[u8]) -> Option<BTreeMap<Name, Value>> {
+pub fn peer_metadata(value: &[u8]) -> Option<Fields> {
     crate::mesh::peer::decode(value)
 }
 
 /// Writes what [`peer_metadata`] reads, without base64.
-pub fn peer_metadata_wire(metadata: &BTreeMap<Name, Value>) -> Vec<u8> {
+pub fn peer_metadata_wire(metadata: &Fields) -> Vec<u8> {
     let mut out = Vec::new();
     crate::mesh::peer::write_struct(metadata, &mut out);
     out

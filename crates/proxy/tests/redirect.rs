@@ -91,9 +91,9 @@ fn inside() {
     let mut passthrough = cluster("passthrough", &[]);
     passthrough.load_assignment = None;
     passthrough.lb_policy = LbPolicy::ClusterProvided;
-    passthrough.discovery = ClusterDiscovery::OriginalDst(OriginalDst::default());
+    passthrough.discovery = ClusterDiscovery::OriginalDst(Arc::default());
     // Our own connections carry a mark, so that they are not caught again.
-    passthrough.bind = Some(BindConfig {
+    passthrough.bind = Some(Arc::new(BindConfig {
         source_addresses: vec!["127.0.0.6:0".parse().unwrap()],
         freebind: false,
         socket_options: vec![address::SocketOption {
@@ -101,7 +101,7 @@ fn inside() {
             name: 36,
             value: address::SocketOptionValue::Int(7),
         }],
-    });
+    }));
     let _running = run(&snapshot(
         vec![
             catch_all,

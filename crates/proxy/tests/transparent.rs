@@ -183,12 +183,12 @@ fn inbound(name: &str) -> Cluster {
     let mut cluster = cluster(name, &[]);
     cluster.load_assignment = None;
     cluster.lb_policy = LbPolicy::ClusterProvided;
-    cluster.discovery = ClusterDiscovery::OriginalDst(OriginalDst::default());
-    cluster.bind = Some(BindConfig {
+    cluster.discovery = ClusterDiscovery::OriginalDst(Arc::default());
+    cluster.bind = Some(Arc::new(BindConfig {
         source_addresses: vec!["127.0.0.6:0".parse().unwrap()],
         freebind: false,
         socket_options: vec![],
-    });
+    }));
     cluster
 }
 

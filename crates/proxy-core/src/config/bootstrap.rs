@@ -1,8 +1,7 @@
 //! What the bootstrap says about this process: node, admin, xDS, flush and drain times.
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Address, Locality, Name, Value};
+use super::{Address, Fields, Locality, Name};
 
 /// Who this proxy is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,7 +11,7 @@ pub struct Node {
     /// Service cluster.
     pub cluster: Name,
     /// Metadata.
-    pub metadata: BTreeMap<Name, Value>,
+    pub metadata: Fields,
     /// Where it runs.
     pub locality: Locality,
 }
@@ -77,5 +76,5 @@ pub struct Bootstrap {
     /// Which statistics are kept.
     pub stats_matcher: StatsMatcher,
     /// Static runtime layers, flattened.
-    pub runtime: BTreeMap<Name, Value>,
+    pub runtime: Fields,
 }

@@ -1,11 +1,12 @@
 //! Clusters: discovery, balancing, limits, protocols, TLS.
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::headers::AppendAction;
 use super::{
-    BindConfig, ClusterLoadAssignment, FractionalPercent, Metadata, Name, UpstreamTls, Value,
+    BindConfig, ClusterLoadAssignment, Fields, FractionalPercent, Metadata, Name, Rare,
+    UpstreamTls, Usual, Value,
 };
 
 use crate::matcher::StringMatcher;
@@ -32,19 +33,19 @@ pub struct Cluster {
     /// Soft limit of each buffer of an upstream connection, bytes. Default 1 MiB.
     pub per_connection_buffer_limit: u32,
     /// Limits for default priority, then for high.
-    pub circuit_breakers: [CircuitBreaker; 2],
+    pub circuit_breakers: Rare<[CircuitBreaker; 2]>,
     /// Passive health checks; none = off.
     pub outlier_detection: Option<Arc<OutlierDetection>>,
     /// Active health checks.
     pub health_checks: Vec<HealthCheck>,
     /// HTTP towards endpoints.
-    pub http: UpstreamHttp,
+    pub http: Rare<UpstreamHttp>,
     /// Transport when no match applies.
     pub transport_socket: TransportSocket,
     /// Transports chosen by endpoint metadata, first match wins.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Binding of upstream sockets.
-    pub bind: Option<BindConfig>,
+    pub bind: Option<Arc<BindConfig>>,
     /// TCP keep-alive.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Metadata: Istio's `services`, `config`, `subset`.
@@ -69,16 +70,16 @@ pub enum ClusterDiscovery {
     /// Written in the cluster.
     Static,
     /// All addresses of the DNS names.
-    StrictDns(Dns),
+    StrictDns(Arc<Dns>),
     /// First address of the one DNS name, new connections follow it.
-    LogicalDns(Dns),
+    LogicalDns(Arc<Dns>),
     /// EDS.
     Eds {
         /// Name to ask for; never empty (the cluster's name by default).
         service_name: Name,
     },
     /// Where the connection was going.
-    OriginalDst(OriginalDst),
+    OriginalDst(Arc<OriginalDst>),
 }
 
 /// DNS settings of a cluster.
@@ -237,7 +238,7 @@ pub struct SubsetConfig {
     /// What to do when no subset matches.
     pub fallback: SubsetFallback,
     /// Metadata of the default subset's endpoints.
-    pub default_subset: BTreeMap<Name, Value>,
+    pub default_subset: Fields,
     /// Key sets that make subsets.
     pub selectors: Vec<SubsetSelector>,
     /// Locality weights count within subsets too.
@@ -302,6 +303,17 @@ impl Default for CircuitBreaker {
             max_connection_pools: None,
             track_remaining: false,
         }
+    }
+}
+
+impl Usual for [CircuitBreaker; 2] {
+    fn usual() -> &'static Self {
+        static BOTH: LazyLock<[CircuitBreaker; 2]> = LazyLock::new(Default::default);
+        &BOTH
+    }
+
+    fn is_usual(&self) -> bool {
+        self == Self::usual()
     }
 }
 
@@ -511,6 +523,17 @@ impl Default for UpstreamHttp {
             auto_san_validation: false,
             override_auto_sni_header: Name::default(),
         }
+    }
+}
+
+impl Usual for UpstreamHttp {
+    fn usual() -> &'static Self {
+        static PLAIN: LazyLock<UpstreamHttp> = LazyLock::new(Default::default);
+        &PLAIN
+    }
+
+    fn is_usual(&self) -> bool {
+        self == Self::usual()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Header edits as configuration: what to remove, what to add and how.
 use std::sync::Arc;
 
-use super::Name;
+use super::{Name, Usual};
 use crate::access_log::Template;
 
 /// What to do when the header is there already.
@@ -53,5 +53,21 @@ impl HeaderMutations {
             && self.request_add.is_empty()
             && self.response_remove.is_empty()
             && self.response_add.is_empty()
+    }
+}
+
+impl Usual for HeaderMutations {
+    fn usual() -> &'static Self {
+        static NONE: HeaderMutations = HeaderMutations {
+            request_remove: Vec::new(),
+            request_add: Vec::new(),
+            response_remove: Vec::new(),
+            response_add: Vec::new(),
+        };
+        &NONE
+    }
+
+    fn is_usual(&self) -> bool {
+        self.is_empty()
     }
 }

@@ -1,8 +1,7 @@
 //! Opaque metadata (`filter_metadata`) as a small value tree, and path look-up in it.
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::Name;
+use super::{Fields, Name};
 
 /// A value of a protobuf `Struct`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,7 +18,7 @@ pub enum Value {
     /// JSON array.
     List(Vec<Value>),
     /// JSON object, keys sorted.
-    Struct(BTreeMap<Name, Value>),
+    Struct(Fields),
 }
 
 impl Value {
@@ -58,10 +57,31 @@ impl Value {
 }
 
 /// Metadata by filter namespace.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
     /// `filter_metadata`: namespace to struct.
-    pub filter: Arc<BTreeMap<Name, Value>>,
+    pub filter: Arc<Fields>,
+}
+
+/// Nothing; all that is empty is this one.
+impl Default for Metadata {
+    fn default() -> Self {
+        static NONE: LazyLock<Arc<Fields>> = LazyLock::new(Arc::default);
+        Self {
+            filter: NONE.clone(),
+        }
+    }
+}
+
+impl From<Fields> for Metadata {
+    fn from(fields: Fields) -> Self {
+        match fields.is_empty() {
+            true => Self::default(),
+            false => Self {
+                filter: Arc::new(fields),
+            },
+        }
+    }
 }
 
 impl Metadata {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::http_connection_manager::Upgrade;
 use super::http_filter::PerFilter;
-use super::{FractionalPercent, HeaderMutations, Metadata, Name};
+use super::{FractionalPercent, HeaderMutations, Metadata, Name, Rare};
 use crate::matcher::{HeaderMatcher, MetadataMatcher, QueryMatcher, Regex};
 use crate::router::{RouteIndex, VirtualHostIndex};
 use crate::uri_template::UriTemplate;
@@ -19,7 +19,7 @@ pub struct RouteConfiguration {
     /// Compiled choice between them.
     pub index: VirtualHostIndex,
     /// Header edits, outermost level.
-    pub headers: HeaderMutations,
+    pub headers: Rare<HeaderMutations>,
     /// Request headers dropped from external requests.
     pub internal_only_headers: Vec<Name>,
     /// Edits run from the outermost to the innermost, so that the innermost wins.
@@ -33,9 +33,9 @@ pub struct RouteConfiguration {
     /// Longest body of a direct response, bytes. Default 4096.
     pub max_direct_response_body_size: u32,
     /// Mirrors when the route and virtual host have none.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Rare<Vec<Mirror>>,
     /// Filter settings.
-    pub per_filter: PerFilter,
+    pub per_filter: Rare<PerFilter>,
     /// Metadata.
     pub metadata: Metadata,
 }
@@ -66,7 +66,7 @@ pub struct VirtualHost {
     /// TLS it insists on.
     pub require_tls: RequireTls,
     /// Header edits.
-    pub headers: HeaderMutations,
+    pub headers: Rare<HeaderMutations>,
     /// `x-envoy-attempt-count` on requests.
     pub include_request_attempt_count: bool,
     /// `x-envoy-attempt-count` on responses.
@@ -74,9 +74,9 @@ pub struct VirtualHost {
     /// Retry policy of routes without one.
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Mirrors of routes without any.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Rare<Vec<Mirror>>,
     /// Filter settings.
-    pub per_filter: PerFilter,
+    pub per_filter: Rare<PerFilter>,
     /// Longest request body buffered for retries, bytes.
     pub per_request_buffer_limit: Option<u32>,
     /// Metadata.
@@ -93,13 +93,13 @@ pub struct Route {
     /// What it does.
     pub action: RouteAction,
     /// Header edits.
-    pub headers: HeaderMutations,
+    pub headers: Rare<HeaderMutations>,
     /// Filter settings.
-    pub per_filter: PerFilter,
+    pub per_filter: Rare<PerFilter>,
     /// Metadata.
     pub metadata: Metadata,
     /// Operation name of spans and of `x-envoy-decorator-operation`.
-    pub decorator: Option<Decorator>,
+    pub decorator: Option<Arc<Decorator>>,
     /// Longest request body buffered for retries, bytes.
     pub per_request_buffer_limit: Option<u32>,
     /// Prefix of per-route statistics; empty = none.
@@ -123,9 +123,9 @@ pub struct RouteMatch {
     /// Letter case of exact and prefix paths plays a part. Default true.
     pub case_sensitive: bool,
     /// All must match.
-    pub headers: Vec<HeaderMatcher>,
+    pub headers: Rare<Vec<HeaderMatcher>>,
     /// All must match.
-    pub query: Vec<QueryMatcher>,
+    pub query: Rare<Vec<QueryMatcher>>,
     /// Only gRPC requests.
     pub grpc: bool,
     /// Share of requests.
@@ -135,7 +135,7 @@ pub struct RouteMatch {
     /// Client certificate was validated.
     pub tls_validated: Option<bool>,
     /// All must match.
-    pub dynamic_metadata: Vec<MetadataMatcher>,
+    pub dynamic_metadata: Rare<Vec<MetadataMatcher>>,
 }
 
 /// How a path is matched; the query never plays a part.
@@ -148,7 +148,7 @@ pub enum PathMatch {
     /// Equal, or followed by `/`. Never ends in `/`.
     SeparatedPrefix(Name),
     /// The whole path matches.
-    Regex(Regex),
+    Regex(Arc<Regex>),
     /// Path template.
     Template(Arc<UriTemplate>),
     /// CONNECT requests.
@@ -178,9 +178,9 @@ pub struct Forward {
     /// Endpoint metadata to match (subset balancing).
     pub metadata_match: Metadata,
     /// Path rewrite.
-    pub path_rewrite: Option<PathRewrite>,
+    pub path_rewrite: Option<Arc<PathRewrite>>,
     /// Host rewrite.
-    pub host_rewrite: Option<HostRewrite>,
+    pub host_rewrite: Option<Arc<HostRewrite>>,
     /// The old host is appended to `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
     /// Whole-request timeout; none = off. Default 15 s.
@@ -188,17 +188,17 @@ pub struct Forward {
     /// Overrides the listener's stream idle timeout; zero = off.
     pub idle_timeout: Option<Duration>,
     /// Overrides the listener's stream duration.
-    pub max_stream_duration: Option<MaxStreamDuration>,
+    pub max_stream_duration: Option<Arc<MaxStreamDuration>>,
     /// Retries.
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Mirrors.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Rare<Vec<Mirror>>,
     /// What a consistent-hash cluster hashes.
-    pub hash_policy: Vec<HashPolicy>,
+    pub hash_policy: Rare<Vec<HashPolicy>>,
     /// Breaker priority: high.
     pub high_priority: bool,
     /// Upgrades switched on or off here.
-    pub upgrades: Vec<Upgrade>,
+    pub upgrades: Rare<Vec<Upgrade>>,
     /// Redirects followed inside.
     pub internal_redirect: Option<Arc<InternalRedirect>>,
 }
@@ -222,7 +222,7 @@ pub enum ClusterSpecifier {
     /// Named by a request header, lower-case.
     Header(Name),
     /// By weight.
-    Weighted(WeightedClusters),
+    Weighted(Arc<WeightedClusters>),
 }
 
 /// Several clusters by weight.
@@ -246,9 +246,9 @@ pub struct WeightedCluster {
     /// Share.
     pub weight: u32,
     /// Header edits, innermost level.
-    pub headers: HeaderMutations,
+    pub headers: Rare<HeaderMutations>,
     /// Filter settings.
-    pub per_filter: PerFilter,
+    pub per_filter: Rare<PerFilter>,
     /// Endpoint metadata to match.
     pub metadata_match: Metadata,
     /// Host rewrite of this share.

@@ -1,16 +1,16 @@
 //! Subset balancing: hosts that share values of some metadata keys have a balancer of their own;
 //! the route names the values.
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::spec::NAMESPACE;
 use super::{Balancer, Health, HostSpec, Pick};
 use crate::config::cluster::{Cluster, LocalityLb, SubsetConfig, SubsetFallback};
-use crate::config::{Name, Value};
+use crate::config::{Fields, Name, Value};
 
 /// The metadata a route asks endpoints to have: keys and values, sorted by key.
-pub type Criteria = BTreeMap<Name, Value>;
+pub type Criteria = Fields;
 
 /// The balancers of a cluster's subsets.
 #[derive(Clone, Debug)]

@@ -3,20 +3,20 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::route::{RequireTls, RouteAction};
-use crate::config::{FractionalPercent, HeaderMutations, Metadata, Name};
+use crate::config::{FractionalPercent, Metadata, Name, Rare};
 use crate::matcher::{HeaderMatcher, HeaderRule, QueryMatcher, Regex, StringMatcher};
 
 fn matching(path: PathMatch) -> RouteMatch {
     RouteMatch {
         path,
         case_sensitive: true,
-        headers: vec![],
-        query: vec![],
+        headers: Rare::default(),
+        query: Rare::default(),
         grpc: false,
         fraction: None,
         tls_presented: None,
         tls_validated: None,
-        dynamic_metadata: vec![],
+        dynamic_metadata: Rare::default(),
     }
 }
 
@@ -25,8 +25,8 @@ fn route(name: &str, matching: RouteMatch) -> Arc<Route> {
         name: name.into(),
         matching,
         action: RouteAction::NonForwarding,
-        headers: HeaderMutations::default(),
-        per_filter: vec![],
+        headers: Rare::default(),
+        per_filter: Rare::default(),
         metadata: Metadata::default(),
         decorator: None,
         per_request_buffer_limit: None,
@@ -37,16 +37,19 @@ fn route(name: &str, matching: RouteMatch) -> Arc<Route> {
 fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHost> {
     Arc::new(VirtualHost {
         name: name.into(),
-        domains: domains.iter().map(|d| (*d).into()).collect(),
+        domains: domains
+            .iter()
+            .map(|d| d.to_ascii_lowercase().into())
+            .collect(),
         index: RouteIndex::new(&routes),
         routes,
         require_tls: RequireTls::None,
-        headers: HeaderMutations::default(),
+        headers: Rare::default(),
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
         retry_policy: None,
-        mirrors: vec![],
-        per_filter: vec![],
+        mirrors: Rare::default(),
+        per_filter: Rare::default(),
         per_request_buffer_limit: None,
         metadata: Metadata::default(),
     })
@@ -57,15 +60,15 @@ fn table(hosts: Vec<Arc<VirtualHost>>, ignore_port: bool) -> RouteConfiguration 
         name: "t".into(),
         index: VirtualHostIndex::new(&hosts).unwrap(),
         virtual_hosts: hosts,
-        headers: HeaderMutations::default(),
+        headers: Rare::default(),
         internal_only_headers: vec![],
         most_specific_header_mutations_wins: false,
         validate_clusters: false,
         ignore_port_in_host_matching: ignore_port,
         ignore_path_parameters_in_path_matching: false,
         max_direct_response_body_size: 4096,
-        mirrors: vec![],
-        per_filter: vec![],
+        mirrors: Rare::default(),
+        per_filter: Rare::default(),
         metadata: Metadata::default(),
     }
 }
@@ -132,7 +135,7 @@ fn paths() {
         route("sep", matching(PathMatch::SeparatedPrefix("/sep".into()))),
         route(
             "regex",
-            matching(PathMatch::Regex(Regex::new("/r/[0-9]+").unwrap())),
+            matching(PathMatch::Regex(Arc::new(Regex::new("/r/[0-9]+").unwrap()))),
         ),
         route("nocase", nocase),
         route("prefix", matching(PathMatch::Prefix("/p".into()))),
@@ -159,18 +162,18 @@ fn paths() {
 #[test]
 fn conditions() {
     let mut header = matching(PathMatch::Prefix("/".into()));
-    header.headers = vec![HeaderMatcher {
+    header.headers = Rare::from(vec![HeaderMatcher {
         name: "end-user".into(),
         rule: HeaderRule::String(StringMatcher::exact("jason")),
         invert: false,
         missing_as_empty: false,
-    }];
+    }]);
     let mut query = matching(PathMatch::Prefix("/".into()));
-    query.query = vec![QueryMatcher {
+    query.query = Rare::from(vec![QueryMatcher {
         name: "v".into(),
         value: Some(StringMatcher::exact("2")),
         present: None,
-    }];
+    }]);
     let mut grpc = matching(PathMatch::Prefix("/".into()));
     grpc.grpc = true;
     let mut never = matching(PathMatch::Prefix("/".into()));
@@ -207,7 +210,7 @@ fn index_agrees_with_a_walk() {
             0 => PathMatch::Exact(format!("/a/{}", i / 2).into()),
             1 => PathMatch::Prefix(format!("/a/{}", i % 7).into()),
             2 => PathMatch::SeparatedPrefix(format!("/b/{}", i % 3).into()),
-            3 => PathMatch::Regex(Regex::new(&format!("/[ab]/{i}.*")).unwrap()),
+            3 => PathMatch::Regex(Arc::new(Regex::new(&format!("/[ab]/{i}.*")).unwrap())),
             _ => PathMatch::Prefix(if i == 39 {
                 "/".into()
             } else {
@@ -217,11 +220,11 @@ fn index_agrees_with_a_walk() {
         let mut m = matching(path);
         m.case_sensitive = i % 11 != 0;
         if i % 4 == 0 {
-            m.query = vec![QueryMatcher {
+            m.query = Rare::from(vec![QueryMatcher {
                 name: "q".into(),
                 value: None,
                 present: None,
-            }];
+            }]);
         }
         routes.push(route(&i.to_string(), m));
     }

@@ -7,7 +7,7 @@ use lateen_proxy_core::config::cluster::{
     TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamProtocol,
 };
 use lateen_proxy_core::config::istio::TcpMetadataExchange;
-use lateen_proxy_core::config::{BindConfig, Name, Value};
+use lateen_proxy_core::config::{BindConfig, Value};
 use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::cluster::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
@@ -18,6 +18,7 @@ use super::common::{
     socket_option, struct_to_value, timeout, u32_of,
 };
 use super::http_connection_manager::{http1, http2};
+use super::shared::{self, name};
 use super::{Collected, Needs, endpoint, health_check, istio, lb, subset, tls, type_name, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -56,12 +57,8 @@ pub(super) fn cluster(
     let http = upstream_http(m)?;
     let stat = m.alt_stat_name.trim_end_matches(';');
     let cluster = Cluster {
-        name: m.name.as_str().into(),
-        stat_name: if stat.is_empty() {
-            m.name.as_str().into()
-        } else {
-            stat.into()
-        },
+        name: name(&m.name),
+        stat_name: name(if stat.is_empty() { &m.name } else { stat }),
         discovery,
         load_assignment,
         lb_common,
@@ -76,7 +73,7 @@ pub(super) fn cluster(
             .unwrap_or(Duration::from_secs(5)),
         per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref())
             .unwrap_or(MIB),
-        circuit_breakers: circuit_breakers(m)?,
+        circuit_breakers: shared::breakers(circuit_breakers(m)?),
         outlier_detection: m
             .outlier_detection
             .as_ref()
@@ -84,14 +81,14 @@ pub(super) fn cluster(
             .transpose()
             .at("outlier_detection")?,
         health_checks: health_check::checks(m, http.protocol != UpstreamProtocol::Http1)?,
-        http,
+        http: shared::http(http),
         transport_socket: transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
         transport_socket_matches: list(
             &m.transport_socket_matches,
             "transport_socket_matches",
             |t| {
                 Ok(TransportSocketMatch {
-                    name: t.name.as_str().into(),
+                    name: name(&t.name),
                     criteria: t
                         .r#match
                         .as_ref()
@@ -104,7 +101,7 @@ pub(super) fn cluster(
         bind: m
             .upstream_bind_config
             .as_ref()
-            .map(bind)
+            .map(|b| bind(b).map(Arc::new))
             .transpose()
             .at("upstream_bind_config")?,
         tcp_keepalive: m
@@ -173,21 +170,18 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
     let plain = |d| Ok((d, None));
     match kind {
         D::Static => plain(ClusterDiscovery::Static),
-        D::StrictDns => plain(ClusterDiscovery::StrictDns(dns(m)?)),
-        D::LogicalDns => plain(ClusterDiscovery::LogicalDns(dns(m)?)),
-        D::OriginalDst => plain(ClusterDiscovery::OriginalDst(original_dst(m)?)),
+        D::StrictDns => plain(ClusterDiscovery::StrictDns(Arc::new(dns(m)?))),
+        D::LogicalDns => plain(ClusterDiscovery::LogicalDns(Arc::new(dns(m)?))),
+        D::OriginalDst => plain(ClusterDiscovery::OriginalDst(Arc::new(original_dst(m)?))),
         D::Eds => {
             let eds = need(m.eds_cluster_config.as_ref(), "eds_cluster_config")?;
             let fetch_timeout_ms = config_source(eds.eds_config.as_ref())
                 .at("eds_config")
                 .at("eds_cluster_config")?;
-            let name: Name = if eds.service_name.is_empty() {
-                &m.name
-            } else {
-                &eds.service_name
-            }
-            .as_str()
-            .into();
+            let name = name(match eds.service_name.as_str() {
+                "" => &m.name,
+                name => name,
+            });
             let needs = Needs {
                 name: name.clone(),
                 fetch_timeout_ms,

@@ -1,6 +1,5 @@
 //! Pieces all messages share: durations, addresses, percents, structs, files, header edits.
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +7,8 @@ use std::time::Duration;
 use lateen_proxy_core::access_log::{Command, Op, Template};
 use lateen_proxy_core::config::address::{SocketOption, SocketOptionValue};
 use lateen_proxy_core::config::{
-    Address, AppendAction, CidrRange, FractionalPercent, HeaderMutation, HeaderMutations, Metadata,
-    Name, Value,
+    Address, AppendAction, CidrRange, Fields, FractionalPercent, HeaderMutation, HeaderMutations,
+    Metadata, Name, Value,
 };
 use lateen_proxy_core::matcher::StringMatcher;
 use lateen_xds_proto::envoy::config::core::v3 as core;
@@ -17,6 +16,7 @@ use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 use lateen_xds_proto::google::protobuf as pb;
 use lateen_xds_proto::{Any, json};
 
+use super::shared::name;
 use super::{Context, matcher};
 use crate::error::{At, DecodeError, Result, list, refuse};
 
@@ -159,12 +159,7 @@ pub(crate) fn percent(p: Option<&envoy_type::Percent>, default: f64) -> f64 {
 /// A protobuf struct as a metadata value.
 #[must_use]
 pub fn struct_to_value(s: &pb::Struct) -> Value {
-    Value::Struct(
-        s.fields
-            .iter()
-            .map(|(k, v)| (k.as_str().into(), value(v)))
-            .collect(),
-    )
+    Value::Struct(s.fields.iter().map(|(k, v)| (name(k), value(v))).collect())
 }
 
 fn value(v: &pb::Value) -> Value {
@@ -173,7 +168,7 @@ fn value(v: &pb::Value) -> Value {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(b)) => Value::Bool(*b),
         Some(Kind::NumberValue(n)) => Value::Number(*n),
-        Some(Kind::StringValue(s)) => Value::String(s.as_str().into()),
+        Some(Kind::StringValue(s)) => Value::String(name(s)),
         Some(Kind::ListValue(l)) => Value::List(l.values.iter().map(value).collect()),
         Some(Kind::StructValue(s)) => struct_to_value(s),
     }
@@ -233,14 +228,12 @@ fn json_to_value(value: &serde_json::Value) -> pb::Value {
 }
 
 pub(crate) fn metadata(m: Option<&core::Metadata>) -> Metadata {
-    let map: BTreeMap<Name, Value> = m
+    let all: Fields = m
         .into_iter()
         .flat_map(|m| &m.filter_metadata)
-        .map(|(k, v)| (k.as_str().into(), struct_to_value(v)))
+        .map(|(k, v)| (name(k), struct_to_value(v)))
         .collect();
-    Metadata {
-        filter: Arc::new(map),
-    }
+    Metadata::from(all)
 }
 
 /// Takes `udpa.type.v1.TypedStruct` or `xds.type.v3.TypedStruct` off an `Any`.

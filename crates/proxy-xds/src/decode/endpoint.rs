@@ -9,6 +9,7 @@ use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
 
 use super::common::{self, fractional, metadata, need, opt_duration};
+use super::shared::name;
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 /// Most priorities a cluster may have.
@@ -59,7 +60,7 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
         opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
     let localities = list(&m.endpoints, "endpoints", locality)?;
     Ok(ClusterLoadAssignment {
-        cluster_name: m.cluster_name.as_str().into(),
+        cluster_name: name(&m.cluster_name),
         localities,
         overprovisioning_factor: policy
             .overprovisioning_factor
@@ -73,9 +74,9 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
 
 pub(crate) fn locality_value(m: Option<&core::Locality>) -> Locality {
     m.map_or_else(Locality::default, |l| Locality {
-        region: l.region.as_str().into(),
-        zone: l.zone.as_str().into(),
-        sub_zone: l.sub_zone.as_str().into(),
+        region: name(&l.region),
+        zone: name(&l.zone),
+        sub_zone: name(&l.sub_zone),
     })
 }
 
@@ -119,7 +120,7 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
             common::address(need(a.address.as_ref(), "address")?)
         })
         .at("endpoint")?,
-        hostname: e.hostname.as_str().into(),
+        hostname: name(&e.hostname),
         health: health(m.health_status),
         weight,
         metadata: metadata(m.metadata.as_ref()),

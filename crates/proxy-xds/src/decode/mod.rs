@@ -24,6 +24,7 @@ mod rbac;
 mod retry;
 mod route;
 mod secret_source;
+mod shared;
 mod subset;
 mod tls;
 mod tracing;

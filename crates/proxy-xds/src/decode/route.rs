@@ -25,6 +25,7 @@ use super::common::{
     opt_duration, runtime_fractional, timeout, u32_of,
 };
 use super::retry::retry_policy;
+use super::shared::name;
 use super::{Collected, http_filter, matcher, subset, typed};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
@@ -67,15 +68,16 @@ pub(super) fn configuration(
             &m.request_headers_to_remove,
             &m.response_headers_to_add,
             &m.response_headers_to_remove,
-        )?,
+        )?
+        .into(),
         internal_only_headers: header_names(&m.internal_only_headers, "internal_only_headers")?,
         most_specific_header_mutations_wins: m.most_specific_header_mutations_wins,
         validate_clusters: bool_or(m.validate_clusters.as_ref(), validates),
         ignore_port_in_host_matching: m.ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching: m.ignore_path_parameters_in_path_matching,
         max_direct_response_body_size: most_body,
-        mirrors: mirrors(&m.request_mirror_policies)?,
-        per_filter: per_filter(&m.typed_per_filter_config)?,
+        mirrors: mirrors(&m.request_mirror_policies)?.into(),
+        per_filter: per_filter(&m.typed_per_filter_config)?.into(),
         metadata: metadata(m.metadata.as_ref()),
     })
 }
@@ -119,7 +121,8 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
             &m.request_headers_to_remove,
             &m.response_headers_to_add,
             &m.response_headers_to_remove,
-        )?,
+        )?
+        .into(),
         include_request_attempt_count: m.include_request_attempt_count,
         include_attempt_count_in_response: m.include_attempt_count_in_response,
         retry_policy: m
@@ -128,8 +131,8 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
             .map(|r| retry_policy(r).map(Arc::new))
             .transpose()
             .at("retry_policy")?,
-        mirrors: mirrors(&m.request_mirror_policies)?,
-        per_filter: with_cors(per_filter(&m.typed_per_filter_config)?, m.cors.as_ref())?,
+        mirrors: mirrors(&m.request_mirror_policies)?.into(),
+        per_filter: with_cors(per_filter(&m.typed_per_filter_config)?, m.cors.as_ref())?.into(),
         per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
         metadata: metadata(m.metadata.as_ref()),
     })
@@ -197,7 +200,7 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
         None => return refuse("an action is required: route, redirect or direct_response"),
     };
     Ok(Route {
-        name: m.name.as_str().into(),
+        name: name(&m.name),
         matching,
         action,
         headers: header_mutations(
@@ -205,24 +208,27 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
             &m.request_headers_to_remove,
             &m.response_headers_to_add,
             &m.response_headers_to_remove,
-        )?,
-        per_filter,
+        )?
+        .into(),
+        per_filter: per_filter.into(),
         metadata: metadata(m.metadata.as_ref()),
-        decorator: m.decorator.as_ref().map(|d| Decorator {
-            operation: d.operation.as_str().into(),
-            propagate: bool_or(d.propagate.as_ref(), true),
+        decorator: m.decorator.as_ref().map(|d| {
+            Arc::new(Decorator {
+                operation: d.operation.as_str().into(),
+                propagate: bool_or(d.propagate.as_ref(), true),
+            })
         }),
         per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
-        stat_prefix: m.stat_prefix.as_str().into(),
+        stat_prefix: name(&m.stat_prefix),
     })
 }
 
 pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
     use pb::route_match::PathSpecifier as P;
     let path = match m.path_specifier.as_ref() {
-        Some(P::Prefix(p)) => PathMatch::Prefix(p.as_str().into()),
+        Some(P::Prefix(p)) => PathMatch::Prefix(name(p)),
         Some(P::Path(p)) => PathMatch::Exact(p.as_str().into()),
-        Some(P::SafeRegex(r)) => PathMatch::Regex(matcher::regex(r).at("safe_regex")?),
+        Some(P::SafeRegex(r)) => PathMatch::Regex(Arc::new(matcher::regex(r).at("safe_regex")?)),
         Some(P::ConnectMatcher(_)) => PathMatch::Connect,
         Some(P::PathSeparatedPrefix(p)) => {
             let valid =
@@ -256,8 +262,8 @@ pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
     Ok(RouteMatch {
         path,
         case_sensitive: bool_or(m.case_sensitive.as_ref(), true),
-        headers: list(&m.headers, "headers", matcher::header)?,
-        query: list(&m.query_parameters, "query_parameters", matcher::query)?,
+        headers: list(&m.headers, "headers", matcher::header)?.into(),
+        query: list(&m.query_parameters, "query_parameters", matcher::query)?.into(),
         grpc: m.grpc.is_some(),
         fraction: m
             .runtime_fraction
@@ -267,7 +273,7 @@ pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
             .at("runtime_fraction")?,
         tls_presented: tls.and_then(|t| t.presented.as_ref()).map(|v| v.value),
         tls_validated: tls.and_then(|t| t.validated.as_ref()).map(|v| v.value),
-        dynamic_metadata: list(&m.dynamic_metadata, "dynamic_metadata", matcher::metadata)?,
+        dynamic_metadata: list(&m.dynamic_metadata, "dynamic_metadata", matcher::metadata)?.into(),
     })
 }
 
@@ -315,20 +321,20 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
             _ => 503,
         },
         metadata_match: subset::criteria(m.metadata_match.as_ref(), None),
-        path_rewrite,
-        host_rewrite: host_rewrite(m)?,
+        path_rewrite: path_rewrite.map(Arc::new),
+        host_rewrite: host_rewrite(m)?.map(Arc::new),
         append_x_forwarded_host: m.append_x_forwarded_host,
         timeout: timeout(m.timeout.as_ref(), "timeout", Some(Duration::from_secs(15)))?,
         idle_timeout: opt_duration(m.idle_timeout.as_ref(), "idle_timeout")?,
-        max_stream_duration: stream_duration(m)?,
+        max_stream_duration: stream_duration(m)?.map(Arc::new),
         retry_policy: m
             .retry_policy
             .as_ref()
             .map(|r| retry_policy(r).map(Arc::new))
             .transpose()
             .at("retry_policy")?,
-        mirrors: mirrors(&m.request_mirror_policies)?,
-        hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
+        mirrors: mirrors(&m.request_mirror_policies)?.into(),
+        hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?.into(),
         high_priority: m.priority == core::RoutingPriority::High as i32,
         upgrades: m
             .upgrade_configs
@@ -349,13 +355,13 @@ fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
         Some(S::Cluster(name)) if name.is_empty() => {
             return refuse("must not be empty").at("cluster");
         }
-        Some(S::Cluster(name)) => ClusterSpecifier::Named(name.as_str().into()),
+        Some(S::Cluster(cluster)) => ClusterSpecifier::Named(name(cluster)),
         Some(S::ClusterHeader(name)) => {
             ClusterSpecifier::Header(header_name(name).at("cluster_header")?)
         }
-        Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(
+        Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(Arc::new(
             weighted(w, m.metadata_match.as_ref()).at("weighted_clusters")?,
-        ),
+        )),
         Some(S::ClusterSpecifierPlugin(_) | S::InlineClusterSpecifierPlugin(_)) => {
             return refuse("cluster specifier plugins are not implemented");
         }
@@ -383,8 +389,9 @@ fn weighted(
                 &w.request_headers_to_remove,
                 &w.response_headers_to_add,
                 &w.response_headers_to_remove,
-            )?,
-            per_filter: per_filter(&w.typed_per_filter_config)?,
+            )?
+            .into(),
+            per_filter: per_filter(&w.typed_per_filter_config)?.into(),
             metadata_match: subset::criteria(of_route, w.metadata_match.as_ref()),
             host_rewrite: w.host_rewrite_specifier.as_ref().map(|h| match h {
                 HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),

@@ -1,8 +1,8 @@
 //! Subset balancing.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lateen_proxy_core::config::cluster::{SubsetConfig, SubsetFallback, SubsetSelector};
-use lateen_proxy_core::config::{Metadata, Name, Value};
+use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
 use lateen_xds_proto::envoy::config::cluster::v3::cluster as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 
@@ -31,7 +31,7 @@ pub(super) fn config(m: &pb::LbSubsetConfig) -> Result<SubsetConfig> {
         fallback,
         default_subset: match m.default_subset.as_ref().map(struct_to_value) {
             Some(Value::Struct(map)) => map,
-            _ => BTreeMap::new(),
+            _ => Fields::new(),
         },
         selectors,
         locality_weight_aware: m.locality_weight_aware,
@@ -76,7 +76,7 @@ pub(super) fn criteria(outer: Option<&core::Metadata>, own: Option<&core::Metada
     let own = metadata(own);
     let mut all = match outer.get(NAMESPACE) {
         Some(Value::Struct(map)) => map.clone(),
-        _ => BTreeMap::new(),
+        _ => Fields::new(),
     };
     if let Some(Value::Struct(map)) = own.get(NAMESPACE) {
         all.extend(map.clone());
@@ -84,7 +84,5 @@ pub(super) fn criteria(outer: Option<&core::Metadata>, own: Option<&core::Metada
     if all.is_empty() {
         return Metadata::default();
     }
-    Metadata {
-        filter: std::sync::Arc::new([(NAMESPACE.into(), Value::Struct(all))].into()),
-    }
+    Metadata::from(Fields::from([(NAMESPACE.into(), Value::Struct(all))]))
 }

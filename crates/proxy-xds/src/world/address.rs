@@ -25,7 +25,7 @@ impl Holders {
         let mut holders = Self::default();
         let later = listeners.active.iter().chain(&listeners.warming);
         let later = later.filter(|(name, _)| !going.contains(*name));
-        for (name, held) in listeners.fixed.iter().chain(later) {
+        for (name, held) in listeners.fixed().into_iter().chain(later) {
             holders.take(name, &held.value);
         }
         holders

@@ -87,6 +87,7 @@ mod tests {
             version: Name::default(),
             updated_ms: 0,
             accepted: true,
+            fixed: false,
             needs: tables.iter().map(need).collect(),
         }
     }

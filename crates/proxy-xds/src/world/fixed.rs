@@ -63,8 +63,10 @@ impl World {
 
     /// What the static resource of these bytes waits for first.
     fn first_need(&self, raw: &Arc<[u8]>) -> Option<(Kind, Needs)> {
-        let clusters = self.clusters.fixed.values().map(|h| (&h.raw, &h.needs));
-        let listeners = self.listeners.fixed.values().map(|h| (&h.raw, &h.needs));
+        let clusters = self.clusters.fixed().into_iter();
+        let clusters = clusters.map(|(_, h)| (&h.raw, &h.needs));
+        let listeners = self.listeners.fixed().into_iter();
+        let listeners = listeners.map(|(_, h)| (&h.raw, &h.needs));
         let mut all = clusters.chain(listeners);
         let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
         let over_ads = |(_, need): &&(Kind, Needs)| need.source == ResourceSource::Ads;

@@ -18,7 +18,7 @@ pub fn text(state: &dyn State) -> String {
         line(&mut out, name, "observability_name", &cluster.stat_name);
         for (priority, limits) in ["default_priority", "high_priority"]
             .iter()
-            .zip(&cluster.circuit_breakers)
+            .zip(cluster.circuit_breakers.iter())
         {
             for (what, limit) in limits_of(limits) {
                 line(&mut out, name, &format!("{priority}::{what}"), &limit);

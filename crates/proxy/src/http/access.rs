@@ -2,12 +2,11 @@
 //! this brings the facts and answers a refusal.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
 use lateen_proxy_core::config::route::RouteConfiguration;
-use lateen_proxy_core::config::{Name, Value};
+use lateen_proxy_core::config::{Fields, Name, Value};
 use lateen_proxy_core::path;
 use lateen_proxy_core::rbac::{Facts, Peer, Verdict, judge as judge_facts, shadow};
 use lateen_proxy_core::stats::{Counter, Scope};
@@ -62,7 +61,7 @@ impl Verdicts {
     /// The verdicts as the metadata of [`NAMESPACE`]; none where nothing was judged.
     pub fn metadata(&self) -> Option<&Value> {
         let fields = || {
-            let mut fields = BTreeMap::new();
+            let mut fields = Fields::new();
             for noted in &self.noted {
                 noted.write(&mut fields);
             }
@@ -73,7 +72,7 @@ impl Verdicts {
 }
 
 impl Noted {
-    fn write(&self, fields: &mut BTreeMap<Name, Value>) {
+    fn write(&self, fields: &mut Fields) {
         let Self { prefix, kind, .. } = self;
         let kind = match kind {
             Kind::Enforced => "enforced_",

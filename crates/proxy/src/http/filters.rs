@@ -42,7 +42,7 @@ fn setting<'a>(
         levels.into_iter().chain([&c.table.per_filter])
     });
     let levels = weighted.into_iter().chain(outer.into_iter().flatten());
-    match per_filter(levels, &filter.name) {
+    match per_filter(levels.map(|list| &**list), &filter.name) {
         Some(PerFilterConfig::Disabled) => None,
         None if filter.disabled => None,
         Some(PerFilterConfig::Enabled) => Some(None),

@@ -2,13 +2,12 @@
 //! Log lines, metrics and retries all read it, so they cannot disagree.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use lateen_proxy_core::access_log::{Field, FieldValue, MetadataSource, Record, TimePoint};
-use lateen_proxy_core::config::{Name, Route, Value, VirtualHost};
+use lateen_proxy_core::config::{Fields, Name, Route, Value, VirtualHost};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::request_id;
 use smallvec::SmallVec;
@@ -144,7 +143,7 @@ pub struct StreamRecord {
     /// What access control said.
     pub verdicts: Verdicts,
     /// What other filters found out, by namespace; none until one did.
-    pub metadata: Option<Box<BTreeMap<Name, Value>>>,
+    pub metadata: Option<Box<Fields>>,
 }
 
 impl StreamRecord {
@@ -239,12 +238,12 @@ impl StreamRecord {
     /// Keeps what a filter found out; what the namespace has under that key goes.
     pub fn set_metadata(&mut self, namespace: &str, key: &str, value: Value) {
         let all = self.metadata.get_or_insert_default();
-        let of = all.entry(namespace.into()).or_default();
+        let of = all.or_null(namespace);
         match of {
             Value::Struct(fields) => {
                 fields.insert(key.into(), value);
             }
-            other => *other = Value::Struct(BTreeMap::from([(key.into(), value)])),
+            other => *other = Value::Struct(Fields::from([(key.into(), value)])),
         }
     }
 

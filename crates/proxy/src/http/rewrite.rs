@@ -13,7 +13,11 @@ use crate::upstream::Host;
 /// headers where `keep` says so.
 pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen, keep: bool) {
     let head = &mut record.request;
-    if let Some(path) = rewrite::path(&forward.path_rewrite, &chosen.route.matching, head.path()) {
+    if let Some(path) = rewrite::path(
+        forward.path_rewrite.as_deref(),
+        &chosen.route.matching,
+        head.path(),
+    ) {
         if keep {
             let old = head.path().to_vec();
             head.set_known(Known::XEnvoyOriginalPath, &old);
@@ -27,7 +31,7 @@ pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen, ke
     let host = match literal {
         // Of a weighted cluster: the old host is not kept.
         Some(host) => return head.set_authority(host.as_bytes()),
-        None if matches!(forward.host_rewrite, Some(HostRewrite::Auto)) => None,
+        None if matches!(forward.host_rewrite.as_deref(), Some(HostRewrite::Auto)) => None,
         None => rewrite::host(forward, head, ""),
     };
     if let Some(host) = host {
@@ -37,7 +41,7 @@ pub fn request(record: &mut StreamRecord, forward: &Forward, chosen: &Chosen, ke
 
 /// `auto_host_rewrite`: the endpoint's host name, known once it was chosen.
 pub fn host_of_endpoint(record: &mut StreamRecord, forward: &Forward, host: &Host, keep: bool) {
-    if !matches!(forward.host_rewrite, Some(HostRewrite::Auto)) {
+    if !matches!(forward.host_rewrite.as_deref(), Some(HostRewrite::Auto)) {
         return;
     }
     let head = &mut record.request;

@@ -1,11 +1,9 @@
 //! `x-envoy-peer-metadata`: a protobuf `Struct` in base64, as Istio's proxies
 //! tell each other who they are.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lateen_proxy_core::config::{Name, Value};
+use lateen_proxy_core::config::{Fields, Name, Value};
 
 use super::workload::Workload;
 
@@ -24,7 +22,7 @@ const VALUE_STRUCT: u64 = 5;
 const LEN: u64 = 2;
 
 /// The header value for a node: what peers make labels of.
-pub(super) fn encode(metadata: &BTreeMap<Name, Value>, own: &Workload) -> String {
+pub(super) fn encode(metadata: &Fields, own: &Workload) -> String {
     let string = |s: &str| Value::String(s.into());
     let labels = [
         ("app", &own.app),
@@ -39,7 +37,7 @@ pub(super) fn encode(metadata: &BTreeMap<Name, Value>, own: &Workload) -> String
         .into_iter()
         .filter(|(_, v)| !v.is_empty())
         .map(|(k, v)| (Name::from(k), string(v)));
-    let mut told = BTreeMap::from([("LABELS".into(), Value::Struct(labels.collect()))]);
+    let mut told = Fields::from([("LABELS".into(), Value::Struct(labels.collect()))]);
     for key in ["NAME", "NAMESPACE", "WORKLOAD_NAME", "CLUSTER_ID", "OWNER"] {
         if let Some(value) = metadata.get(key).and_then(Value::as_str) {
             told.insert(key.into(), string(value));
@@ -64,7 +62,7 @@ fn write_piece(field: u64, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-pub(crate) fn write_struct(map: &BTreeMap<Name, Value>, out: &mut Vec<u8>) {
+pub(crate) fn write_struct(map: &Fields, out: &mut Vec<u8>) {
     for (key, value) in map {
         let mut of_value = Vec::new();
         match value {
@@ -85,7 +83,7 @@ pub(crate) fn write_struct(map: &BTreeMap<Name, Value>, out: &mut Vec<u8>) {
 }
 
 /// Reads a header value; strings and structs only, other values are left out.
-pub(crate) fn decode(value: &[u8]) -> Option<BTreeMap<Name, Value>> {
+pub(crate) fn decode(value: &[u8]) -> Option<Fields> {
     if value.is_empty() || value.len() > LONGEST {
         return None;
     }
@@ -131,9 +129,9 @@ fn read_field<'a>(input: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
     Some((tag >> 3, piece))
 }
 
-fn read_struct(mut input: &[u8], deeper: u32) -> Option<BTreeMap<Name, Value>> {
+fn read_struct(mut input: &[u8], deeper: u32) -> Option<Fields> {
     let deeper = deeper.checked_sub(1)?;
-    let mut map = BTreeMap::new();
+    let mut map = Vec::new();
     while !input.is_empty() {
         let (STRUCT_FIELDS, Some(mut entry)) = read_field(&mut input)? else {
             continue;
@@ -147,10 +145,10 @@ fn read_struct(mut input: &[u8], deeper: u32) -> Option<BTreeMap<Name, Value>> {
             }
         }
         if let Some(value) = value {
-            map.insert(key, value);
+            map.push((key, value));
         }
     }
-    Some(map)
+    Some(map.into_iter().collect())
 }
 
 /// The outer `None` is a broken message, the inner one a value of another kind.

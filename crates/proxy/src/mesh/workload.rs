@@ -1,10 +1,8 @@
 //! Workloads as metrics name them: from the node's metadata, from an
 //! endpoint's, from a peer's header.
 
-use std::collections::BTreeMap;
-
 use lateen_proxy_core::config::bootstrap::Node;
-use lateen_proxy_core::config::{Metadata, Name, Value};
+use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
 
 use super::peer;
 use crate::http::head::Line;
@@ -74,7 +72,7 @@ impl Own {
     }
 }
 
-fn text(map: &BTreeMap<Name, Value>, key: &str) -> Name {
+fn text(map: &Fields, key: &str) -> Name {
     map.get(key)
         .and_then(Value::as_str)
         .map_or_else(Name::default, Name::from)
@@ -92,8 +90,8 @@ impl Workload {
     /// `CLUSTER_ID`. The canonical name falls back as Istio's does: label
     /// `app.kubernetes.io/name`, `app`, then the workload's name.
     #[must_use]
-    pub fn of_metadata(metadata: &BTreeMap<Name, Value>) -> Self {
-        let none = BTreeMap::new();
+    pub fn of_metadata(metadata: &Fields) -> Self {
+        let none = Fields::new();
         let labels = match metadata.get("LABELS") {
             Some(Value::Struct(labels)) => labels,
             _ => &none,
@@ -198,7 +196,6 @@ pub(super) const DESTINATION: [&str; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn text(s: &str) -> Value {
         Value::String(s.into())
@@ -209,11 +206,11 @@ mod tests {
         let labels = labels.map(|(k, v)| (Name::from(k), text(v)));
         Node {
             id: "sidecar~10.0.0.1~reviews-v2-x.default~default.svc.cluster.local".into(),
-            metadata: BTreeMap::from([
+            metadata: Fields::from([
                 ("WORKLOAD_NAME".into(), text("reviews-v2")),
                 ("NAMESPACE".into(), text("default")),
                 ("CLUSTER_ID".into(), text("Kubernetes")),
-                ("LABELS".into(), Value::Struct(BTreeMap::from(labels))),
+                ("LABELS".into(), Value::Struct(Fields::from(labels))),
                 ("PROXY_CONFIG".into(), text("not for peers")),
             ]),
             ..Node::default()
@@ -243,11 +240,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_names_its_workload() {
-        let istio = BTreeMap::from([("workload".into(), text("reviews-v1;default;reviews;v1;c1"))]);
-        let filter = BTreeMap::from([("istio".into(), Value::Struct(istio))]);
-        let metadata = Metadata {
-            filter: Arc::new(filter),
-        };
+        let istio = Fields::from([("workload".into(), text("reviews-v1;default;reviews;v1;c1"))]);
+        let filter = Fields::from([("istio".into(), Value::Struct(istio))]);
+        let metadata = Metadata::from(filter);
         let workload = Workload::of_endpoint(&metadata).unwrap();
         let mut labels = Vec::new();
         workload.labels(&DESTINATION, &mut labels);

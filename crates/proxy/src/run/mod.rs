@@ -312,7 +312,7 @@ impl Process {
                 }
                 let errors = self.engine.apply(&snapshot).await;
                 for error in &errors {
-                    if handle.world().listeners.fixed.contains_key(&error.listener) {
+                    if handle.world().listeners.is_fixed(&error.listener) {
                         return Err(RunError::Static(error.to_string()));
                     }
                     failed.inc();

@@ -31,7 +31,7 @@ pub fn start(cluster: &Rc<ClusterState>) {
 async fn refresh(
     cluster: Weak<ClusterState>,
     assignment: Arc<ClusterLoadAssignment>,
-    dns: Dns,
+    dns: Arc<Dns>,
     all: bool,
 ) {
     let timer = Timer::new();

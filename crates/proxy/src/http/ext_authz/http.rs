@@ -2,7 +2,7 @@
 //! passes, 5xx is no verdict, everything else refuses and is the client's answer.
 
 use lateen_proxy_core::config::ext_authz::{ExtAuthz, HttpAuthz};
-use lateen_proxy_core::config::{Metadata, Name, Value};
+use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
 use lateen_proxy_core::matcher::StringMatcher;
 use lateen_proxy_xds::authz::{HeaderWrite, NAMESPACE, Verdict, Write};
 
@@ -91,9 +91,7 @@ pub(super) fn verdict(service: &HttpAuthz, answer: Answer) -> Result<Verdict, Ch
     });
     let kept = Value::Struct(kept.collect());
     let metadata = [(NAMESPACE.into(), kept)];
-    let metadata = Metadata {
-        filter: std::sync::Arc::new(metadata.into_iter().collect()),
-    };
+    let metadata = Metadata::from(Fields::from(metadata));
     if status != 200 {
         let full = !answer.body.is_empty();
         let passed = |name: &[u8]| match name {
