@@ -14,6 +14,7 @@ use lateen_xds_proto::{Message, json};
 
 use crate::decode;
 use crate::error::{At, DecodeError, Result, refuse};
+use crate::locate;
 
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -50,13 +51,51 @@ pub struct Loaded {
 pub struct BootstrapError {
     /// Which text: a file name or a flag.
     pub file: String,
-    /// Line and column where the text itself is wrong, or the field path.
+    /// The line that is wrong, or that of the field; none where the text has no such place.
+    pub line: Option<u64>,
+    /// The field; empty where the text itself is wrong.
+    pub path: String,
+    /// What is wrong, and what would be right.
     pub problem: String,
+}
+
+impl BootstrapError {
+    /// With the line of its field, which stands in one of these texts.
+    #[must_use]
+    fn located(mut self, sources: &[Source<'_>]) -> Self {
+        if self.line.is_none() {
+            // What is missing altogether is missing from the first line on.
+            let (file, line) = locate(sources, &self.path).unwrap_or((&self.file, 1));
+            (self.file, self.line) = (file.to_owned(), Some(line));
+        }
+        self
+    }
+}
+
+/// The text and line in which a field of a bootstrap stands: the first text that has it.
+#[must_use]
+pub fn locate<'a>(sources: &[Source<'a>], path: &str) -> Option<(&'a str, u64)> {
+    let lines = |s: &Source<'a>| Some((s.name, locate::line(s.text, path)?));
+    sources.iter().find_map(lines)
+}
+
+/// What stands behind `line ` in a reader's message.
+fn line_of(problem: &str) -> Option<u64> {
+    let (_, rest) = problem.split_once("line ")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
 impl fmt::Display for BootstrapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file, self.problem)
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, ": {}", self.path)?;
+        }
+        write!(f, ": {}", self.problem)
     }
 }
 
@@ -98,12 +137,14 @@ pub fn load(
             Err(problem) => {
                 return Err(BootstrapError {
                     file: source.name.to_owned(),
+                    line: line_of(&problem),
+                    path: String::new(),
                     problem,
                 });
             }
         }
     }
-    load_values(values, overrides)
+    load_values(values, overrides).map_err(|error| error.located(sources))
 }
 
 /// [`load`] of values that were read before, each with its name for messages.
@@ -114,21 +155,22 @@ pub(crate) fn load_values(
     let mut wire = Vec::new();
     let mut unknown = Vec::new();
     for (name, value) in &sources {
-        let fail = |problem: String| BootstrapError {
+        let fail = |error: DecodeError| BootstrapError {
             file: (*name).to_owned(),
-            problem,
+            line: None,
+            path: error.path,
+            problem: error.problem,
         };
         if !value.is_object() {
-            return Err(fail(
-                "a bootstrap is a map with `node`, `admin`, `static_resources`, ...".into(),
-            ));
+            return Err(fail(DecodeError::new(
+                "a bootstrap is a map with `node`, `admin`, `static_resources`, ...",
+            )));
         }
         let options = json::ParseOptions {
             allow_unknown: overrides.allow_unknown,
             ..json::ParseOptions::default()
         };
-        let parsed =
-            json::to_wire_with(MESSAGE, value, &options).map_err(|e| fail(e.to_string()))?;
+        let parsed = json::to_wire_with(MESSAGE, value, &options).map_err(|e| fail(e.into()))?;
         // Wire bytes one after the other are a merge.
         wire.extend_from_slice(&parsed.wire);
         unknown.extend(parsed.unknown);
@@ -136,7 +178,9 @@ pub(crate) fn load_values(
     let file = sources.first().map_or("bootstrap", |s| s.0).to_owned();
     let fail = |e: DecodeError| BootstrapError {
         file: file.clone(),
-        problem: e.to_string(),
+        line: None,
+        path: e.path,
+        problem: e.problem,
     };
     let mut message =
         pb::Bootstrap::decode(&wire[..]).map_err(|e| fail(DecodeError::new(e.to_string())))?;

@@ -346,8 +346,13 @@ fn redact(value: &mut Value) {
 fn hides(value: &mut Value) -> bool {
     match value {
         Value::Object(map)
-            if map.contains_key("inline_bytes") || map.contains_key("inline_string") =>
+            if ["inline_bytes", "inline_string", "filename"]
+                .iter()
+                .any(|source| map.contains_key(*source)) =>
         {
+            if let Some(name) = map.get_mut("filename") {
+                *name = REDACTED.into();
+            }
             if let Some(bytes) = map.get_mut("inline_bytes") {
                 *bytes = REDACTED_BYTES.into();
             }

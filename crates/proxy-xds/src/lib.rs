@@ -7,11 +7,14 @@ pub mod decode;
 mod dump;
 pub mod error;
 pub mod kind;
+pub mod locate;
 mod references;
 pub mod sidecar;
 mod text;
+mod validate;
 pub mod world;
 
 pub use error::DecodeError;
 pub use kind::Kind;
+pub use validate::validate;
 pub use world::World;

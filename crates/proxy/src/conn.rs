@@ -81,6 +81,10 @@ pub struct Connection {
     pub accepted_ns: u64,
     /// Requests served.
     pub requests: Cell<u32>,
+    /// Bytes received and sent that the statistics have.
+    pub metered: Cell<(u64, u64)>,
+    /// The client broke it off while it was served.
+    pub broken: Cell<bool>,
     /// The chain is being drained: close when it suits.
     pub drain: Rc<Drain>,
     /// Why the connection was ended here, for the log.

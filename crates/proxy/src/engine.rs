@@ -17,6 +17,7 @@ use crate::admin::HostStats;
 use crate::io::clock;
 use crate::listener::bound_addresses;
 use crate::mesh::Own;
+use crate::upstream::InFlight;
 use crate::upstream::table::SharedClusters;
 use crate::worker::{Command, Worker, WorkerOptions};
 
@@ -87,9 +88,15 @@ pub struct Engine {
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     orders: Vec<mpsc::UnboundedSender<Command>>,
+    clusters: Arc<SharedClusters>,
 }
 
 impl EngineHandle {
+    /// What is in flight in the clusters in use, by name and priority.
+    pub fn in_flight(&self) -> Vec<(Name, [Arc<InFlight>; 2])> {
+        self.clusters.in_flight()
+    }
+
     /// Tells clients to go: answers close their connections.
     pub fn drain(&self, stop_accepting: bool, inbound_only: bool) {
         for orders in &self.orders {
@@ -139,6 +146,9 @@ impl EngineHandle {
         while let Ok(hosts) = answers.recv_timeout(WORKER_ANSWERS) {
             for (address, stats) in hosts {
                 let sum = sums.entry(address).or_default();
+                if sum.found.is_none() {
+                    sum.found = stats.found;
+                }
                 sum.cx_active += stats.cx_active;
                 sum.cx_connect_fail += stats.cx_connect_fail;
                 sum.cx_total += stats.cx_total;
@@ -214,6 +224,7 @@ impl Engine {
     pub fn handle(&self) -> EngineHandle {
         EngineHandle {
             orders: self.threads.iter().map(|t| t.orders.clone()).collect(),
+            clusters: self.clusters.clone(),
         }
     }
 

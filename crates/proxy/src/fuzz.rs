@@ -54,6 +54,8 @@ pub fn connection(worker: &Rc<Worker>, listener: &Arc<Listener>, io: Io) -> Rc<C
         flags: Cell::new(lateen_proxy_core::flags::ResponseFlags::NONE),
         accepted_ns: 1,
         requests: Cell::new(0),
+        metered: Cell::new((0, 0)),
+        broken: Cell::new(false),
         drain: Rc::new(Drain::default()),
         termination: RefCell::new(None),
         idle: RefCell::new(None),

@@ -1,6 +1,8 @@
 //! The counters Envoy's users look at, one set of cells per worker: listeners,
 //! connection managers, clusters, TCP proxies. Handles are made at first use.
 
+pub mod rare;
+
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
@@ -9,8 +11,12 @@ use lateen_proxy_core::config::Name;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::stats::{Counter, Gauge, Histogram, Registry, Scope};
 
+use crate::conn::Connection;
 use crate::tls::notes::{Fault, Refusal};
 use crate::tls::words;
+use rare::{
+    ClusterEvent, CorsEvent, FaultEvent, HelloEvent, HttpEvent, ListenerEvent, Rare, TracingEvent,
+};
 
 /// Counters by class of status, 1xx to 5xx, and by status, each there from its
 /// first answer on.
@@ -164,7 +170,6 @@ cells! {
         counter membership_change,
         counter update_success,
         histogram upstream_cx_connect_ms,
-        histogram upstream_rq_time,
     }
 }
 
@@ -190,16 +195,19 @@ pub struct TlsStats {
     scope: Scope,
     named: RefCell<HashMap<&'static str, Counter>>,
     registry: Registry,
+    /// Envoy labels suites otherwise for listeners than for clusters.
+    cipher_tag: &'static str,
 }
 
 impl TlsStats {
-    fn new(registry: &Registry, of: &Scope) -> Self {
+    fn new(registry: &Registry, of: &Scope, cipher_tag: &'static str) -> Self {
         let scope = of.sub("ssl");
         Self {
             cells: TlsCells::make(registry, &scope),
             scope,
             named: RefCell::default(),
             registry: registry.clone(),
+            cipher_tag,
         }
     }
 
@@ -225,7 +233,7 @@ impl TlsStats {
             self.count("versions", "envoy.ssl_version", words::version(version));
         }
         if let Some(suite) = tls.negotiated_cipher_suite() {
-            self.count("ciphers", "envoy.ssl_cipher", words::suite(suite.suite()));
+            self.count("ciphers", self.cipher_tag, words::suite(suite.suite()));
         }
         if let Some(group) = tls.negotiated_key_exchange_group() {
             self.count("curves", "envoy.ssl_curve", words::group(group.name()));
@@ -262,18 +270,97 @@ cells! {
     }
 }
 
+/// A listener's statistics with those of this worker.
+#[derive(Debug)]
+pub struct ListenerStats {
+    /// Plain cells.
+    pub cells: ListenerCells,
+    /// What seldom happens.
+    pub events: Rare<ListenerEvent>,
+    /// Connections that this worker got, and has.
+    pub here: (Counter, Gauge),
+}
+
+/// The answers of a connection manager in one listener.
+#[derive(Debug)]
+pub struct PlaceStats {
+    completed: Counter,
+    codes: Codes,
+    registry: Registry,
+}
+
+impl PlaceStats {
+    /// Counts a finished stream.
+    pub fn finished(&self, status: u16) {
+        self.completed.inc();
+        self.codes.count(&self.registry, status);
+    }
+}
+
 /// A connection manager's statistics with those by status.
 #[derive(Debug)]
 pub struct HttpStats {
     /// Plain cells.
     pub cells: HttpCells,
+    /// What seldom happens.
+    pub events: Rare<HttpEvent>,
+    scope: Scope,
     codes: Codes,
+    cors: OnceCell<Rare<CorsEvent>>,
+    fault: OnceCell<Rare<FaultEvent>>,
+    tracing: OnceCell<Rare<TracingEvent>>,
     registry: Registry,
 }
 
 impl HttpStats {
-    /// Counts a finished stream.
-    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags) {
+    /// Of the CORS filter.
+    pub fn cors(&self) -> &Rare<CorsEvent> {
+        self.cors
+            .get_or_init(|| Rare::new(&self.registry, &self.scope))
+    }
+
+    /// Of the fault filter.
+    pub fn fault(&self) -> &Rare<FaultEvent> {
+        self.fault
+            .get_or_init(|| Rare::new(&self.registry, &self.scope))
+    }
+
+    /// Of decisions about traces.
+    pub fn tracing(&self) -> &Rare<TracingEvent> {
+        self.tracing
+            .get_or_init(|| Rare::new(&self.registry, &self.scope))
+    }
+
+    /// Adds the bytes that passed since the last time.
+    pub fn bytes(&self, conn: &Connection) {
+        let now = conn.io.counts();
+        let before = conn.metered.replace(now);
+        self.cells
+            .downstream_cx_rx_bytes_total
+            .add(now.0.saturating_sub(before.0));
+        self.cells
+            .downstream_cx_tx_bytes_total
+            .add(now.1.saturating_sub(before.1));
+    }
+
+    /// Counts an answer of the proxy's own by its details.
+    fn local(&self, details: &str) {
+        self.events.inc(match details {
+            "path_normalization_failed" => HttpEvent::downstream_rq_failed_path_normalization,
+            "request_header_timeout" => HttpEvent::downstream_rq_header_timeout,
+            "max_duration_timeout" => HttpEvent::downstream_rq_max_duration_reached,
+            "absolute_path_rejected" => HttpEvent::downstream_rq_non_relative_path,
+            "request_payload_too_large" => HttpEvent::downstream_rq_too_large,
+            "upgrade_failed" => HttpEvent::downstream_rq_ws_on_non_ws_route,
+            _ => return,
+        });
+    }
+
+    /// Counts a finished stream; `details` = why it ended as it did.
+    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags, details: &str) {
+        if details != "via_upstream" && status != 307 {
+            self.local(details);
+        }
         let cells = &self.cells;
         cells.downstream_rq_completed.inc();
         cells.downstream_rq_time.record(ms);
@@ -317,13 +404,16 @@ impl Answers {
 }
 
 /// The answers to requests of one origin, and their times.
-type OfOrigin = OnceCell<(Answers, Histogram)>;
+type OfOrigin = OnceCell<(Answers, Scope, OnceCell<Histogram>)>;
 
 /// A cluster's statistics with those by status.
 #[derive(Debug)]
 pub struct ClusterStats {
     /// Plain cells.
     pub cells: ClusterCells,
+    /// What seldom happens.
+    pub events: Rare<ClusterEvent>,
+    times: OnceCell<Histogram>,
     scope: Scope,
     codes: Codes,
     external: OfOrigin,
@@ -337,7 +427,7 @@ impl ClusterStats {
     /// Statistics of TLS towards the cluster.
     pub fn tls(&self) -> &TlsStats {
         self.tls
-            .get_or_init(|| TlsStats::new(&self.registry, &self.scope))
+            .get_or_init(|| TlsStats::new(&self.registry, &self.scope, "cipher_suite"))
     }
 
     /// A counter in a group of the cluster's, such as `health_check`.
@@ -359,28 +449,39 @@ impl ClusterStats {
         retried.count(&self.registry, status);
     }
 
-    fn answered(&self, status: u16, ms: u64, internal: bool) {
+    fn answered(&self, status: u16, ms: Option<u64>, internal: bool) {
         self.cells.upstream_rq_completed.inc();
-        self.cells.upstream_rq_time.record(ms);
+        if let Some(ms) = ms {
+            let name = || self.scope.stat("upstream_rq_time");
+            self.times
+                .get_or_init(|| self.registry.histogram(&name()))
+                .record(ms);
+        }
         self.codes.count(&self.registry, status);
         let (cell, name) = match internal {
             true => (&self.internal, "internal"),
             false => (&self.external, "external"),
         };
-        let (answers, times) = cell.get_or_init(|| {
+        let (answers, scope, times) = cell.get_or_init(|| {
             let scope = self.scope.sub(name);
-            let times = self.registry.histogram(&scope.stat("upstream_rq_time"));
-            (Answers::new(&self.registry, &scope), times)
+            let answers = Answers::new(&self.registry, &scope);
+            (answers, scope, OnceCell::new())
         });
         answers.count(&self.registry, status);
-        times.record(ms);
+        if let Some(ms) = ms {
+            let name = || scope.stat("upstream_rq_time");
+            times
+                .get_or_init(|| self.registry.histogram(&name()))
+                .record(ms);
+        }
     }
 
-    /// Counts a finished request; `internal` = it came from within the mesh's
-    /// own network (`x-envoy-internal`). What the client did to it is no answer
+    /// Counts a finished request; `ms` = from the end of the request to that of
+    /// the upstream's answer, where it answered; `internal` = it came from within
+    /// the mesh's own network (`x-envoy-internal`). What the client did to it is no answer
     /// of the cluster: a client that went away, a request malformed past its
     /// head.
-    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags, internal: bool) {
+    pub fn finished(&self, status: u16, ms: Option<u64>, flags: ResponseFlags, internal: bool) {
         let cells = &self.cells;
         if status != 0 && !flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             self.answered(status, ms, internal);
@@ -410,12 +511,15 @@ impl ClusterStats {
 #[derive(Debug)]
 pub struct Stats {
     registry: Registry,
-    listeners: RefCell<HashMap<Name, Rc<ListenerCells>>>,
+    worker: usize,
+    listeners: RefCell<HashMap<Name, Rc<ListenerStats>>>,
+    places: RefCell<HashMap<(Name, Name), Rc<PlaceStats>>>,
     listener_tls: RefCell<HashMap<Name, Rc<TlsStats>>>,
     http: RefCell<HashMap<Name, Rc<HttpStats>>>,
     clusters: RefCell<HashMap<Name, Rc<ClusterStats>>>,
     tcp: RefCell<HashMap<Name, Rc<TcpCells>>>,
     named: RefCell<HashMap<String, Counter>>,
+    hello: OnceCell<Rare<HelloEvent>>,
 }
 
 fn cached<T>(map: &RefCell<HashMap<Name, Rc<T>>>, name: &Name, make: impl FnOnce() -> T) -> Rc<T> {
@@ -426,16 +530,19 @@ fn cached<T>(map: &RefCell<HashMap<Name, Rc<T>>>, name: &Name, make: impl FnOnce
 }
 
 impl Stats {
-    /// The cells of one worker in a registry.
-    pub fn new(registry: Registry) -> Self {
+    /// The cells of one worker, by its number, in a registry.
+    pub fn new(registry: Registry, worker: usize) -> Self {
         Self {
             registry,
+            worker,
             listeners: RefCell::default(),
+            places: RefCell::default(),
             listener_tls: RefCell::default(),
             http: RefCell::default(),
             clusters: RefCell::default(),
             tcp: RefCell::default(),
             named: RefCell::default(),
+            hello: OnceCell::new(),
         }
     }
 
@@ -445,17 +552,44 @@ impl Stats {
     }
 
     /// A listener's.
-    pub fn listener(&self, prefix: &Name) -> Rc<ListenerCells> {
+    pub fn listener(&self, prefix: &Name) -> Rc<ListenerStats> {
         let registry = &self.registry;
         cached(&self.listeners, prefix, || {
-            ListenerCells::make(registry, &Scope::listener(prefix))
+            let scope = Scope::listener(prefix);
+            let here = |stat: &str| scope.worker(self.worker, stat);
+            ListenerStats {
+                here: (
+                    registry.counter(&here("downstream_cx_total")),
+                    registry.gauge(&here("downstream_cx_active")),
+                ),
+                cells: ListenerCells::make(registry, &scope),
+                events: Rare::new(registry, &scope),
+            }
         })
+    }
+
+    /// Those of a connection manager in a listener.
+    pub fn place(&self, listener: &Name, manager: &Name) -> Rc<PlaceStats> {
+        let mut places = self.places.borrow_mut();
+        let made = places.entry((listener.clone(), manager.clone()));
+        made.or_insert_with(|| {
+            let tag = "envoy.http_conn_manager_prefix";
+            let scope = Scope::listener(listener).tag("http", tag, manager);
+            Rc::new(PlaceStats {
+                completed: self
+                    .registry
+                    .counter(&scope.stat("downstream_rq_completed")),
+                codes: Codes::new(&scope, "downstream_rq", false).with_classes(&self.registry),
+                registry: self.registry.clone(),
+            })
+        })
+        .clone()
     }
 
     /// Those of a listener's TLS.
     pub fn listener_tls(&self, prefix: &Name) -> Rc<TlsStats> {
         cached(&self.listener_tls, prefix, || {
-            TlsStats::new(&self.registry, &Scope::listener(prefix))
+            TlsStats::new(&self.registry, &Scope::listener(prefix), "envoy.ssl_cipher")
         })
     }
 
@@ -466,8 +600,13 @@ impl Stats {
             let scope = Scope::http(prefix);
             HttpStats {
                 cells: HttpCells::make(registry, &scope),
+                events: Rare::new(registry, &scope),
+                cors: OnceCell::new(),
+                fault: OnceCell::new(),
+                tracing: OnceCell::new(),
                 codes: Codes::new(&scope, "downstream_rq", false).with_classes(registry),
                 registry: registry.clone(),
+                scope,
             }
         })
     }
@@ -479,6 +618,8 @@ impl Stats {
             let scope = Scope::cluster(name);
             ClusterStats {
                 cells: ClusterCells::make(registry, &scope),
+                events: Rare::new(registry, &scope),
+                times: OnceCell::new(),
                 codes: Codes::new(&scope, "upstream_rq", true),
                 external: OnceCell::new(),
                 internal: OnceCell::new(),
@@ -488,6 +629,12 @@ impl Stats {
                 scope,
             }
         })
+    }
+
+    /// What the TLS inspector learns.
+    pub fn hello(&self) -> &Rare<HelloEvent> {
+        self.hello
+            .get_or_init(|| Rare::new(&self.registry, &Scope::root()))
     }
 
     /// A single counter of a scope, for what is counted rarely.

@@ -11,7 +11,7 @@ use lateen_proxy_core::config::tracing::Provider;
 use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_core::trace::{Reporter, Span, otlp, zipkin};
 
-use crate::http::call::Call;
+use crate::http::call::{Answer, Call};
 use crate::http::head::Head;
 use crate::io::Timer;
 use crate::worker::Worker;
@@ -58,6 +58,8 @@ pub struct Tracer {
     spans_dropped: Counter,
     reports_sent: Counter,
     reports_dropped: Counter,
+    reports_failed: Counter,
+    timer_flushed: Counter,
     no_cluster: Counter,
 }
 
@@ -76,6 +78,8 @@ impl Tracer {
             spans_dropped: counter("spans_dropped"),
             reports_sent: counter("reports_sent"),
             reports_dropped: counter("reports_dropped"),
+            reports_failed: counter("reports_failed"),
+            timer_flushed: counter("timer_flushed"),
             no_cluster: counter("reports_skipped_no_cluster"),
         }
     }
@@ -182,20 +186,36 @@ impl Tracer {
                 repeatable: false,
             };
             let answer = call.send_to(&cluster, h2).await;
-            match answer.map(|answer| answer.head.status) {
-                Ok(200..=299) => {
+            match answer.as_ref().map(|answer| (answer, takes(answer, h2))) {
+                Ok((_, true)) => {
                     self.reports_sent.inc();
                     self.spans_sent.add(count);
                 }
-                status => {
-                    tracing::debug!(?status, cluster = %cluster.config.name, "spans were not taken");
+                Ok((answer, false)) => {
+                    let status = answer.head.status;
+                    tracing::debug!(status, cluster = %cluster.config.name, "spans were not taken");
                     self.reports_dropped.inc();
+                    self.spans_dropped.add(count);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, cluster = %cluster.config.name, "spans were not sent");
+                    self.reports_failed.inc();
                     self.spans_dropped.add(count);
                 }
             }
         }
         self.reporting.set(false);
     }
+}
+
+/// Whether a collector took a report: over gRPC its status says so, in the
+/// trailers or, where it has no message, in the head.
+fn takes(answer: &Answer, grpc: bool) -> bool {
+    if !(200..300).contains(&answer.head.status) {
+        return false;
+    }
+    let status = |head: &Head| head.first(b"grpc-status").map(|status| status == b"0");
+    !grpc || status(&answer.trailers).or_else(|| status(&answer.head)) == Some(true)
 }
 
 /// Sends a tracer's spans as long as it and its worker live.
@@ -206,6 +226,9 @@ async fn report(worker: Weak<Worker>, tracer: Weak<Tracer>) {
         let (Some(worker), Some(tracer)) = (worker.upgrade(), tracer.upgrade()) else {
             return;
         };
+        if !tracer.waiting.borrow().is_empty() {
+            tracer.timer_flushed.inc();
+        }
         tracer.flush(&worker).await;
     }
 }

@@ -122,15 +122,11 @@ pub struct Worker {
 impl Worker {
     /// A worker that serves nothing yet.
     pub fn new(options: WorkerOptions) -> Rc<Self> {
-        let stats = Rc::new(Stats::new(options.stats.clone()));
+        let stats = Rc::new(Stats::new(options.stats.clone(), options.index));
         Rc::new(Self {
             hostname: options.hostname.clone(),
             node_ip: options.node_ip,
-            clusters: ClusterTable::new(
-                options.clusters.clone(),
-                stats.clone(),
-                options.index == 0,
-            ),
+            clusters: ClusterTable::new(options.clusters.clone(), stats.clone(), options.index),
             stats,
             mesh: Mesh::new(options.own.clone(), options.stats.clone()),
             tracers: Tracers::default(),
@@ -296,10 +292,23 @@ impl Worker {
     pub fn close_stream(&self, record: &StreamRecord, http: &HttpContext) {
         let ms = record.duration_ms();
         http.stats.cells.downstream_rq_active.sub(1);
-        http.stats.finished(record.code, ms, record.flags);
+        http.stats
+            .finished(record.code, ms, record.flags, &record.details);
+        http.stats.bytes(&record.conn);
+        if let Some(place) = &http.place {
+            place.finished(record.code);
+        }
         if let Some(cluster) = &record.cluster {
             let stats = &cluster.stats;
-            stats.finished(record.code, ms, record.flags, record.internal);
+            stats.finished(
+                record.code,
+                record.upstream_ms(),
+                record.flags,
+                record.internal,
+            );
+        }
+        if let Some(grpc) = &http.grpc {
+            grpc.finished(record);
         }
         if let Some(filter) = &http.telemetry {
             self.mesh.request(record, filter);

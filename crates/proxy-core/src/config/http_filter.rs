@@ -193,6 +193,8 @@ pub struct GrpcStats {
     pub emit_filter_state: bool,
     /// Statistics for every method.
     pub stats_for_all_methods: bool,
+    /// Statistics for these methods: services with their methods.
+    pub methods: Vec<(Name, Vec<Name>)>,
     /// Upstream latency histogram.
     pub enable_upstream_stats: bool,
 }

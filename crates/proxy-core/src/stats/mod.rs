@@ -3,6 +3,7 @@
 //! instruction; handles are resolved at configuration time or first use.
 mod histogram;
 mod name;
+mod shown;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use hashbrown::HashMap;
 
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, QUANTILES};
 pub use name::{Scope, StatName};
+pub use shown::{SeriesKind, Shown};
 pub use text::{write_prometheus, write_text};
 
 /// All series of the process.
@@ -23,6 +25,7 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     series: HashMap<Arc<str>, Series>,
+    shown: shown::Tables,
     /// Names of which no series is made.
     reject: Option<Matcher>,
 }
@@ -151,6 +154,12 @@ impl Registry {
         self.lock().reject = Some(Matcher(Box::new(keep)));
     }
 
+    /// Whether a series of that flat name is kept.
+    #[must_use]
+    pub fn keeps(&self, flat: &str) -> bool {
+        self.lock().reject.as_ref().is_none_or(|m| (m.0)(flat))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         // A panicked holder leaves the map whole: every write to it is one insertion.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -238,15 +247,23 @@ impl Registry {
     pub fn collect(&self) -> Vec<Metric> {
         let mut inner = self.lock();
         let mut list: Vec<Metric> = inner.series.values_mut().map(Series::read).collect();
+        let inner = &*inner;
+        let keep = |name: &str| inner.reject.as_ref().is_none_or(|m| (m.0)(name));
+        inner.shown.fill(&inner.series, keep, &mut list);
         list.sort_by(|a, b| a.name.flat.cmp(&b.name.flat));
         list
     }
 
+    /// Shows the series of a table under a scope with the value zero as long as they have no cell.
+    pub fn show(&self, scope: &Scope, table: &'static [Shown]) {
+        self.lock().shown.add(scope, table);
+    }
+
     /// Forgets all series with this prefix of the flat name (a removed cluster or listener).
     pub fn remove_prefix(&self, prefix: &str) {
-        self.lock()
-            .series
-            .retain(|name, _| !name.starts_with(prefix));
+        let mut inner = self.lock();
+        inner.series.retain(|name, _| !name.starts_with(prefix));
+        inner.shown.remove_prefix(prefix);
     }
 
     /// Starts all counters over at zero.

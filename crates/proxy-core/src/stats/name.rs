@@ -77,6 +77,33 @@ impl Scope {
         }
     }
 
+    /// The prefix as flat names begin with it, without the dot.
+    #[must_use]
+    pub fn flat(&self) -> &str {
+        &self.flat
+    }
+
+    /// A deeper prefix that is a tag: `<group>.<value>`.
+    #[must_use]
+    pub fn tag(&self, group: &str, tag: &str, value: &str) -> Self {
+        let mut tags = self.tags.clone();
+        tags.push((tag.into(), value.into()));
+        let flat = if group.is_empty() {
+            join(&self.flat, value)
+        } else {
+            join(&self.flat, &format!("{group}.{value}"))
+        };
+        Self {
+            flat,
+            base: if group.is_empty() {
+                self.base.clone()
+            } else {
+                join(&self.base, group)
+            },
+            tags,
+        }
+    }
+
     /// A deeper prefix that is no tag.
     #[must_use]
     pub fn sub(&self, name: &str) -> Self {
@@ -120,7 +147,7 @@ impl Scope {
         let id = worker.to_string();
         self.make(
             &format!("worker_{id}.{name}"),
-            name,
+            &format!("worker_{name}"),
             Some(("envoy.worker_id", &id)),
         )
     }

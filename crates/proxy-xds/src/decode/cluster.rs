@@ -14,8 +14,8 @@ use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream_http;
 
 use super::common::{
-    bool_or, config_source, ip_socket_address, metadata, need, opt_duration, percent, port,
-    socket_option, struct_to_value, timeout, u32_of,
+    bool_or, config_source, duration, ip_socket_address, metadata, need, opt_duration, percent,
+    port, socket_option, struct_to_value, timeout, u32_of,
 };
 use super::http_connection_manager::{http1, http2};
 use super::shared::{self, name};
@@ -69,8 +69,7 @@ pub(super) fn cluster(
             .map(|c| subset::config(c).map(Arc::new))
             .transpose()
             .at("lb_subset_config")?,
-        connect_timeout: opt_duration(m.connect_timeout.as_ref(), "connect_timeout")?
-            .unwrap_or(Duration::from_secs(5)),
+        connect_timeout: connect_timeout(m).at("connect_timeout")?,
         per_connection_buffer_limit: u32_of(m.per_connection_buffer_limit_bytes.as_ref())
             .unwrap_or(MIB),
         circuit_breakers: shared::breakers(circuit_breakers(m)?),
@@ -129,6 +128,14 @@ pub(super) fn cluster(
 /// last connection goes), `track_remaining` (gauges only), `ignore_health_on_host_removal` (a host
 /// that leaves is never used again), zone-aware routing (Envoy has none either without a
 /// `local_cluster_name`), metadata exchange (needs TLS between sidecars).
+fn connect_timeout(m: &pb::Cluster) -> Result<Duration> {
+    match m.connect_timeout.as_ref().map(duration).transpose()? {
+        None => Ok(Duration::from_secs(5)),
+        Some(Duration::ZERO) => refuse("must be greater than 0s"),
+        Some(time) => Ok(time),
+    }
+}
+
 fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
     let common = m.common_lb_config.as_ref();
     refuse_set(&[
@@ -276,17 +283,23 @@ fn circuit_breakers(m: &pb::Cluster) -> Result<[CircuitBreaker; 2]> {
                 .unwrap_or(d.max_pending_requests),
             max_requests: u32_of(t.max_requests.as_ref()).unwrap_or(d.max_requests),
             max_retries: u32_of(t.max_retries.as_ref()).unwrap_or(d.max_retries),
-            retry_budget: t.retry_budget.as_ref().map(|b| {
-                (
-                    percent(b.budget_percent.as_ref(), 20.0),
-                    u32_of(b.min_retry_concurrency.as_ref()).unwrap_or(3),
-                )
-            }),
+            retry_budget: t
+                .retry_budget
+                .as_ref()
+                .map(retry_budget)
+                .transpose()
+                .item("circuit_breakers.thresholds", i)?,
             max_connection_pools: u32_of(t.max_connection_pools.as_ref()),
             track_remaining: t.track_remaining,
         };
     }
     Ok(out)
+}
+
+fn retry_budget(m: &pb::circuit_breakers::thresholds::RetryBudget) -> Result<(f64, u32)> {
+    let share = percent(m.budget_percent.as_ref(), "budget_percent", 20.0);
+    let least = u32_of(m.min_retry_concurrency.as_ref()).unwrap_or(3);
+    Ok((share.at("retry_budget")?, least))
 }
 
 fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {

@@ -152,8 +152,11 @@ pub(crate) fn runtime_fractional(p: &core::RuntimeFractionalPercent) -> Result<F
         })
 }
 
-pub(crate) fn percent(p: Option<&envoy_type::Percent>, default: f64) -> f64 {
-    p.map_or(default, |p| p.value)
+pub(crate) fn percent(p: Option<&envoy_type::Percent>, field: &str, default: f64) -> Result<f64> {
+    match p.map_or(default, |p| p.value) {
+        value if (0.0..=100.0).contains(&value) => Ok(value),
+        value => refuse(format!("{value} is no share of 100: 0 to 100")).at(field),
+    }
 }
 
 /// A protobuf struct as a metadata value.

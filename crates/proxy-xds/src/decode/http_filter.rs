@@ -135,9 +135,27 @@ fn router(m: &router_pb::Router, c: &Collected<'_>) -> Result<Router> {
 }
 
 /// Istio always sends this filter with `emit_filter_state`, which feeds log fields that no default
-/// format has; it only counts, so a request is served the same without it.
+/// format has.
 fn grpc_stats(m: &grpc_stats_pb::FilterConfig) -> Result<GrpcStats> {
-    refuse_set(&[(m.enable_upstream_stats, "enable_upstream_stats")])?;
+    use grpc_stats_pb::filter_config::PerMethodStatSpecifier as P;
+    refuse_set(&[
+        (m.enable_upstream_stats, "enable_upstream_stats"),
+        (
+            m.replace_dots_in_grpc_service_name,
+            "replace_dots_in_grpc_service_name",
+        ),
+    ])?;
+    let methods = match &m.per_method_stat_specifier {
+        Some(P::IndividualMethodStatsAllowlist(list)) => list
+            .services
+            .iter()
+            .map(|service| {
+                let methods = service.method_names.iter().map(|m| m.as_str().into());
+                (service.name.as_str().into(), methods.collect())
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
     Ok(GrpcStats {
         emit_filter_state: m.emit_filter_state,
         stats_for_all_methods: matches!(
@@ -145,6 +163,7 @@ fn grpc_stats(m: &grpc_stats_pb::FilterConfig) -> Result<GrpcStats> {
             Some(grpc_stats_pb::filter_config::PerMethodStatSpecifier::StatsForAllMethods(v)) if v.value
         ),
         enable_upstream_stats: m.enable_upstream_stats,
+        methods,
     })
 }
 

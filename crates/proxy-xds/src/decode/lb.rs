@@ -16,7 +16,7 @@ fn slow_start(m: Option<&pb::cluster::SlowStartConfig>) -> Result<SlowStart> {
         window: opt_duration(m.slow_start_window.as_ref(), "slow_start_window")?
             .unwrap_or_default(),
         aggression: m.aggression.as_ref().map_or(1.0, |a| a.default_value),
-        min_weight_percent: percent(m.min_weight_percent.as_ref(), 10.0),
+        min_weight_percent: percent(m.min_weight_percent.as_ref(), "min_weight_percent", 10.0)?,
     })
 }
 
@@ -147,7 +147,7 @@ fn extension(m: &pb::LoadBalancingPolicy, common: &mut LbCommon) -> Result<LbPol
         match name.strip_prefix(PACKAGE).unwrap_or_default() {
             "round_robin.v3.RoundRobin" => {
                 let r: lb::round_robin::v3::RoundRobin = typed(any)?;
-                locality(r.locality_lb_config.as_ref(), common);
+                locality(r.locality_lb_config.as_ref(), common)?;
                 return Ok(LbPolicy::RoundRobin(typed_slow_start(
                     r.slow_start_config.as_ref(),
                 )?));
@@ -158,7 +158,7 @@ fn extension(m: &pb::LoadBalancingPolicy, common: &mut LbCommon) -> Result<LbPol
                     || l.selection_method
                         == lb::least_request::v3::least_request::SelectionMethod::FullScan as i32;
                 refuse_set(&[(full, "selection_method")])?;
-                locality(l.locality_lb_config.as_ref(), common);
+                locality(l.locality_lb_config.as_ref(), common)?;
                 return Ok(LbPolicy::LeastRequest {
                     choice_count: u32_of(l.choice_count.as_ref()).unwrap_or(2).max(2),
                     active_request_bias: l
@@ -170,7 +170,7 @@ fn extension(m: &pb::LoadBalancingPolicy, common: &mut LbCommon) -> Result<LbPol
             }
             "random.v3.Random" => {
                 let r: lb::random::v3::Random = typed(any)?;
-                locality(r.locality_lb_config.as_ref(), common);
+                locality(r.locality_lb_config.as_ref(), common)?;
                 return Ok(LbPolicy::Random);
             }
             "ring_hash.v3.RingHash" => {
@@ -220,20 +220,21 @@ fn hashing(
     Ok(())
 }
 
-fn locality(m: Option<&lb::common::v3::LocalityLbConfig>, common: &mut LbCommon) {
+fn locality(m: Option<&lb::common::v3::LocalityLbConfig>, common: &mut LbCommon) -> Result<()> {
     use lb::common::v3::locality_lb_config::LocalityConfigSpecifier as L;
     common.locality = match m.and_then(|m| m.locality_config_specifier.as_ref()) {
         Some(L::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
         Some(L::ZoneAwareLbConfig(z)) => {
             common.fail_traffic_on_panic = z.fail_traffic_on_panic;
             LocalityLb::ZoneAware {
-                routing_enabled: percent(z.routing_enabled.as_ref(), 100.0),
+                routing_enabled: percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?,
                 min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
                 fail_traffic_on_panic: z.fail_traffic_on_panic,
             }
         }
         None => LocalityLb::None,
     };
+    Ok(())
 }
 
 fn typed_slow_start(m: Option<&lb::common::v3::SlowStartConfig>) -> Result<SlowStart> {
@@ -260,7 +261,7 @@ fn common(m: &pb::Cluster) -> Result<LbCommon> {
         Some(L::ZoneAwareLbConfig(z)) => {
             fail = z.fail_traffic_on_panic;
             LocalityLb::ZoneAware {
-                routing_enabled: percent(z.routing_enabled.as_ref(), 100.0),
+                routing_enabled: percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?,
                 min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
                 fail_traffic_on_panic: z.fail_traffic_on_panic,
             }
@@ -277,8 +278,9 @@ fn common(m: &pb::Cluster) -> Result<LbCommon> {
     Ok(LbCommon {
         healthy_panic_threshold: percent(
             c.healthy_panic_threshold.as_ref(),
+            "healthy_panic_threshold",
             d.healthy_panic_threshold,
-        ),
+        )?,
         ignore_new_hosts_until_first_hc: c.ignore_new_hosts_until_first_hc,
         fail_traffic_on_panic: fail,
         locality,

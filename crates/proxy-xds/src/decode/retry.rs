@@ -58,6 +58,9 @@ fn back_off(m: Option<&pb::retry_policy::RetryBackOff>) -> Result<(Duration, Dur
         return Ok((BASE, BASE * 10));
     };
     let base = duration(need(m.base_interval.as_ref(), "base_interval")?).at("base_interval")?;
+    if base.is_zero() {
+        return refuse("must be greater than 0s").at("base_interval");
+    }
     let base = base.max(Duration::from_millis(1));
     let max = match &m.max_interval {
         Some(d) => duration(d).at("max_interval")?,

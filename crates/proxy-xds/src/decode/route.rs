@@ -93,6 +93,7 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
         (m.matcher.is_some(), "matcher"),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
+        (!m.virtual_clusters.is_empty(), "virtual_clusters"),
         (
             m.retry_policy_typed_config.is_some(),
             "retry_policy_typed_config",

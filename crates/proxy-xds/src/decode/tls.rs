@@ -224,7 +224,9 @@ fn common(m: Option<&pb::CommonTlsContext>, c: &Collected<'_>) -> Result<CommonT
     let (min_version, max_version) = params(&tls_params).at("tls_params")?;
     alpn(&m.alpn_protocols).at("alpn_protocols")?;
     let mut certificates = list(&m.tls_certificates, "tls_certificates", |t| {
-        certificate(t, c.context).map(|t| CertificateSource::Inline(Arc::new(t)))
+        let t = certificate(t, c.context)?;
+        usable(&t)?;
+        Ok(CertificateSource::Inline(Arc::new(t)))
     })?;
     certificates.extend(list(
         &m.tls_certificate_sds_secret_configs,
@@ -256,6 +258,7 @@ fn validation_source(m: &pb::CommonTlsContext, c: &Collected<'_>) -> Result<Vali
         None => ValidationSource::None,
         Some(V::ValidationContext(v)) => {
             let rules = validation(v, c.context).at("validation_context")?;
+            readable(&rules).at("validation_context")?;
             let roots = rules.trusted_ca.is_some() || rules.system_root_certs;
             if !rules.match_sans.is_empty() && !roots && rules.spiffe_bundles.is_empty() {
                 return refuse("names without a trusted_ca prove nothing")

@@ -26,9 +26,9 @@ pub(super) fn tracing(m: &inner::Tracing, context: &Context) -> Result<Tracing> 
     let provider = m.provider.as_ref().map(provider).transpose();
     let tag = |tag: &Tag| custom_tag(tag, context);
     Ok(Tracing {
-        client_sampling: percent(m.client_sampling.as_ref(), 100.0),
-        random_sampling: percent(m.random_sampling.as_ref(), 100.0),
-        overall_sampling: percent(m.overall_sampling.as_ref(), 100.0),
+        client_sampling: percent(m.client_sampling.as_ref(), "client_sampling", 100.0)?,
+        random_sampling: percent(m.random_sampling.as_ref(), "random_sampling", 100.0)?,
+        overall_sampling: percent(m.overall_sampling.as_ref(), "overall_sampling", 100.0)?,
         max_path_tag_length: u32_of(m.max_path_tag_length.as_ref()).unwrap_or(256),
         custom_tags: list(&m.custom_tags, "custom_tags", tag)?,
         spawn_upstream_span: bool_or(m.spawn_upstream_span.as_ref(), false),

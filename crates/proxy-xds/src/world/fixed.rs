@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::World;
-use crate::bootstrap::StaticResources;
+use crate::bootstrap::{Source, StaticResources, locate};
 use crate::decode::{Needs, ResourceSource};
 use crate::error::DecodeError;
 use crate::kind::Kind;
@@ -22,6 +22,24 @@ pub struct StaticError {
     pub name: String,
     /// What is wrong.
     pub error: DecodeError,
+}
+
+impl StaticError {
+    /// The field's path from the bootstrap's root.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let list = format!("static_resources.{}[{}]", self.list, self.index);
+        self.error.clone().within(&list).path
+    }
+
+    /// The same with the line of its field, which stands in one of these texts.
+    #[must_use]
+    pub fn located(mut self, sources: &[Source<'_>]) -> Self {
+        if let Some((file, line)) = locate(sources, &self.path()) {
+            self.file = format!("{file}:{line}");
+        }
+        self
+    }
 }
 
 /// The text with what stands around it; nothing for no text.

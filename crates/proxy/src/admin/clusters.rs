@@ -1,19 +1,41 @@
 //! `/clusters`: every cluster with its limits and hosts, as text lines or JSON.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use lateen_proxy_core::config::cluster::CircuitBreaker;
-use lateen_proxy_core::config::{Address, Cluster, Endpoint, HealthStatus, LocalityEndpoints};
+use lateen_proxy_core::config::{
+    Address, Cluster, ClusterDiscovery, Endpoint, HealthStatus, Locality, Snapshot, Value as Meta,
+};
+use regex_automata::meta::Regex;
 use serde_json::{Value, json};
 
+use super::query::Query;
 use super::{HostStats, State};
 use crate::upstream::health::HealthFlags;
 
+/// Which clusters are asked for.
+pub struct Wanted(Option<Regex>);
+
+impl Wanted {
+    /// By `?filter=`, a pattern that is looked for in the name.
+    pub fn of(query: &Query) -> Result<Self, String> {
+        let pattern = query.get("filter").map(Regex::new).transpose();
+        let refused = |error| format!("filter is no regular expression: {error}\n");
+        Ok(Self(pattern.map_err(refused)?))
+    }
+
+    fn has(&self, cluster: &Cluster) -> bool {
+        let name = cluster.name.as_bytes();
+        self.0.as_ref().is_none_or(|regex| regex.is_match(name))
+    }
+}
+
 /// The text form: `name::key::value` lines.
-pub fn text(state: &dyn State) -> String {
+pub fn text(state: &dyn State, wanted: &Wanted) -> String {
     let snapshot = state.snapshot();
     let mut out = String::new();
-    for cluster in sorted(&snapshot.clusters) {
+    for cluster in sorted(&snapshot.clusters).filter(|c| wanted.has(c)) {
         let name = &cluster.name;
         line(&mut out, name, "observability_name", &cluster.stat_name);
         for (priority, limits) in ["default_priority", "high_priority"]
@@ -26,9 +48,8 @@ pub fn text(state: &dyn State) -> String {
         }
         line(&mut out, name, "added_via_api", &cluster.added_via_api);
         let stats = state.hosts(name);
-        for (locality, endpoint) in endpoints(&snapshot, cluster) {
+        for (place, endpoint, host) in hosts(&snapshot, cluster, &stats) {
             let address = endpoint.address.to_string();
-            let host = stats.get(&address).cloned().unwrap_or_default();
             let mut put = |key: &str, value: &dyn std::fmt::Display| {
                 line(&mut out, name, &format!("{address}::{key}"), value);
             };
@@ -38,11 +59,11 @@ pub fn text(state: &dyn State) -> String {
             put("hostname", &endpoint.hostname);
             put("health_flags", &flags(endpoint, &host));
             put("weight", &endpoint.weight);
-            put("region", &locality.locality.region);
-            put("zone", &locality.locality.zone);
-            put("sub_zone", &locality.locality.sub_zone);
-            put("canary", &false);
-            put("priority", &locality.priority);
+            put("region", &place.0.region);
+            put("zone", &place.0.zone);
+            put("sub_zone", &place.0.sub_zone);
+            put("canary", &is_canary(endpoint));
+            put("priority", &place.1);
             put("success_rate", &-1);
             put("local_origin_success_rate", &-1);
         }
@@ -51,18 +72,13 @@ pub fn text(state: &dyn State) -> String {
 }
 
 /// The JSON form.
-pub fn json(state: &dyn State) -> Value {
+pub fn json(state: &dyn State, wanted: &Wanted) -> Value {
     let snapshot = state.snapshot();
-    let statuses = sorted(&snapshot.clusters).map(|cluster| {
+    let all = sorted(&snapshot.clusters).filter(|c| wanted.has(c));
+    let statuses = all.map(|cluster| {
         let stats = state.hosts(&cluster.name);
-        let hosts: Vec<Value> = endpoints(&snapshot, cluster)
-            .map(|(locality, endpoint)| {
-                let host = stats
-                    .get(&endpoint.address.to_string())
-                    .cloned()
-                    .unwrap_or_default();
-                host_json(locality, endpoint, &host)
-            })
+        let hosts: Vec<Value> = hosts(&snapshot, cluster, &stats)
+            .map(|(place, endpoint, host)| host_json(place, endpoint, &host))
             .collect();
         let mut high = thresholds(&cluster.circuit_breakers[1]);
         high["priority"] = json!("HIGH");
@@ -94,14 +110,50 @@ fn sorted(
     all.into_iter()
 }
 
-fn endpoints<'a>(
-    snapshot: &'a lateen_proxy_core::config::Snapshot,
+/// Where a host is, and its priority.
+type Place<'a> = (&'a Locality, u32);
+
+/// The hosts of a cluster with what the workers know of them: as configured or discovered, or
+/// where the workers find them, as they found them.
+fn hosts<'a>(
+    snapshot: &'a Snapshot,
     cluster: &'a Cluster,
-) -> impl Iterator<Item = (&'a LocalityEndpoints, &'a Endpoint)> {
-    snapshot
-        .assignment(cluster)
+    stats: &'a HashMap<String, HostStats>,
+) -> impl Iterator<Item = (Place<'a>, &'a Endpoint, HostStats)> {
+    let mut found: Vec<_> = stats
+        .values()
+        .filter_map(|host| host.found.as_ref().map(|found| (found, host)))
+        .map(|(found, host)| ((&found.1, found.2), &found.0, host.clone()))
+        .collect();
+    found.sort_by_key(|(place, endpoint, _)| (place.1, endpoint.address.to_string()));
+    let at_work = matches!(
+        cluster.discovery,
+        ClusterDiscovery::StrictDns(_)
+            | ClusterDiscovery::LogicalDns(_)
+            | ClusterDiscovery::OriginalDst(_)
+    );
+    let assignment = snapshot.assignment(cluster).filter(|_| !at_work);
+    let known = assignment
         .into_iter()
-        .flat_map(|assignment| assignment.endpoints())
+        .flat_map(|assignment| assignment.endpoints());
+    let known = known.map(|(group, endpoint)| {
+        let host = stats.get(&endpoint.address.to_string()).cloned();
+        let place = (&group.locality, group.priority);
+        (place, endpoint, host.unwrap_or_default())
+    });
+    known.chain(found)
+}
+
+/// `canary` of the load balancer's metadata.
+fn is_canary(endpoint: &Endpoint) -> bool {
+    let canary = endpoint
+        .metadata
+        .get("envoy.lb")
+        .and_then(|fields| match fields {
+            Meta::Struct(fields) => fields.get("canary"),
+            _ => None,
+        });
+    canary == Some(&Meta::Bool(true))
 }
 
 fn line(out: &mut String, cluster: &str, key: &str, value: &dyn std::fmt::Display) {
@@ -180,7 +232,7 @@ fn flags(endpoint: &Endpoint, host: &HostStats) -> String {
     }
 }
 
-fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats) -> Value {
+fn host_json(place: Place<'_>, endpoint: &Endpoint, host: &HostStats) -> Value {
     let stats = counters(host).map(|(name, value)| {
         let gauge = name.ends_with("_active");
         let mut stat = json!({"name": name});
@@ -223,9 +275,9 @@ fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats
         "locality": {},
     });
     for (name, text) in [
-        ("region", &locality.locality.region),
-        ("zone", &locality.locality.zone),
-        ("sub_zone", &locality.locality.sub_zone),
+        ("region", &place.0.region),
+        ("zone", &place.0.zone),
+        ("sub_zone", &place.0.sub_zone),
     ] {
         if !text.is_empty() {
             value["locality"][name] = json!(&**text);
@@ -234,8 +286,8 @@ fn host_json(locality: &LocalityEndpoints, endpoint: &Endpoint, host: &HostStats
     if !endpoint.hostname.is_empty() {
         value["hostname"] = json!(&*endpoint.hostname);
     }
-    if locality.priority > 0 {
-        value["priority"] = json!(locality.priority);
+    if place.1 > 0 {
+        value["priority"] = json!(place.1);
     }
     value
 }

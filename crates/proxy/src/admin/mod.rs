@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::Snapshot;
-use lateen_proxy_core::stats::Registry;
+use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
+use lateen_proxy_core::stats::{Metric, Registry};
 use serde_json::Value;
 
 pub use server::{bind, serve};
@@ -50,8 +51,11 @@ impl ServerState {
 }
 
 /// What the workers know of one upstream host, summed over them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct HostStats {
+    /// The host, where it is found as the proxy runs (by DNS, by its connections'
+    /// destination), with its place and priority.
+    pub found: Option<Box<(Endpoint, Locality, u32)>>,
     /// Open connections.
     pub cx_active: u64,
     /// Connections that failed to open.
@@ -102,8 +106,14 @@ pub trait State: Send + Sync + 'static {
     fn hosts(&self, cluster: &str) -> HashMap<String, HostStats>;
     /// Envoy's `configs` list, endpoints in it when asked for; keys are redacted.
     fn config_dump(&self, include_endpoints: bool) -> Value;
-    /// All series.
+    /// All series that are counted as things happen.
     fn registry(&self) -> &Registry;
+    /// All series as they are now, sorted by flat name.
+    fn metrics(&self) -> Vec<Metric> {
+        self.registry().collect()
+    }
+    /// The runtime's layers, in the shape of `/runtime`.
+    fn runtime(&self) -> Value;
     /// Loggers with their levels, sorted.
     fn loggers(&self) -> Vec<(String, String)>;
     /// Sets the level of a logger, of all of them for `None`.

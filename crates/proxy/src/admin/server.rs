@@ -179,8 +179,11 @@ fn show(state: &dyn State, path: &str, query: &Query) -> Page {
     let as_json = query.get("format") == Some("json");
     match path {
         "/certs" => pretty(&json!({"certificates": state.certificates()})),
-        "/clusters" if as_json => pretty(&clusters::json(state)),
-        "/clusters" => ok(clusters::text(state)),
+        "/clusters" => match clusters::Wanted::of(query) {
+            Ok(wanted) if as_json => pretty(&clusters::json(state, &wanted)),
+            Ok(wanted) => ok(clusters::text(state, &wanted)),
+            Err(text) => bad(text),
+        },
         "/config_dump" => {
             let configs = state.config_dump(query.has("include_eds"));
             match config_dump::filtered(configs, query) {
@@ -194,7 +197,7 @@ fn show(state: &dyn State, path: &str, query: &Query) -> Page {
         "/listeners" => listeners(state, as_json),
         "/memory" => pretty(&memory()),
         "/ready" => ready(state.server_state()),
-        "/runtime" => pretty(&json!({"layers": [], "entries": {}})),
+        "/runtime" => pretty(&state.runtime()),
         "/server_info" => pretty(&server_info(state)),
         "/stats" => metrics(stats::page(state, query)),
         "/stats/prometheus" => metrics(stats::prometheus_page(state, query)),
@@ -267,10 +270,7 @@ fn logging(state: &dyn State, query: &Query) -> Page {
 
 /// Resident and virtual size from the kernel; the allocator keeps no count of its own.
 fn memory() -> Value {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let mut pages = pages.split(' ').filter_map(|n| n.parse::<u64>().ok());
-    let mut next = || (pages.next().unwrap_or(0) * 4096).to_string();
-    let (size, resident) = (next(), next());
+    let [size, resident] = crate::run::figures::memory().map(|n| n.to_string());
     json!({"allocated": resident, "heap_size": size, "total_physical_bytes": resident})
 }
 

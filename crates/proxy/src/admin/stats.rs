@@ -39,7 +39,7 @@ pub fn prometheus_page(state: &dyn State, query: &Query) -> Result<Page, String>
 /// All series in Prometheus' text format.
 #[must_use]
 pub fn prometheus(state: &dyn State) -> String {
-    exposition(&state.registry().collect())
+    exposition(&state.metrics())
 }
 
 fn exposition(metrics: &[Metric]) -> String {
@@ -49,14 +49,15 @@ fn exposition(metrics: &[Metric]) -> String {
 }
 
 fn select(state: &dyn State, query: &Query) -> Result<Vec<Metric>, String> {
-    let mut metrics = state.registry().collect();
+    let mut metrics = state.metrics();
     if query.has("usedonly") {
         metrics.retain(|metric| metric.used);
     }
     if let Some(pattern) = query.get("filter") {
         let regex = Regex::new(pattern)
             .map_err(|error| format!("filter is no regular expression: {error}\n"))?;
-        metrics.retain(|metric| regex.is_match(metric.name.flat.as_bytes()));
+        let inverted = query.has("invert_filter");
+        metrics.retain(|metric| regex.is_match(metric.name.flat.as_bytes()) != inverted);
     }
     match query.get("type") {
         None | Some("All") => {}

@@ -99,8 +99,8 @@ fn place(kind: Kind, allowed: bool) -> usize {
     usize::from(kind == Kind::Shadow) * 2 + usize::from(allowed)
 }
 
-/// The name of a counter of verdicts behind its scope.
-fn counter_name(rbac: &Rbac, kind: Kind, allowed: bool) -> String {
+/// The scope of a counter of verdicts under that of its filter, and its name.
+fn counter_name(of: &Scope, rbac: &Rbac, kind: Kind, allowed: bool) -> (Scope, &'static str) {
     let (prefix, word) = match (kind, allowed) {
         (Kind::Enforced, true) => (&rbac.rules_stat_prefix, "allowed"),
         (Kind::Enforced, false) => (&rbac.rules_stat_prefix, "denied"),
@@ -108,8 +108,8 @@ fn counter_name(rbac: &Rbac, kind: Kind, allowed: bool) -> String {
         (Kind::Shadow, false) => (&rbac.shadow_rules_stat_prefix, "shadow_denied"),
     };
     match prefix.trim_end_matches('.') {
-        "" => format!("rbac.{word}"),
-        prefix => format!("rbac.{prefix}.{word}"),
+        "" => (of.sub("rbac"), word),
+        prefix => (of.tag("rbac", "envoy.rbac_http_prefix", prefix), word),
     }
 }
 
@@ -143,10 +143,8 @@ pub(super) fn judge(
     let stats = &conn.worker.stats;
     let count = |kind, allowed| {
         let make = || {
-            stats.named(
-                &Scope::http(stat_prefix),
-                &counter_name(rbac, kind, allowed),
-            )
+            let (scope, name) = counter_name(&Scope::http(stat_prefix), rbac, kind, allowed);
+            stats.named(&scope, name)
         };
         match counters {
             Some(counters) => counters.cells[place(kind, allowed)].get_or_init(make).inc(),
@@ -181,10 +179,11 @@ pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
         filter_state: &|_| None,
     };
     let verdict = judge_facts(&rbac.rbac, &facts);
-    let scope = Scope::group(rbac.stat_prefix.trim_end_matches('.'));
+    let prefix = rbac.stat_prefix.trim_end_matches('.');
+    let scope = Scope::root().tag("", "envoy.rbac_prefix", prefix);
     let count = |kind, allowed| {
-        let name = counter_name(&rbac.rbac, kind, allowed);
-        conn.worker.stats.named(&scope, &name).inc();
+        let (scope, name) = counter_name(&scope, &rbac.rbac, kind, allowed);
+        conn.worker.stats.named(&scope, name).inc();
     };
     if rbac.rbac.rules.is_some() {
         count(Kind::Enforced, verdict.allowed);

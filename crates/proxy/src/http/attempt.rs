@@ -25,6 +25,7 @@ use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
 use crate::http2::Reason;
 use crate::io::timer;
+use crate::stats::rare::ClusterEvent;
 use crate::upstream::host::{H1Client, add_one};
 use crate::upstream::http2::H2Stream;
 use crate::upstream::{ClusterState, Host, HttpConnection};
@@ -118,8 +119,9 @@ impl Stream<'_> {
         record.upstream_protocol = Some(Protocol::Http11);
         record.upstream_local = Some(client.io.local);
         record.reached.push((tried.host.clone(), client.id()));
+        record.upstream_tls = client.io.meters().and_then(|m| m.session());
         let before = client.io.counts();
-        client.requests += 1;
+        client.begins();
         let framing = match () {
             () if tries.upgrade => Framing::Close,
             () if body.is_empty() => Framing::None,
@@ -149,13 +151,16 @@ impl Stream<'_> {
             sender: BodyWriter::H1(&parts.io, &mut parts.writer),
             hold: tries.upgrade && !body.is_empty(),
             body,
-            meter: Meter::default(),
+            meter: self.meter(),
             sent: false,
         };
         let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
         let (received, sent) = client.io.counts();
         let wire = &mut self.record.upstream_wire;
         *wire = (wire.0 + received - before.0, wire.1 + sent - before.1);
+        if reusable || tries.upgrade {
+            client.rests();
+        }
         if reusable && !tries.upgrade && fits_pool(&client, &tries.cluster) {
             tries.cluster.watch_idle(tried.host);
             tried.host.put_idle(client);
@@ -164,6 +169,15 @@ impl Stream<'_> {
             tried.host.connection_closed();
         }
         attempt
+    }
+
+    /// A meter that counts messages where a filter wants them.
+    fn meter(&self) -> Meter {
+        let grpc = self.http.grpc.as_ref();
+        let counts = grpc.is_some_and(|grpc| grpc.watches(self.record));
+        let mut meter = Meter::default();
+        meter.frames = counts.then(Default::default);
+        meter
     }
 
     async fn over_h2(
@@ -177,6 +191,7 @@ impl Stream<'_> {
         let record = &mut *self.record;
         record.upstream_protocol = Some(Protocol::Http2);
         record.upstream_local = Some(stream.client.local);
+        record.upstream_tls = stream.client.session();
         record
             .reached
             .push((tried.host.clone(), stream.client.id()));
@@ -201,7 +216,7 @@ impl Stream<'_> {
             sender: BodyWriter::H2(H2Writer::new(&handle, end)),
             hold: tries.upgrade,
             body,
-            meter: Meter::default(),
+            meter: self.meter(),
             sent: false,
         };
         let (attempt, _) = self.run(exchange, out, tries, &tried).await;
@@ -401,7 +416,7 @@ impl Stream<'_> {
             upward: meter,
             // What follows a refused upgrade is no body and goes nowhere.
             sent: sent || tries.upgrade,
-            downward: Meter::default(),
+            downward: self.meter(),
         };
         let ended = match begun {
             // The answer has a body that is not passed on (a refused upgrade).
@@ -423,6 +438,8 @@ impl Stream<'_> {
             Err(_) => Err(Broken::Downstream),
         };
         self.record.sent = relay.downward.bytes;
+        let messages = |meter: &Meter| meter.frames.map_or(0, |f| f.count);
+        self.record.messages = (messages(&relay.upward), messages(&relay.downward));
         let complete = relay.sent && upstream.is_done();
         match ended {
             Ok(()) => {}
@@ -618,9 +635,13 @@ pub(super) fn fits_pool(client: &H1Client, cluster: &ClusterState) -> bool {
     client.reader.is_done()
         && client.reader.buf.is_empty()
         && client.writer.is_flushed()
-        && http
-            .max_requests_per_connection
-            .is_none_or(|most| client.requests < most)
+        && http.max_requests_per_connection.is_none_or(|most| {
+            if client.requests >= most {
+                let events = &cluster.stats.events;
+                events.inc(ClusterEvent::upstream_cx_max_requests);
+            }
+            client.requests < most
+        })
         && http
             .max_connection_duration
             .is_none_or(|most| u128::from(age) < most.as_millis())

@@ -163,7 +163,7 @@ impl Call {
                 let (status, ms) = (answer.head.status, timer::now_ms() - begun);
                 host.note_answer(cluster, status);
                 let none = ResponseFlags::NONE;
-                cluster.stats.finished(status, ms, none, true);
+                cluster.stats.finished(status, Some(ms), none, true);
             }
             Err(_) => host.note_failure(cluster),
         }
@@ -177,7 +177,7 @@ impl Call {
         mut client: Box<H1Client>,
     ) -> Result<Answer, CallError> {
         let open = Open(host);
-        client.requests += 1;
+        client.begins();
         let framing = match () {
             () if self.body.is_empty() => Framing::None,
             () if self.head.has(Known::ContentLength) => Framing::Length(1),
@@ -196,6 +196,7 @@ impl Call {
         });
         let sender = BodyWriter::H1(&parts.io, &mut parts.writer);
         let (answer, keep) = self.exchange(receiver, sender).await?;
+        client.rests();
         if keep && fits_pool(&client, cluster) {
             std::mem::forget(open);
             cluster.watch_idle(host);

@@ -21,6 +21,7 @@ use super::responder::Responder;
 use super::source::RequestBody;
 use super::stream::{Chosen, Stream};
 use super::{access, ext_authz, jwt, rate_limit};
+use crate::stats::rare::{CorsEvent, FaultEvent, Rare};
 
 /// The setting of a filter for this request: `None` = it does not run,
 /// `Some(None)` = with its own configuration.
@@ -214,6 +215,22 @@ fn edit(record: &mut StreamRecord, side: Side, edits: &[HeaderEdit]) {
     }
 }
 
+/// A fault that is under way.
+struct ActiveFault<'a>(&'a Rare<FaultEvent>);
+
+impl<'a> ActiveFault<'a> {
+    fn new(events: &'a Rare<FaultEvent>) -> Self {
+        events.raise(FaultEvent::active_faults, 1);
+        Self(events)
+    }
+}
+
+impl Drop for ActiveFault<'_> {
+    fn drop(&mut self) {
+        self.0.raise(FaultEvent::active_faults, -1);
+    }
+}
+
 /// Delays and aborts.
 async fn inject(
     stream: &mut Stream<'_>,
@@ -263,6 +280,9 @@ async fn inject(
         };
         if let Some(wait) = wait {
             stream.record.flags.set(ResponseFlags::DELAY_INJECTED);
+            let http = stream.http;
+            http.stats.fault().inc(FaultEvent::delays_injected);
+            let _active = ActiveFault::new(http.stats.fault());
             let waited = stream.timer.sleep(wait);
             stream.pending(body, out, waited).await.ok_or(Stop::Gone)?;
         }
@@ -280,6 +300,7 @@ async fn inject(
     let Some(code) = code else {
         return Ok(None);
     };
+    stream.http.stats.fault().inc(FaultEvent::aborts_injected);
     let mut reply = LocalReply::from(Situation::FAULT_ABORT);
     match code {
         AbortCode::Http(status) => reply = reply.status(status),
@@ -300,6 +321,18 @@ fn origin_allowed(record: &StreamRecord, cors: &Cors) -> bool {
 /// Answers a CORS preflight.
 fn preflight(stream: &mut Stream<'_>, cors: &Cors) -> Option<LocalReply<'static>> {
     let request = &stream.record.request;
+    if request.known(Known::Origin).is_some_and(|o| !o.is_empty())
+        && cors.enabled.hit(stream.record.random)
+    {
+        stream
+            .http
+            .stats
+            .cors()
+            .inc(match origin_allowed(stream.record, cors) {
+                true => CorsEvent::origin_valid,
+                false => CorsEvent::origin_invalid,
+            });
+    }
     let asked = request.known(Known::AccessControlRequestMethod);
     let asks = request.method() == b"OPTIONS" && asked.is_some_and(|m| !m.is_empty());
     let origin = request.known(Known::Origin).filter(|_| asks)?.to_vec();

@@ -29,6 +29,7 @@ use super::stream::{Chosen, Stream};
 use super::upstream::UpstreamReset;
 use super::{peers, rewrite, shadow, trace};
 use crate::io::timer::{self, NEVER};
+use crate::stats::rare::ClusterEvent;
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
 use crate::upstream::{
@@ -147,7 +148,6 @@ impl Stream<'_> {
         chosen: &Chosen,
         upgrade: bool,
     ) {
-        self.http.stats.cells.rq_total.inc();
         let worker = self.record.conn.worker.clone();
         let Some(cluster) = self.cluster_of(forward, chosen) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
@@ -180,6 +180,14 @@ impl Stream<'_> {
             .or(cluster.config.http.max_stream_duration);
         deadlines.upstream_after = upstream.filter(|d| !d.is_zero());
         let hash = self.hash(forward);
+        if self
+            .http
+            .grpc
+            .as_ref()
+            .is_some_and(|g| g.watches(self.record))
+        {
+            self.record.asked = Some(self.record.request.path().into());
+        }
         self.prepare_request(forward, chosen, &deadlines);
         let shadows = match upgrade {
             true => Vec::new(),
@@ -335,6 +343,8 @@ impl Stream<'_> {
             }
         }
         if timeout == Timeout::Upstream {
+            let events = &tries.cluster.stats.events;
+            events.inc(ClusterEvent::upstream_rq_max_duration_reached);
             let reason = ResetReason::LocalReset;
             if body.can_restart() && tries.retries.on_reset(reason, true) {
                 return None;

@@ -7,6 +7,7 @@ mod ext_authz;
 mod filter_state;
 mod filters;
 mod forward;
+pub mod grpc_stats;
 pub mod head;
 pub mod heads;
 pub mod jwt;

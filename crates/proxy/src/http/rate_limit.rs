@@ -22,7 +22,8 @@ pub(super) fn take(
         return None;
     }
     let worker = record.conn.worker.clone();
-    let scope = Scope::group(&limit.stat_prefix);
+    let tag = "envoy.local_http_ratelimit_prefix";
+    let scope = Scope::root().tag("", tag, &limit.stat_prefix);
     let count = |what: &str| {
         let stat = format!("http_local_rate_limit.{what}");
         worker.stats.named(&scope, &stat).inc();

@@ -19,6 +19,7 @@ use super::trace::Trace;
 use super::upstream_side::UpstreamSide;
 use crate::conn::Connection;
 use crate::io::clock;
+use crate::tls::session::UpstreamSession;
 use crate::upstream::{ClusterState, Host};
 
 /// Nanoseconds since the Unix epoch.
@@ -113,6 +114,8 @@ pub struct StreamRecord {
     pub host: Option<Rc<Host>>,
     /// Our address of the upstream connection.
     pub upstream_local: Option<SocketAddr>,
+    /// TLS of the upstream connection.
+    pub upstream_tls: Option<Rc<UpstreamSession>>,
     /// Tries.
     pub attempts: u32,
     /// The hosts a connection was had to, with its number.
@@ -140,6 +143,10 @@ pub struct StreamRecord {
     /// The peer that named itself in a header, as the worker's
     /// [`crate::mesh::Mesh`] numbers it; 0 = none did.
     pub peer: u32,
+    /// The path that was asked for where a rewrite changed it and a filter wants it.
+    pub asked: Option<Box<[u8]>>,
+    /// gRPC messages of the request and of the answer, where they are counted.
+    pub messages: (u64, u64),
     /// What access control said.
     pub verdicts: Verdicts,
     /// What other filters found out, by namespace; none until one did.
@@ -169,6 +176,7 @@ impl StreamRecord {
             cluster: None,
             host: None,
             upstream_local: None,
+            upstream_tls: None,
             attempts: 0,
             reached: SmallVec::new(),
             upstream_wire: (0, 0),
@@ -183,6 +191,8 @@ impl StreamRecord {
             random: 0,
             peer: 0,
             verdicts: Verdicts::default(),
+            asked: None,
+            messages: (0, 0),
             metadata: None,
         }
     }
@@ -210,6 +220,7 @@ impl StreamRecord {
         self.cluster = None;
         self.host = None;
         self.upstream_local = None;
+        self.upstream_tls = None;
         self.attempts = 0;
         self.reached.clear();
         self.upstream_wire = (0, 0);
@@ -223,6 +234,8 @@ impl StreamRecord {
         self.random = fastrand::u64(..);
         self.peer = 0;
         self.verdicts.clear();
+        self.asked = None;
+        self.messages = (0, 0);
         self.metadata = None;
         self.conn.requests.set(self.conn.requests.get() + 1);
     }
@@ -252,6 +265,16 @@ impl StreamRecord {
         self.flags
             .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
         self.details = Cow::Borrowed("downstream_remote_disconnect");
+        self.conn.broken.set(true);
+    }
+
+    /// Milliseconds from the end of the request to that of the upstream's answer; none without one.
+    pub fn upstream_ms(&self) -> Option<u64> {
+        let times = &self.times;
+        (times.upstream_first > 0 && self.details == "via_upstream").then(|| {
+            let end = times.upstream_end.max(times.upstream_first);
+            end.saturating_sub(times.request_end.max(times.start)) / 1_000_000
+        })
     }
 
     /// Milliseconds from start to now or end.
@@ -284,6 +307,7 @@ impl StreamRecord {
                     cluster: self.cluster.as_ref(),
                     cluster_name: self.cluster_name.as_ref(),
                     reached: &self.reached,
+                    tls: self.upstream_tls.as_deref(),
                 };
                 side.field(field)
             }
@@ -421,7 +445,12 @@ impl Record for StreamRecord {
             TimePoint::UpstreamRxBody if self.sent > 0 => times.upstream_first,
             TimePoint::UpstreamRxEnd => times.upstream_end,
             TimePoint::DownstreamTxStart => times.response_start,
-            point => super::tls_fields::time(&self.conn, point),
+            // Only of a connection that was opened for it.
+            TimePoint::UpstreamTlsConnectEnd if times.connect.0 == 0 => 0,
+            point => match self.upstream_tls.as_ref().map_or(0, |tls| tls.time(point)) {
+                0 => super::tls_fields::time(&self.conn, point),
+                at => at,
+            },
         };
         (at != 0).then_some(at)
     }

@@ -18,6 +18,7 @@ use crate::conn::Connection;
 use crate::http1::{Limits, Reject, RejectKind, RequestHead, parse_request, reason};
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
+use crate::stats::rare::HttpEvent;
 
 /// How long a connection without a request keeps what serving one needs, in ms:
 /// most clients are back sooner, and those that are not cost a fraction then.
@@ -92,12 +93,34 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
         match Box::pin(Server::new(&mut kept, first).run()).await {
             Pause::End => return,
             Pause::Rest if kept.rest().await => first = Buf::new(),
-            Pause::Rest => return Box::pin(Server::new(&mut kept, Buf::new()).close()).await,
+            Pause::Rest => {
+                kept.count_age();
+                return Box::pin(Server::new(&mut kept, Buf::new()).close()).await;
+            }
         }
     }
 }
 
 impl Kept {
+    /// Counts why a connection without a request ends, where that is its age.
+    fn count_age(&self) {
+        let now = timer::now_ms();
+        let events = &self.http.stats.events;
+        if now >= self.until {
+            events.inc(HttpEvent::downstream_cx_max_duration_reached);
+        } else if now >= self.idle_until {
+            events.inc(HttpEvent::downstream_cx_idle_timeout);
+        }
+    }
+
+    /// Counts a request that never became one.
+    fn count_request(&self) {
+        let cells = &self.http.stats.cells;
+        cells.downstream_rq_total.inc();
+        cells.downstream_rq_http1_total.inc();
+        cells.downstream_rq_active.add(1);
+    }
+
     /// Waits, with next to nothing in memory, until there is something to read.
     /// False when the connection is to end instead.
     async fn rest(&self) -> bool {
@@ -151,11 +174,14 @@ impl<'k> Server<'k> {
         let (next, start_ns) = self.next_head().await;
         let goes_on = match next {
             Next::Rest => return Some(Pause::Rest),
-            Next::End => false,
+            Next::End => {
+                self.kept.count_age();
+                false
+            }
             Next::Gone => {
                 self.record.request.clear();
                 self.record.begin(Protocol::Http11, start_ns);
-                self.kept.http.stats.cells.downstream_rq_active.add(1);
+                self.kept.count_request();
                 self.record.client_gone();
                 self.finish();
                 false
@@ -173,6 +199,9 @@ impl<'k> Server<'k> {
                 if reject.kind == RejectKind::Codec {
                     // What was read of it is not a request: the log shows none.
                     self.record.request.clear();
+                    let stats = &self.kept.http.stats;
+                    stats.events.inc(HttpEvent::downstream_cx_protocol_error);
+                    stats.cells.downstream_rq_rx_reset.inc();
                     reply = reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 }
                 self.refuse(reply, start_ns).await
@@ -271,8 +300,12 @@ impl<'k> Server<'k> {
         self.record.begin(protocol, start_ns);
         self.kept.http.stats.cells.downstream_rq_active.add(1);
         let most = self.kept.http.config.max_requests_per_connection;
-        let last =
-            most.is_some_and(|most| self.kept.served >= most) || timer::now_ms() >= self.kept.until;
+        let most = most.is_some_and(|most| self.kept.served >= most);
+        if most {
+            let events = &self.kept.http.stats.events;
+            events.inc(HttpEvent::downstream_cx_max_requests_reached);
+        }
+        let last = most || timer::now_ms() >= self.kept.until;
         if head.http_10 && !self.record.request.has_authority() {
             let host = self.kept.http.config.http1.default_host_for_http_10.clone();
             if !host.is_empty() {
@@ -310,7 +343,9 @@ impl<'k> Server<'k> {
     /// Answers what is not a request; the connection ends.
     async fn refuse(&mut self, reply: LocalReply<'_>, start_ns: u64) -> bool {
         self.record.begin(Protocol::Http11, start_ns);
-        self.kept.http.stats.cells.downstream_rq_active.add(1);
+        self.kept.count_request();
+        let events = &self.kept.http.stats.events;
+        events.inc(HttpEvent::downstream_rq_response_before_rq_complete);
         let mut out = Responder::H1 {
             io: &self.kept.conn.io,
             writer: &mut self.writer,

@@ -17,6 +17,7 @@ use crate::conn::Connection;
 use crate::http2::{ConnectionError, Refusal, Role, Session, Settings};
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
+use crate::stats::rare::HttpEvent;
 
 /// Data of the PING that finds out whether a client knows that we leave.
 const LEAVING: [u8; 8] = *b"leaving.";
@@ -150,6 +151,8 @@ impl Server {
 
     fn fail(&self, error: ConnectionError) -> End {
         tracing::debug!(%error, "HTTP/2 connection");
+        let events = &self.http.stats.events;
+        events.inc(HttpEvent::downstream_cx_protocol_error);
         if error.details == "too many early resets" {
             let cells = &self.http.stats.cells;
             cells.downstream_rq_too_many_premature_resets.inc();
@@ -233,6 +236,11 @@ impl Server {
                 self.wire.with(Session::rest);
             }
             if now >= self.idle_at.min(self.until) {
+                let events = &self.http.stats.events;
+                events.inc(match now >= self.until {
+                    true => HttpEvent::downstream_cx_max_duration_reached,
+                    false => HttpEvent::downstream_cx_idle_timeout,
+                });
                 self.idle_at = NEVER;
                 self.until = NEVER;
                 self.leave();

@@ -22,6 +22,7 @@ use lateen_proxy_xds::authz::HeaderWrite;
 
 use super::filter_state::FilterState;
 use super::filters::Stop;
+use super::grpc_stats::GrpcState;
 use super::head::Line;
 use super::known::Known;
 use super::local::LocalReply;
@@ -34,7 +35,8 @@ use super::{ext_authz, filters, peers, sanitize, trace};
 use crate::http1::Reject;
 use crate::http2::Reason;
 use crate::io::Timer;
-use crate::stats::{HttpStats, Stats};
+use crate::stats::rare::HttpEvent;
+use crate::stats::{HttpStats, PlaceStats, Stats};
 use crate::upstream::ClusterState;
 
 /// A connection manager at work in one connection.
@@ -46,12 +48,16 @@ pub struct HttpContext {
     pub router: Router,
     /// Statistics.
     pub stats: Rc<HttpStats>,
+    /// Those of the listener it is in, where it is in one.
+    pub place: Option<Rc<PlaceStats>>,
     /// Istio's metrics, where they are configured.
     pub telemetry: Option<Arc<IstioStats>>,
     /// Istio's exchange of who the peers are, where it is configured.
     pub peers: Option<Arc<PeerMetadata>>,
     /// The `server` line of answers.
     pub server: Line,
+    /// Counts gRPC calls, where it is configured.
+    pub grpc: Option<Rc<GrpcState>>,
     /// What filters keep here, in their order.
     pub filters: Vec<FilterState>,
     /// The places of the filters that look at requests.
@@ -81,17 +87,36 @@ impl HttpContext {
                 .map(|(place, _)| place)
                 .collect()
         };
+        let http = stats.http(&config.stat_prefix);
+        // Shown before the first request.
+        let named = |wanted: fn(&HttpFilterConfig) -> bool| {
+            let mut filters = config.http_filters.iter();
+            filters.any(|f| wanted(&f.config))
+        };
+        http.tracing();
+        if named(|c| matches!(c, HttpFilterConfig::Cors)) {
+            http.cors();
+        }
+        if named(|c| matches!(c, HttpFilterConfig::Fault(_))) {
+            http.fault();
+        }
         let filters = config.http_filters.iter();
         let filters = filters.map(|f| FilterState::new(f, &config.stat_prefix, stats));
+        let grpc = match find(|c| matches!(c, HttpFilterConfig::GrpcStats(_))) {
+            Some(HttpFilterConfig::GrpcStats(grpc)) => Some(Rc::new(GrpcState::new(grpc))),
+            _ => None,
+        };
         Self {
             filters: filters.collect(),
             on_request: places(filters::sees_requests),
             on_response: places(filters::sees_responses),
+            grpc,
             telemetry,
             peers,
             router: config.router(),
-            stats: stats.http(&config.stat_prefix),
             server: Line::new(Known::Server, config.server_name.as_bytes()),
+            stats: http,
+            place: None,
             config,
         }
     }
@@ -170,12 +195,20 @@ impl Stream<'_> {
         if self.complete {
             self.record.times.request_end = now_ns();
         }
-        if self.record.conn.must_close() {
+        if self.record.conn.must_close() && !out.closes() {
             out.set_close();
+            if !out.is_h2() {
+                let events = &self.http.stats.events;
+                events.inc(HttpEvent::downstream_cx_drain_close);
+            }
         }
         self.answer(&mut body, out, asks).await;
         self.record.received += body.received;
         self.record.times.end = now_ns();
+        if !self.complete && self.record.code != 0 {
+            let events = &self.http.stats.events;
+            events.inc(HttpEvent::downstream_rq_response_before_rq_complete);
+        }
         // A body nobody read would be taken for the next request.
         if !body.reader.is_done() {
             out.set_close();
@@ -263,6 +296,7 @@ impl Stream<'_> {
         match chosen {
             Some(chosen) => self.act(body, out, &chosen, asks).await,
             None => {
+                http.stats.cells.rq_total.inc();
                 if connect {
                     out.set_close();
                 }
@@ -280,6 +314,7 @@ impl Stream<'_> {
         asks: Asks,
     ) {
         let http = self.http;
+        http.stats.cells.rq_total.inc();
         match &chosen.route.action {
             RouteAction::DirectResponse(direct) => {
                 http.stats.cells.rq_direct_response.inc();
@@ -289,7 +324,7 @@ impl Stream<'_> {
                 self.reply(out, reply).await;
             }
             RouteAction::Redirect(redirect) => {
-                http.stats.cells.rq_redirect.inc();
+                http.stats.cells.rq_direct_response.inc();
                 let location =
                     rewrite::location(redirect, &chosen.route.matching, self.redirect_input());
                 let reply = LocalReply::new(redirect.code, "", "direct_response");
@@ -345,6 +380,8 @@ impl Stream<'_> {
             Normalized::Reject => Some(Situation::PATH_NORMALIZATION_FAILED.into()),
             Normalized::Redirect(path) => {
                 request.set_path(&path);
+                let events = &self.http.stats.events;
+                events.inc(HttpEvent::downstream_rq_redirected_with_normalized_path);
                 let reply = LocalReply::new(307, "", "path_normalization_failed");
                 Some(reply.header("location", path))
             }

@@ -20,6 +20,13 @@ pub(super) fn field(conn: &Connection, field: Field) -> FieldValue<'_> {
             let suite = conn.io.tls(|tls| tls.negotiated_cipher_suite()).flatten();
             suite.map(|s| words::suite(s.suite())).into()
         }
+        Field::DownstreamTlsGroup => {
+            let group = conn.io.tls(|tls| tls.negotiated_key_exchange_group());
+            group.flatten().map(|g| words::group(g.name())).into()
+        }
+        Field::DownstreamPeerChainFingerprints256 => of_chain(conn, Detail::Sha256),
+        Field::DownstreamPeerChainFingerprints1 => of_chain(conn, Detail::Sha1),
+        Field::DownstreamPeerChainSerials => of_chain(conn, Detail::Serial),
         Field::DownstreamTransportFailureReason => {
             Some(conn.failure.as_str()).filter(|f| !f.is_empty()).into()
         }
@@ -35,6 +42,7 @@ pub(super) fn field(conn: &Connection, field: Field) -> FieldValue<'_> {
         Field::DownstreamPeerCert => of_peer(conn, Detail::Pem),
         Field::DownstreamLocalUriSan => joined(shown.map(|s| &s.uris)),
         Field::DownstreamLocalDnsSan => joined(shown.map(|s| &s.dns)),
+        Field::DownstreamLocalIpSan => joined(shown.map(|s| &s.ips)),
         Field::DownstreamLocalSubject => text(shown.map(|s| &s.subject)),
         _ => FieldValue::Missing,
     }
@@ -54,6 +62,26 @@ fn joined(names: Option<&Vec<String>>) -> FieldValue<'_> {
 fn of_peer(conn: &Connection, what: Detail) -> FieldValue<'_> {
     match conn.with_leaf(|leaf| detail(leaf, what)).flatten() {
         Some(text) => FieldValue::Owned(text),
+        None => FieldValue::Missing,
+    }
+}
+
+/// The same of each certificate that the client sent, in their order.
+fn of_chain(conn: &Connection, what: Detail) -> FieldValue<'_> {
+    if conn
+        .peer
+        .as_ref()
+        .is_some_and(|peer| peer.refused.is_some())
+    {
+        return of_peer(conn, what);
+    }
+    let all = conn.io.tls(|tls| {
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let texts = chain.iter().filter_map(|der| detail(der, what));
+        texts.collect::<Vec<_>>()
+    });
+    match all.filter(|all| !all.is_empty()) {
+        Some(all) => FieldValue::Owned(all.join(",")),
         None => FieldValue::Missing,
     }
 }

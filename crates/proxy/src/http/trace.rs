@@ -19,6 +19,7 @@ use super::head::Head;
 use super::known::Known;
 use super::record::{StreamRecord, now_ns};
 use super::stream::{Chosen, Stream};
+use crate::stats::rare::{Rare, TracingEvent};
 use crate::trace::Tracer;
 
 type Tags = Vec<(Cow<'static, str>, String)>;
@@ -56,9 +57,15 @@ fn is_egress(record: &StreamRecord) -> bool {
 }
 
 /// Decides, and marks the request id.
-fn decide(record: &mut StreamRecord, config: &Tracing, packed: bool) {
+fn decide(record: &mut StreamRecord, config: &Tracing, packed: bool, events: &Rare<TracingEvent>) {
     let decision = trace::decide(config, &record.request, packed, record.random);
     record.traced = decision.reason != TraceReason::NotTraced;
+    events.inc(match decision.reason {
+        TraceReason::NotTraced => TracingEvent::not_traceable,
+        TraceReason::Sampling => TracingEvent::random_sampling,
+        TraceReason::Forced => TracingEvent::service_forced,
+        TraceReason::Client => TracingEvent::client_enabled,
+    });
     if decision.changed
         && let Some(id) = record.request.known(Known::XRequestId)
         && let Ok(mut id) = <[u8; 36]>::try_from(id)
@@ -75,7 +82,8 @@ pub(super) fn begin(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
         return;
     };
     let record = &mut *stream.record;
-    decide(record, config, http.config.pack_trace_reason);
+    let events = http.stats.tracing();
+    decide(record, config, http.config.pack_trace_reason, events);
     let mut operation = decorate(record, chosen);
     let Some(provider) = &config.provider else {
         return;

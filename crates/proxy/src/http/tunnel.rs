@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
 use lateen_proxy_core::local_reply::ResetReason;
@@ -18,7 +19,27 @@ use super::upstream::Receiver;
 use super::writer::{BodyWriter, Meter, PumpError, poll_pump};
 use crate::http1::Framing;
 use crate::http2::Reason;
+use crate::stats::HttpStats;
+use crate::stats::rare::HttpEvent;
 use crate::tcp::{self, Ended, Peer};
+
+/// Counts a request that left HTTP, until dropped.
+struct ActiveUpgrade(Rc<HttpStats>);
+
+impl ActiveUpgrade {
+    fn new(stats: &Rc<HttpStats>) -> Self {
+        let events = &stats.events;
+        events.raise(HttpEvent::downstream_cx_upgrades_active, 1);
+        Self(stats.clone())
+    }
+}
+
+impl Drop for ActiveUpgrade {
+    fn drop(&mut self) {
+        let events = &self.0.events;
+        events.raise(HttpEvent::downstream_cx_upgrades_active, -1);
+    }
+}
 
 impl Stream<'_> {
     /// Both sides left HTTP: bytes go both ways until one side ends.
@@ -53,6 +74,7 @@ impl Stream<'_> {
             return;
         }
         self.http.stats.cells.downstream_cx_upgrades_total.inc();
+        let _active = ActiveUpgrade::new(&self.http.stats);
         match (exchange.receiver, &mut exchange.body.reader) {
             (Receiver::H1(up), BodyReader::H1(io, reader)) => {
                 let down = tcp::Side::new(io, &mut reader.buf);

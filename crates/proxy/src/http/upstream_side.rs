@@ -7,6 +7,7 @@ use lateen_proxy_core::access_log::{Field, FieldValue};
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::path;
 
+use crate::tls::session::UpstreamSession;
 use crate::upstream::{ClusterState, Host};
 
 /// The upstream side of a record.
@@ -19,6 +20,8 @@ pub struct UpstreamSide<'a> {
     pub cluster_name: Option<&'a Name>,
     /// The hosts a connection was had to, with its number.
     pub reached: &'a [(Rc<Host>, u64)],
+    /// Its TLS.
+    pub tls: Option<&'a UpstreamSession>,
 }
 
 impl<'a> UpstreamSide<'a> {
@@ -46,7 +49,10 @@ impl<'a> UpstreamSide<'a> {
             Field::UpstreamHostsAttemptedWithoutPort => self.join(|h| bare(&h.text)),
             Field::UpstreamHostNamesAttempted => self.join(name),
             Field::UpstreamHostNamesAttemptedWithoutPort => self.join(|h| bare(name(h))),
-            _ => FieldValue::Missing,
+            field => match self.tls {
+                Some(tls) => tls.field(field),
+                None => FieldValue::Missing,
+            },
         }
     }
 

@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use super::grpc_stats::Frames;
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
 use super::wire::StreamHandle;
@@ -222,6 +223,8 @@ pub struct Meter {
     pub bytes: u64,
     /// Set by every step, cleared by who watches for idleness.
     pub moved: bool,
+    /// Counts gRPC messages, where that is wanted.
+    pub frames: Option<Frames>,
     ended: bool,
 }
 
@@ -274,6 +277,9 @@ pub fn poll_pump(
             Poll::Ready(Ok(true)) => {
                 let sent = ready!(sink.poll_send(cx, source.data()));
                 let count = sent.map_err(PumpError::Sink)?;
+                if let Some(frames) = &mut meter.frames {
+                    frames.feed(&source.data()[..count]);
+                }
                 source.consume(count).map_err(PumpError::Source)?;
                 meter.bytes += count as u64;
                 meter.moved = true;

@@ -2,15 +2,21 @@
 //! either under TLS, polled through a shared reference so that one task can
 //! read and write at once without splitting or locking.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use lateen_proxy_core::stats::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::timer::now_ms;
+use crate::stats::ClusterStats;
+use crate::stats::rare::ClusterEvent;
+use crate::tls::session::UpstreamSession;
 
 /// The socket under a connection.
 #[derive(Debug)]
@@ -78,13 +84,79 @@ impl Write for Sync<'_, '_> {
     }
 }
 
-/// Statistics that a connection's bytes are added to as they pass.
-#[derive(Clone, Debug)]
+/// What counts a connection to an endpoint: its bytes as they pass, its life when it ends.
+#[derive(Debug)]
 pub struct Meters {
-    /// Bytes received.
-    pub received: Counter,
-    /// Bytes sent.
-    pub sent: Counter,
+    stats: Rc<ClusterStats>,
+    received: Counter,
+    sent: Counter,
+    opened: u64,
+    /// Requests are under way.
+    pub busy: Cell<bool>,
+    /// Requests that it served.
+    pub requests: Cell<u32>,
+    ended: Cell<bool>,
+    session: OnceCell<Rc<UpstreamSession>>,
+}
+
+impl Meters {
+    /// Of a connection of this cluster that is opened now.
+    pub fn new(stats: &Rc<ClusterStats>) -> Self {
+        Self {
+            received: stats.cells.upstream_cx_rx_bytes_total.clone(),
+            sent: stats.cells.upstream_cx_tx_bytes_total.clone(),
+            stats: stats.clone(),
+            opened: now_ms(),
+            busy: Cell::new(false),
+            requests: Cell::new(0),
+            ended: Cell::new(false),
+            session: OnceCell::new(),
+        }
+    }
+
+    /// Its TLS handshake is done.
+    pub fn secured(&self, session: UpstreamSession) {
+        // Only one handshake is made on a connection.
+        let _ = self.session.set(Rc::new(session));
+    }
+
+    /// Its TLS, where it has any.
+    pub fn session(&self) -> Option<Rc<UpstreamSession>> {
+        self.session.get().cloned()
+    }
+
+    /// A request begins on it.
+    pub fn begin(&self) {
+        self.busy.set(true);
+        self.requests.set(self.requests.get() + 1);
+    }
+}
+
+impl Drop for Meters {
+    fn drop(&mut self) {
+        use ClusterEvent as E;
+        let events = &self.stats.events;
+        let [ended, with_request] = match self.ended.get() {
+            true => [
+                E::upstream_cx_destroy_remote,
+                E::upstream_cx_destroy_remote_with_active_rq,
+            ],
+            false => [
+                E::upstream_cx_destroy_local,
+                E::upstream_cx_destroy_local_with_active_rq,
+            ],
+        };
+        events.inc(ended);
+        if self.busy.get() {
+            events.inc(with_request);
+            events.inc(E::upstream_cx_destroy_with_active_rq);
+        }
+        let lived = now_ms().saturating_sub(self.opened);
+        events.record(E::upstream_cx_length_ms, lived);
+        if self.requests.get() > 0 {
+            events.record(E::upstream_rq_per_cx, self.requests.get().into());
+        }
+    }
 }
 
 /// One connection.
@@ -96,7 +168,11 @@ pub struct Io {
     plain: RefCell<Vec<u8>>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    meters: Option<Box<Meters>>,
+    meters: Option<Rc<Meters>>,
+    /// The other end was the first to end it.
+    ended: Cell<bool>,
+    /// This end ended its sending.
+    shut: Cell<bool>,
     /// Address of this end.
     pub local: SocketAddr,
     /// Address of the other end.
@@ -132,6 +208,8 @@ impl Io {
             received: Cell::new(0),
             sent: Cell::new(0),
             meters: None,
+            ended: Cell::new(false),
+            shut: Cell::new(false),
             local,
             peer,
         }
@@ -140,6 +218,8 @@ impl Io {
     /// Puts TLS on top. The handshake is [`Io::poll_handshake`]'s.
     pub fn with_tls(mut self, tls: rustls::Connection) -> Self {
         self.tls = Some(Box::new(RefCell::new(tls)));
+        // The bytes of the handshake are not counted, so neither are those that were looked at.
+        self.received.set(0);
         self
     }
 
@@ -163,7 +243,28 @@ impl Io {
         self.tls.is_some()
     }
 
-    /// Bytes received and sent so far, before decryption and after encryption.
+    /// Whether the other end ended the connection, or broke it off, before this one did.
+    pub fn ended_by_peer(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The other end will send no more.
+    pub fn end(&self) {
+        if self.shut.get() {
+            return;
+        }
+        self.ended.set(true);
+        if let Some(meters) = &self.meters {
+            meters.ended.set(true);
+        }
+    }
+
+    /// What counts the connection, where something does.
+    pub fn meters(&self) -> Option<&Rc<Meters>> {
+        self.meters.as_ref()
+    }
+
+    /// Bytes received and sent so far, after decryption and before encryption.
     pub fn counts(&self) -> (u64, u64) {
         (self.received.get(), self.sent.get())
     }
@@ -212,7 +313,7 @@ impl Io {
 
     /// Adds the bytes that pass from now on to statistics.
     pub fn metered(mut self, meters: Meters) -> Self {
-        self.meters = Some(Box::new(meters));
+        self.meters = Some(Rc::new(meters));
         self
     }
 
@@ -253,10 +354,17 @@ impl Io {
         if let Some(count) = take_front(&self.prefix, buf) {
             return Poll::Ready(Ok(count));
         }
-        let count = ready!(self.socket.borrow_mut().poll_read(cx, buf))?;
+        let done = ready!(self.socket.borrow_mut().poll_read(cx, buf));
         super::clock::passed();
-        self.count(count as u64, 0);
-        Poll::Ready(Ok(count))
+        match &done {
+            Ok(count) if *count > 0 || buf.is_empty() => {
+                if self.tls.is_none() {
+                    self.count(*count as u64, 0);
+                }
+            }
+            _ => self.end(),
+        }
+        Poll::Ready(done)
     }
 
     fn poll_read_tls(
@@ -272,7 +380,12 @@ impl Io {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Poll::Ready(Ok(0));
                 }
-                done => return Poll::Ready(done),
+                done => {
+                    if let Ok(count) = done {
+                        self.count(count as u64, 0);
+                    }
+                    return Poll::Ready(done);
+                }
             }
             ready!(self.poll_feed(tls, cx))?;
         }
@@ -310,7 +423,7 @@ impl Io {
             let mut socket = self.socket.borrow_mut();
             match tls.write_tls(&mut Sync(&mut socket, cx)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => self.count(0, count as u64),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -345,13 +458,17 @@ impl Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(tls) = &self.tls else {
-            let count = ready!(self.socket.borrow_mut().poll_write(cx, bufs))?;
-            self.count(0, count as u64);
-            return Poll::Ready(Ok(count));
+            let done = ready!(self.socket.borrow_mut().poll_write(cx, bufs));
+            match &done {
+                Ok(count) => self.count(0, *count as u64),
+                Err(_) => self.end(),
+            }
+            return Poll::Ready(done);
         };
         let mut tls = tls.borrow_mut();
         ready!(self.poll_flush_tls(&mut tls, cx))?;
         let count = tls.writer().write_vectored(bufs)?;
+        self.count(0, count as u64);
         let _ = self.poll_flush_tls(&mut tls, cx)?;
         Poll::Ready(Ok(count))
     }
@@ -371,6 +488,7 @@ impl Io {
             tls.send_close_notify();
             ready!(self.poll_flush_tls(&mut tls, cx))?;
         }
+        self.shut.set(true);
         self.socket.borrow_mut().poll_shutdown(cx)
     }
 

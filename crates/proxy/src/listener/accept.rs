@@ -24,7 +24,8 @@ use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::http::{server1, server2};
 use crate::io::{Buf, Io, Timer, timer};
-use crate::stats::{HttpStats, ListenerCells};
+use crate::stats::rare::{HelloEvent, HttpEvent, ListenerEvent};
+use crate::stats::{HttpStats, ListenerStats};
 use crate::tcp;
 use crate::worker::Worker;
 
@@ -71,8 +72,9 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
     let accepted_ns = now_ns();
     let io = Io::tcp(stream);
     let (listener, local) = hand_off(&worker, listener, &io);
-    let cells = worker.stats.listener(&listener.config.stat_prefix);
-    let open = OpenConnection::new(cells.clone());
+    let stats = worker.stats.listener(&listener.config.stat_prefix);
+    let early = Early::new(stats.clone());
+    let cells = &stats.cells;
     let inspected = match inspect::run(&io, &listener.config, local).await {
         Ok(inspected) => inspected,
         Err(stopped) => {
@@ -85,11 +87,17 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
             return no_chain(&worker, &listener, io, inspected, accepted_ns, None);
         }
     };
+    let inspects = |f: &ListenerFilterKind| matches!(f, ListenerFilterKind::TlsInspector { .. });
+    if listener.config.active_filters(local.port()).any(inspects) {
+        count_hello(&worker, &inspected);
+    }
     let Some(chain) = choose_chain(&listener, &io, &inspected) else {
         cells.no_filter_chain_match.inc();
         let why = Some("filter_chain_not_found");
         return no_chain(&worker, &listener, io, inspected, accepted_ns, why);
     };
+    drop(early);
+    let open = OpenConnection::new(stats, accepted_ns);
     let conn = match chain.tls.clone() {
         None => connection(&worker, &listener, chain, io, inspected, accepted_ns),
         Some(tls) => {
@@ -108,43 +116,126 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
     run_filters(conn, &listener, open).await;
 }
 
-/// Counts an open connection of a listener.
-struct OpenConnection(Rc<ListenerCells>);
+/// Counts what the TLS inspector found.
+fn count_hello(worker: &Worker, inspected: &Inspected) {
+    let events = worker.stats.hello();
+    if inspected.transport != "tls" {
+        return events.inc(HelloEvent::tls_not_found);
+    }
+    events.inc(HelloEvent::tls_found);
+    events.inc(match inspected.server_name.is_empty() {
+        true => HelloEvent::sni_not_found,
+        false => HelloEvent::sni_found,
+    });
+    events.inc(match inspected.protocols.is_empty() {
+        true => HelloEvent::alpn_not_found,
+        false => HelloEvent::alpn_found,
+    });
+}
+
+/// Counts a connection whose chain is not chosen yet.
+struct Early(Rc<ListenerStats>);
+
+impl Early {
+    fn new(stats: Rc<ListenerStats>) -> Self {
+        stats
+            .events
+            .raise(ListenerEvent::downstream_pre_cx_active, 1);
+        Self(stats)
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        let events = &self.0.events;
+        events.raise(ListenerEvent::downstream_pre_cx_active, -1);
+    }
+}
+
+/// Milliseconds since a moment (nanoseconds since the Unix epoch).
+fn ms_since(begun_ns: u64) -> u64 {
+    now_ns().saturating_sub(begun_ns) / 1_000_000
+}
+
+/// Counts an open connection of a listener, whose chain is chosen.
+struct OpenConnection(Rc<ListenerStats>, u64);
 
 impl OpenConnection {
-    fn new(cells: Rc<ListenerCells>) -> Self {
-        cells.downstream_cx_total.inc();
-        cells.downstream_cx_active.add(1);
-        Self(cells)
+    fn new(stats: Rc<ListenerStats>, accepted_ns: u64) -> Self {
+        stats.cells.downstream_cx_total.inc();
+        stats.cells.downstream_cx_active.add(1);
+        stats.here.0.inc();
+        stats.here.1.add(1);
+        Self(stats, accepted_ns)
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.downstream_cx_active.sub(1);
-        self.0.downstream_cx_destroy.inc();
+        self.0.cells.downstream_cx_active.sub(1);
+        self.0.cells.downstream_cx_destroy.inc();
+        self.0.here.1.sub(1);
+        let events = &self.0.events;
+        events.record(ListenerEvent::downstream_cx_length_ms, ms_since(self.1));
     }
 }
 
-/// Counts an open connection of a connection manager, and its bytes at the end.
-struct OpenHttp(Rc<HttpStats>, Rc<Connection>);
+/// Counts an open connection of a connection manager, and its last bytes.
+struct OpenHttp {
+    stats: Rc<HttpStats>,
+    conn: Rc<Connection>,
+    /// Which protocol's count it is in.
+    of: Option<HttpEvent>,
+}
 
 impl OpenHttp {
     fn new(stats: &Rc<HttpStats>, conn: &Rc<Connection>) -> Self {
         stats.cells.downstream_cx_total.inc();
         stats.cells.downstream_cx_active.add(1);
-        Self(stats.clone(), conn.clone())
+        if conn.io.is_tls() {
+            stats.events.inc(HttpEvent::downstream_cx_ssl_total);
+            stats.events.raise(HttpEvent::downstream_cx_ssl_active, 1);
+        }
+        Self {
+            stats: stats.clone(),
+            conn: conn.clone(),
+            of: None,
+        }
+    }
+
+    /// It speaks this.
+    fn speaks(&mut self, is_h2: bool) {
+        let of = match is_h2 {
+            true => HttpEvent::downstream_cx_http2_active,
+            false => HttpEvent::downstream_cx_http1_active,
+        };
+        self.stats.events.raise(of, 1);
+        self.of = Some(of);
     }
 }
 
 impl Drop for OpenHttp {
     fn drop(&mut self) {
-        let (received, sent) = self.1.io.counts();
-        let cells = &self.0.cells;
+        let (cells, events) = (&self.stats.cells, &self.stats.events);
         cells.downstream_cx_active.sub(1);
         cells.downstream_cx_destroy.inc();
-        cells.downstream_cx_rx_bytes_total.add(received);
-        cells.downstream_cx_tx_bytes_total.add(sent);
+        self.stats.bytes(&self.conn);
+        if let Some(of) = self.of {
+            events.raise(of, -1);
+        }
+        if self.conn.io.is_tls() {
+            events.raise(HttpEvent::downstream_cx_ssl_active, -1);
+        }
+        events.inc(match self.conn.io.ended_by_peer() {
+            true => HttpEvent::downstream_cx_destroy_remote,
+            false => HttpEvent::downstream_cx_destroy_local,
+        });
+        if self.conn.broken.get() {
+            events.inc(HttpEvent::downstream_cx_destroy_active_rq);
+            events.inc(HttpEvent::downstream_cx_destroy_remote_active_rq);
+        }
+        let lived = ms_since(self.conn.accepted_ns);
+        events.record(HttpEvent::downstream_cx_length_ms, lived);
     }
 }
 
@@ -274,6 +365,8 @@ pub(super) fn connection(
         flags: Cell::new(ResponseFlags::NONE),
         accepted_ns,
         requests: Cell::new(0),
+        metered: Cell::new((0, 0)),
+        broken: Cell::new(false),
         termination: RefCell::new(None),
         idle: RefCell::new(None),
     }
@@ -293,10 +386,11 @@ async fn run_filters(
         match filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let http = listener.context(config, &conn.worker.stats);
-                let open = (open, OpenHttp::new(&http.stats, &conn));
+                let mut open = (open, OpenHttp::new(&http.stats, &conn));
                 let Some((first, is_h2)) = first_bytes(&conn, config.codec).await else {
                     return;
                 };
+                open.1.speaks(is_h2);
                 if is_h2 {
                     conn.io.unread_plain(first.data());
                     drop(first);

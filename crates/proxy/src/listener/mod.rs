@@ -58,7 +58,9 @@ impl ListenerState {
         if let Some((_, context)) = contexts.iter().find(|(c, _)| Arc::ptr_eq(c, config)) {
             return context.clone();
         }
-        let context = Rc::new(HttpContext::new(config.clone(), stats));
+        let mut context = HttpContext::new(config.clone(), stats);
+        context.place = Some(stats.place(&self.config.stat_prefix, &config.stat_prefix));
+        let context = Rc::new(context);
         contexts.push((config.clone(), context.clone()));
         context
     }

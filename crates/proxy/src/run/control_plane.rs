@@ -60,16 +60,17 @@ struct Connections {
 
 /// The management server's series.
 pub(super) struct ControlPlane {
-    connected: Gauge,
+    connected: Option<Gauge>,
     /// None without a server.
     connections: Option<Connections>,
-    clusters: Updates,
-    listeners: Updates,
+    clusters: Option<Updates>,
+    listeners: Option<Updates>,
 }
 
 impl ControlPlane {
     /// The series of a server that is reached by this cluster.
-    pub(super) fn new(registry: &Registry, cluster: Option<&str>) -> Self {
+    /// `asked` = whether clusters and listeners come from it.
+    pub(super) fn new(registry: &Registry, cluster: Option<&str>, asked: [bool; 2]) -> Self {
         let connections = cluster.map(|name| {
             let scope = Scope::cluster(name);
             let following = |stat: &str| Following::new(registry, &scope, stat);
@@ -84,16 +85,19 @@ impl ControlPlane {
         let updates =
             |manager: &str, kind: &str| Updates::new(registry, &Scope::group(manager).sub(kind));
         Self {
-            connected: registry.gauge(&Scope::group("control_plane").stat("connected_state")),
+            connected: cluster
+                .map(|_| registry.gauge(&Scope::group("control_plane").stat("connected_state"))),
             connections,
-            clusters: updates("cluster_manager", "cds"),
-            listeners: updates("listener_manager", "lds"),
+            clusters: asked[0].then(|| updates("cluster_manager", "cds")),
+            listeners: asked[1].then(|| updates("listener_manager", "lds")),
         }
     }
 
     /// Brings the series to the present.
     pub(super) fn refresh(&mut self, status: &Status) {
-        self.connected.set(i64::from(status.connected));
+        if let Some(connected) = &self.connected {
+            connected.set(i64::from(status.connected));
+        }
         if let Some(connections) = &mut self.connections {
             connections.active.set(i64::from(status.connected));
             connections.total.follow(status.attempts);
@@ -101,8 +105,12 @@ impl ControlPlane {
             connections.received.follow(status.received);
             connections.sent.follow(status.sent);
         }
-        self.clusters.follow(status.outcomes(Kind::Cluster));
-        self.listeners.follow(status.outcomes(Kind::Listener));
+        if let Some(clusters) = &mut self.clusters {
+            clusters.follow(status.outcomes(Kind::Cluster));
+        }
+        if let Some(listeners) = &mut self.listeners {
+            listeners.follow(status.outcomes(Kind::Listener));
+        }
     }
 }
 
@@ -151,7 +159,7 @@ mod tests {
     #[test]
     fn series_follow_the_stream() {
         let registry = Registry::new();
-        let mut server = ControlPlane::new(&registry, Some("xds-grpc"));
+        let mut server = ControlPlane::new(&registry, Some("xds-grpc"), [true, true]);
         let mut status = Status {
             connected: true,
             attempts: 2,

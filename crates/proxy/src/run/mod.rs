@@ -1,9 +1,11 @@
 //! A proxy process from start to end: configuration, workers, admin, the
 //! sidecar's own ports, and a stop that loses no request.
 
+mod certificates;
 mod control_plane;
-mod dump;
+pub(crate) mod figures;
 mod rest;
+mod runtime;
 mod state;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +21,7 @@ use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_xds::ads;
 use lateen_proxy_xds::bootstrap::Loaded;
 use lateen_proxy_xds::decode::Context;
+use lateen_proxy_xds::world::StaticError;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -67,6 +70,9 @@ pub struct ProxyOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A static resource is not acceptable.
+    #[error(transparent)]
+    Resource(Box<StaticError>),
+    /// A static listener has no port.
     #[error("{0}")]
     Static(String),
     /// The system refused something.
@@ -132,7 +138,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         .as_ref()
         .and_then(|a| a.socket());
     let (handle, client) = ads::start(options.loaded, options.context, options.ads)
-        .map_err(|error| RunError::Static(error.to_string()))?;
+        .map_err(|error| RunError::Resource(Box::new(error)))?;
     handle.world().set_binder(Box::new(engine::try_bind));
     handle.world().set_drain_time(options.drain_time);
     let (quit, quitting) = stop::pair();

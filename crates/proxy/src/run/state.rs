@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use lateen_process::Stopper;
 use lateen_proxy_core::config::Snapshot;
-use lateen_proxy_core::config::tls::Secret;
-use lateen_proxy_core::stats::{Gauge, Registry, Scope};
+use lateen_proxy_core::stats::{Gauge, Metric, Registry, Scope};
 use lateen_proxy_xds::ads;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::control_plane::{self, ControlPlane};
+use super::{certificates, figures, runtime};
 use crate::admin::{Drain, HostStats, ServerState, State};
 use crate::engine::{Engine, EngineHandle};
 
@@ -76,6 +76,10 @@ impl Live {
             control_plane: ControlPlane::new(
                 &parts.registry,
                 parts.xds.loaded.bootstrap.ads.as_ref().map(|a| &*a.cluster),
+                [
+                    parts.xds.loaded.bootstrap.cds.is_some(),
+                    parts.xds.loaded.bootstrap.lds.is_some(),
+                ],
             ),
         };
         group("server", "concurrency").set(parts.concurrency as i64);
@@ -170,7 +174,7 @@ impl State for Live {
     }
 
     fn node(&self) -> Value {
-        super::dump::node(&self.parts.xds)
+        self.parts.xds.node_json()
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -182,7 +186,7 @@ impl State for Live {
     }
 
     fn config_dump(&self, include_endpoints: bool) -> Value {
-        super::dump::config(&self.parts.xds, include_endpoints)
+        self.parts.xds.config_dump(include_endpoints)
     }
 
     fn registry(&self) -> &Registry {
@@ -210,24 +214,31 @@ impl State for Live {
     }
 
     fn certificates(&self) -> Value {
+        certificates::all(&self.snapshot())
+    }
+
+    fn runtime(&self) -> Value {
+        let dump = self.config_dump(false);
+        runtime::page(&dump[0]["bootstrap"])
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let mut all = self.registry().collect();
         let snapshot = self.snapshot();
-        let mut names: Vec<_> = snapshot.secrets.keys().collect();
-        names.sort();
-        let list = names.into_iter().filter_map(|name| match snapshot.secrets.get(name)?.as_ref() {
-            Secret::Certificate(c) => Some(json!({
-                "ca_cert": [],
-                "cert_chain": certificate_details(&c.certificate_chain.bytes, c.certificate_chain.path.as_deref()),
-            })),
-            Secret::Validation(v) => {
-                let ca = v.trusted_ca.as_ref()?;
-                Some(json!({
-                    "ca_cert": certificate_details(&ca.bytes, ca.path.as_deref()),
-                    "cert_chain": [],
-                }))
-            }
-            _ => None,
-        });
-        Value::Array(list.collect())
+        let more = figures::all(
+            &figures::Sources {
+                snapshot: &snapshot,
+                in_flight: self.parts.engine.in_flight(),
+                certificates: &self.certificates(),
+                runtime: &self.runtime(),
+                unknown: self.parts.xds.loaded.unknown.len(),
+            },
+            &all,
+        );
+        let registry = &self.parts.registry;
+        all.extend(more.into_iter().filter(|m| registry.keeps(&m.name.flat)));
+        all.sort_by(|a, b| a.name.flat.cmp(&b.name.flat));
+        all
     }
 
     fn drain(&self, drain: Drain) {
@@ -260,36 +271,4 @@ impl State for Live {
         self.runtime
             .spawn(async move { engine.flush_logs(true).await });
     }
-}
-
-fn certificate_details(pem: &[u8], path: Option<&str>) -> Value {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
-    let list = CertificateDer::pem_slice_iter(pem).filter_map(|der| {
-        let der = der.ok()?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
-        let validity = parsed.validity();
-        let now = x509_parser::time::ASN1Time::now().timestamp();
-        let names = crate::tls::certificate::Names::of(&der);
-        let dns = names.dns.iter().map(|d| json!({"dns": d}));
-        let uris = names.uris.iter().map(|u| json!({"uri": u}));
-        let ips = names.ips.iter().map(|i| json!({"ip_address": i}));
-        let names: Vec<_> = dns.chain(uris).chain(ips).collect();
-        Some(json!({
-            "path": path.unwrap_or("<inline>"),
-            "serial_number": parsed.raw_serial_as_string().replace(':', ""),
-            "subject_alt_names": names,
-            "days_until_expiration": ((validity.not_after.timestamp() - now) / 86_400).max(0).to_string(),
-            "valid_from": date(validity.not_before.timestamp()),
-            "expiration_time": date(validity.not_after.timestamp()),
-        }))
-    });
-    Value::Array(list.collect())
-}
-
-fn date(unix: i64) -> String {
-    let mut out = Vec::new();
-    let nanos = u64::try_from(unix).unwrap_or(0) * 1_000_000_000;
-    lateen_proxy_core::access_log::write_iso8601_ms(nanos, &mut out);
-    String::from_utf8_lossy(&out).replace(".000Z", "Z")
 }

@@ -13,7 +13,7 @@ use super::record::TcpRecord;
 use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
-use crate::upstream::host::Connected;
+use crate::upstream::host::{Connected, add_one};
 use crate::upstream::{
     ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending,
     connect,
@@ -67,11 +67,16 @@ async fn proxy(
         return;
     };
     record.upstream_local = Some(upstream.local);
+    if let Some(meters) = upstream.meters() {
+        record.upstream_tls = meters.session();
+        meters.busy.set(true);
+    }
     if let Some(filter) = telemetry {
         conn.worker.mesh.opened(record, filter);
     }
     host.active.set(host.active.get() + 1);
     cluster.stats.cells.upstream_rq_total.inc();
+    add_one(&host.counts.requests);
     let _active = ActiveRequest::new(&cluster.stats);
     let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
     let limits = Limits {

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::conn::Connection;
 use crate::http::record::{connection_field, now_ns, uuid};
 use crate::http::upstream_side::UpstreamSide;
+use crate::tls::session::UpstreamSession;
 use crate::upstream::{ClusterState, Host};
 
 /// What happened on a TCP connection.
@@ -29,6 +30,8 @@ pub struct TcpRecord {
     pub host: Option<Rc<Host>>,
     /// Our address of the upstream connection.
     pub upstream_local: Option<std::net::SocketAddr>,
+    /// TLS of the upstream connection.
+    pub upstream_tls: Option<Rc<UpstreamSession>>,
     /// Bytes from the client.
     pub received: u64,
     /// Bytes to the client.
@@ -58,6 +61,7 @@ impl TcpRecord {
             cluster: None,
             host: None,
             upstream_local: None,
+            upstream_tls: None,
             received: 0,
             sent: 0,
             transport_failure: String::new(),
@@ -112,6 +116,7 @@ impl Record for TcpRecord {
                     cluster: self.cluster.as_ref(),
                     cluster_name: self.cluster_name.as_ref(),
                     reached: &self.reached,
+                    tls: self.upstream_tls.as_deref(),
                 };
                 match side.field(field) {
                     FieldValue::Missing => connection_field(&self.conn, field),
@@ -128,7 +133,10 @@ impl Record for TcpRecord {
             TimePoint::End => self.end_ns,
             TimePoint::UpstreamConnectStart => self.connect.0,
             TimePoint::UpstreamConnectEnd => self.connect.1,
-            point => crate::http::tls_fields::time(&self.conn, point),
+            point => match self.upstream_tls.as_ref().map_or(0, |tls| tls.time(point)) {
+                0 => crate::http::tls_fields::time(&self.conn, point),
+                at => at,
+            },
         };
         (at != 0).then_some(at)
     }

@@ -57,6 +57,9 @@ impl Pipe {
             match moved {
                 Ok(count) => {
                     self.held = count;
+                    if count == 0 {
+                        from.end();
+                    }
                     from.count(count as u64, 0);
                     return Poll::Ready(Ok(count));
                 }

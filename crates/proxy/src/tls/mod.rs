@@ -6,6 +6,7 @@ mod client;
 mod material;
 pub mod notes;
 mod server;
+pub mod session;
 mod tickets;
 mod verify;
 pub mod words;

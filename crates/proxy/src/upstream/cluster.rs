@@ -24,6 +24,7 @@ use super::passive::{OutlierStats, Outliers};
 use crate::admin::HostStats;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
+use crate::stats::rare::ClusterEvent;
 use crate::tls::{TlsContexts, TlsError};
 
 /// The hosts of a cluster at one moment.
@@ -161,9 +162,11 @@ impl ClusterState {
         }
         self.balancer
             .update(&self.config, &hosts, assignment.as_deref());
-        self.stats.cells.membership_change.inc();
-        if self.config.discovery != ClusterDiscovery::Static {
-            self.stats.cells.update_success.inc();
+        if self.first_worker {
+            self.stats.cells.membership_change.inc();
+        }
+        if matches!(self.config.discovery, ClusterDiscovery::Eds { .. }) {
+            self.count_update(None);
         }
         self.count_members(&hosts);
         let hosts = Rc::new(HostSet { hosts, assignment });
@@ -229,8 +232,28 @@ impl ClusterState {
         std::ptr::eq(of(one), of(other))
     }
 
+    /// Counts an update of the members: every worker gets it, one counts it.
+    pub(super) fn count_update(&self, failed: Option<ClusterEvent>) {
+        if !self.first_worker {
+            return;
+        }
+        let events = &self.stats.events;
+        events.inc(ClusterEvent::update_attempt);
+        match failed {
+            Some(failure) => events.inc(failure),
+            None => self.stats.cells.update_success.inc(),
+        }
+    }
+
+    /// Counts an update that changed nothing.
+    pub(super) fn count_no_rebuild(&self) {
+        if self.first_worker {
+            self.stats.events.inc(ClusterEvent::update_no_rebuild);
+        }
+    }
+
     /// The gauges of members; every worker sees the same hosts, so only the
-    /// first one's count is kept.
+    /// count of the one is kept that uses the cluster first.
     fn count_members(&self, hosts: &[Rc<Host>]) {
         if !self.first_worker {
             return;
@@ -253,6 +276,12 @@ impl ClusterState {
         }
         self.stats.cells.membership_total.set(hosts.len() as i64);
         self.stats.cells.membership_healthy.set(healthy as i64);
+        let events = &self.stats.events;
+        let found = self.config.discovery != ClusterDiscovery::Static;
+        let most = hosts.iter().map(|h| h.endpoint.weight).max();
+        if let Some(most) = most.filter(|_| found) {
+            events.set(ClusterEvent::max_host_weight, most.into());
+        }
     }
 
     /// Chooses a host.
@@ -449,9 +478,20 @@ impl ClusterState {
         let hosts = self.hosts();
         let passing = self.passing.borrow();
         let all = hosts.hosts.iter().chain(passing.values());
+        let found = matches!(
+            self.config.discovery,
+            ClusterDiscovery::StrictDns(_)
+                | ClusterDiscovery::LogicalDns(_)
+                | ClusterDiscovery::OriginalDst(_)
+        );
+        let found = |host: &Host| {
+            let place = || (host.endpoint.clone(), host.locality.clone(), host.priority);
+            found.then(|| Box::new(place()))
+        };
         all.map(|host| {
             let counts = &host.counts;
             let stats = HostStats {
+                found: found(host),
                 cx_active: host.connections.get().into(),
                 cx_connect_fail: counts.connect_failures.get(),
                 cx_total: counts.connections.get(),

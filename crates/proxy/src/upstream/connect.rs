@@ -18,9 +18,12 @@ use super::breaker::{Limited, Pending, Permit};
 use super::cluster::ClusterState;
 use super::host::{Connected, H1Client, Host, add_one};
 use super::http2::{self, H2Stream};
+use crate::http::record::now_ns;
 use crate::io::timer;
 use crate::io::{Io, Meters, Timer};
+use crate::stats::rare::ClusterEvent;
 use crate::tls::notes::Notes;
+use crate::tls::session::UpstreamSession;
 use crate::tls::words;
 
 /// Why no connection was had.
@@ -142,14 +145,21 @@ async fn h1(
         UpstreamProtocol::Auto => &["h2", "http/1.1"],
         _ => &["http/1.1"],
     };
+    // As in Envoy, counted when it is begun where its protocol is known.
+    let auto = cluster.config.http.protocol == UpstreamProtocol::Auto;
+    if !auto {
+        cluster.stats.cells.upstream_cx_http1_total.inc();
+    }
     let io = open(cluster, host, &options.speaking(alpn)).await?;
     let client = Box::new(H1Client::new(io, options.source, connected));
-    if cluster.config.http.protocol == UpstreamProtocol::Auto && speaks_h2(&client.io) {
+    if auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
         let client = http2::start(cluster, host, io, options.source, connected);
         return Ok((HttpConnection::H2(client.begin()), false));
     }
-    cluster.stats.cells.upstream_cx_http1_total.inc();
+    if auto {
+        cluster.stats.cells.upstream_cx_http1_total.inc();
+    }
     Ok((HttpConnection::H1(client), false))
 }
 
@@ -285,7 +295,7 @@ pub async fn open(
         // Large: it must not be part of every connection's task.
         Ok(tls) => {
             let target = Target::of(host);
-            let opening = open_now(cluster, &target, options.source, tls);
+            let opening = open_now(cluster, &target, options.source, tls, true);
             timer.race(Box::pin(opening)).await
         }
         Err(text) => Some(Err(ConnectError::Transport(text))),
@@ -328,7 +338,7 @@ pub(super) async fn open_for_check(
         addr: own.socket(),
         address: &own,
     };
-    open_now(cluster, &target, None, tls).await
+    open_now(cluster, &target, None, tls, false).await
 }
 
 /// What to connect to.
@@ -351,9 +361,19 @@ async fn open_now(
     target: &Target<'_>,
     source: Option<OriginalSource>,
     tls: Option<ClientTls>,
+    counted: bool,
 ) -> Result<Io, ConnectError> {
+    // One that was never made was ended by the other side.
+    let refused = |error| {
+        if counted {
+            let events = &cluster.stats.events;
+            events.inc(ClusterEvent::upstream_cx_destroy_remote);
+            events.record(ClusterEvent::upstream_cx_length_ms, 0);
+        }
+        ConnectError::Failed(error)
+    };
     let io = match target.address {
-        Address::Pipe(path) => Io::unix(connect_unix(path).await.map_err(ConnectError::Failed)?),
+        Address::Pipe(path) => Io::unix(connect_unix(path).await.map_err(refused)?),
         _ => {
             let addr = target.addr.ok_or_else(|| {
                 let text = format!("{} is not an address", target.address);
@@ -361,14 +381,14 @@ async fn open_now(
             })?;
             let stream = connect_tcp(addr, &cluster.config, source)
                 .await
-                .map_err(ConnectError::Failed)?;
+                .map_err(refused)?;
             Io::tcp(stream)
         }
     };
-    let io = io.metered(Meters {
-        received: cluster.stats.cells.upstream_cx_rx_bytes_total.clone(),
-        sent: cluster.stats.cells.upstream_cx_tx_bytes_total.clone(),
-    });
+    let io = match counted {
+        true => io.metered(Meters::new(&cluster.stats)),
+        false => io,
+    };
     let Some((config, name)) = tls else {
         return Ok(io);
     };
@@ -384,7 +404,12 @@ async fn open_now(
     });
     match shaken.await {
         Ok(()) => {
-            io.tls(|tls| cluster.stats.tls().shaken(tls));
+            io.tls(|tls| {
+                cluster.stats.tls().shaken(tls);
+                if let Some(meters) = io.meters() {
+                    meters.secured(UpstreamSession::new(tls, now_ns()));
+                }
+            });
             Ok(io)
         }
         Err(error) => {

@@ -12,6 +12,7 @@ use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Local
 
 use super::cluster::ClusterState;
 use crate::io::Timer;
+use crate::stats::rare::ClusterEvent;
 
 /// Begins to resolve a cluster's names; ends with the cluster.
 pub fn start(cluster: &Rc<ClusterState>) {
@@ -42,6 +43,10 @@ async fn refresh(
             return;
         };
         cluster.resolved.set(true);
+        cluster.count_update(match &found {
+            Ok(_) => None,
+            Err(_) => Some(ClusterEvent::update_failure),
+        });
         let wait = match found {
             Ok(hosts) => {
                 failures = 0;
@@ -52,8 +57,9 @@ async fn refresh(
                         .iter()
                         .zip(&hosts)
                         .all(|(h, new)| h.endpoint == new.0);
-                if !same {
-                    cluster.replace_hosts(hosts, Some(assignment.clone()));
+                match same {
+                    true => cluster.count_no_rebuild(),
+                    false => cluster.replace_hosts(hosts, Some(assignment.clone())),
                 }
                 dns.refresh_rate
             }

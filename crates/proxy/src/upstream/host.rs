@@ -24,6 +24,7 @@ use crate::http::writer::H1Writer;
 use crate::io::Io;
 use crate::io::timer::now_ms;
 use crate::stats::ClusterStats;
+use crate::stats::rare::ClusterEvent;
 
 /// Takes no traffic but in panic.
 pub(super) const FAILING: HealthFlags = HealthFlags::FAILED_ACTIVE.and(HealthFlags::EJECTED);
@@ -172,6 +173,7 @@ impl Host {
             return self.connection_closed();
         }
         client.idle_since = now_ms();
+        client.rests();
         self.idle.borrow_mut().push(client);
         self.wake_one();
     }
@@ -197,10 +199,19 @@ impl Host {
         let now = now_ms();
         let mut idle = self.idle.borrow_mut();
         let waker = self.waker();
-        idle.retain_mut(|c| now.saturating_sub(c.idle_since) < idle_ms && c.is_alive(waker));
+        idle.retain_mut(|c| {
+            if now.saturating_sub(c.idle_since) >= idle_ms {
+                c.connected.idled();
+                return false;
+            }
+            c.is_alive(waker)
+        });
         let mut streams = self.streams.borrow_mut();
         streams.retain(|c| {
             let idling = c.active.get() == 0 && now.saturating_sub(c.idle_since.get()) >= idle_ms;
+            if let (true, false, Some(connected)) = (idling, c.closed.get(), &c.connected) {
+                connected.idled();
+            }
             !c.closed.get() && !idling
         });
         !idle.is_empty() || !streams.is_empty()
@@ -314,6 +325,15 @@ impl Connected {
     }
 }
 
+impl Connected {
+    /// It is closed for it idled too long.
+    pub(super) fn idled(&self) {
+        self.stats
+            .events
+            .inc(ClusterEvent::upstream_cx_idle_timeout);
+    }
+}
+
 impl Drop for Connected {
     fn drop(&mut self) {
         self.count.set(self.count.get() - 1);
@@ -365,6 +385,21 @@ impl H1Client {
     /// Number of the connection within the process.
     pub fn id(&self) -> u64 {
         self.connected.id
+    }
+
+    /// A request begins on it.
+    pub fn begins(&mut self) {
+        self.requests += 1;
+        if let Some(meters) = self.io.meters() {
+            meters.begin();
+        }
+    }
+
+    /// Its request is over.
+    pub fn rests(&self) {
+        if let Some(meters) = self.io.meters() {
+            meters.busy.set(false);
+        }
     }
 
     /// Whether the peer neither closed nor sent something unasked; if so, the

@@ -17,7 +17,8 @@ use crate::http::head::Head;
 use crate::http::wire::{ReadEnd, StreamHandle, Wire};
 use crate::http2::{Role, Session, Settings};
 use crate::io::timer::{self, NEVER, now_ms};
-use crate::io::{Buf, Io, Timer};
+use crate::io::{Buf, Io, Meters, Timer};
+use crate::tls::session::UpstreamSession;
 
 /// Largest list of header fields of an answer, in bytes.
 const HEADER_LIST: usize = 80 * 1024;
@@ -47,13 +48,19 @@ pub struct H2Client {
     most_requests: u32,
     pub(super) idle_since: Cell<u64>,
     /// The connection counts until this goes; none = it does not (checks).
-    connected: Option<Connected>,
+    pub(super) connected: Option<Connected>,
+    meters: Option<Rc<Meters>>,
 }
 
 impl H2Client {
     /// Number of the connection within the process.
     pub fn id(&self) -> u64 {
         self.connected.as_ref().map_or(0, |c| c.id)
+    }
+
+    /// Its TLS, where it has any.
+    pub fn session(&self) -> Option<Rc<UpstreamSession>> {
+        self.meters.as_ref()?.session()
     }
 
     /// Whether it takes one more stream.
@@ -76,6 +83,9 @@ impl H2Client {
     pub fn begin(self: Rc<Self>) -> H2Stream {
         self.active.set(self.active.get() + 1);
         self.requests.set(self.requests.get() + 1);
+        if let Some(meters) = &self.meters {
+            meters.begin();
+        }
         if self.requests.get() >= self.most_requests {
             self.closed.set(true);
         }
@@ -112,6 +122,9 @@ impl Drop for H2Stream {
         let client = &self.client;
         client.active.set(client.active.get() - 1);
         client.idle_since.set(now_ms());
+        if let Some(meters) = client.meters.as_ref().filter(|_| client.active.get() == 0) {
+            meters.busy.set(false);
+        }
     }
 }
 
@@ -161,6 +174,7 @@ fn begin(
         },
         idle_since: Cell::new(now_ms()),
         connected,
+        meters: io.meters().cloned(),
     });
     let driver = Driver {
         io,

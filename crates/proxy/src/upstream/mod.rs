@@ -16,7 +16,7 @@ mod probe;
 pub mod table;
 
 pub use balance::Choice;
-pub use breaker::{ActiveRequest, Limited, Pending, Permit};
+pub use breaker::{ActiveRequest, InFlight, Limited, Pending, Permit};
 pub use cluster::ClusterState;
 pub use connect::{ConnectError, ConnectOptions, HttpConnection, OriginalSource};
 pub use host::Host;

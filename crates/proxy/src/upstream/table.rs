@@ -16,10 +16,11 @@ use super::idle::IdleWatch;
 use crate::stats::Stats;
 use crate::tls::TlsContexts;
 
-/// What the workers of one process share: breaker counts by cluster name.
+/// What the workers of one process share: breaker counts by cluster name, and
+/// the worker that counts the cluster's members, which is the first to use it.
 #[derive(Debug, Default)]
 pub struct SharedClusters {
-    in_flight: Mutex<HashMap<Name, [Arc<InFlight>; 2]>>,
+    in_flight: Mutex<HashMap<Name, (usize, [Arc<InFlight>; 2])>>,
     health: Mutex<HashMap<Name, Vec<OfConfig>>>,
 }
 
@@ -27,10 +28,24 @@ pub struct SharedClusters {
 type OfConfig = (Weak<Cluster>, Arc<ClusterHealth>);
 
 impl SharedClusters {
-    fn get(&self, name: &Name) -> [Arc<InFlight>; 2] {
+    /// The breaker counts, and whether this worker counts the members and checks
+    /// them: the first worker, where it has the cluster from the start (`early`).
+    fn get(&self, name: &Name, worker: usize, early: bool) -> ([Arc<InFlight>; 2], bool) {
         let map = self.in_flight.lock();
         let mut map = map.unwrap_or_else(PoisonError::into_inner);
-        map.entry(name.clone()).or_default().clone()
+        let made = map.entry(name.clone());
+        let (first, counts) = made.or_insert_with(|| (worker, Default::default()));
+        let first = if early { 0 } else { *first };
+        (counts.clone(), first == worker)
+    }
+
+    /// The breaker counts of all clusters in use, by name.
+    pub fn in_flight(&self) -> Vec<(Name, [Arc<InFlight>; 2])> {
+        let map = self.in_flight.lock();
+        let map = map.unwrap_or_else(PoisonError::into_inner);
+        map.iter()
+            .map(|(name, (_, counts))| (name.clone(), counts.clone()))
+            .collect()
     }
 
     /// The health of a cluster's hosts; none where nothing checks them.
@@ -65,7 +80,7 @@ impl SharedClusters {
 pub struct ClusterTable {
     shared: Arc<SharedClusters>,
     stats: Rc<Stats>,
-    first_worker: bool,
+    worker: usize,
     snapshot: RefCell<Arc<Snapshot>>,
     states: RefCell<HashMap<Name, Rc<ClusterState>, foldhash::fast::RandomState>>,
     /// TLS configurations.
@@ -76,11 +91,11 @@ pub struct ClusterTable {
 
 impl ClusterTable {
     /// A table without clusters.
-    pub fn new(shared: Arc<SharedClusters>, stats: Rc<Stats>, first_worker: bool) -> Self {
+    pub fn new(shared: Arc<SharedClusters>, stats: Rc<Stats>, worker: usize) -> Self {
         Self {
             shared,
             stats,
-            first_worker,
+            worker,
             snapshot: RefCell::default(),
             states: RefCell::default(),
             tls: Rc::default(),
@@ -106,7 +121,7 @@ impl ClusterTable {
             same
         });
         for (name, cluster) in snapshot.clusters.iter() {
-            let checks = self.first_worker && !cluster.health_checks.is_empty();
+            let checks = self.worker == 0 && !cluster.health_checks.is_empty();
             if is_dns(cluster) || checks {
                 self.get(name);
             }
@@ -125,14 +140,16 @@ impl ClusterTable {
         }
         let snapshot = self.snapshot.borrow().clone();
         let (name, config) = snapshot.clusters.get_key_value(name)?;
+        let early = is_dns(config) || !config.health_checks.is_empty();
+        let (in_flight, first_worker) = self.shared.get(name, self.worker, early);
         let state = ClusterState::new(
             config.clone(),
             self.stats.cluster(&config.stat_name),
-            self.shared.get(name),
+            in_flight,
             self.tls.clone(),
             self.idle.clone(),
             self.shared.health(config),
-            self.first_worker,
+            first_worker,
         );
         if let Some(assignment) = endpoints(&snapshot, config) {
             state.set_assignment(assignment);

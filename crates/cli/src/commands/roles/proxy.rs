@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use lateen_process::logs::{self, LogFile, Output, Pattern};
 use lateen_proxy::agent::AgentOptions;
-use lateen_proxy::run::{LogLevels, ProxyOptions};
+use lateen_proxy::run::{LogLevels, ProxyOptions, RunError};
 use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
 use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::{ads, sidecar};
@@ -249,14 +249,14 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         service_zone: args.service_zone.clone(),
         allow_unknown: args.allow_unknown_static_fields,
     };
-    let loaded = bootstrap::load(&sources, &overrides)
-        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
     if args.mode != Mode::Serve {
-        ads::start(loaded, context(), ads::Options::default())
-            .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        lateen_proxy_xds::validate(&sources, &overrides, context())
+            .map_err(|error| Failure::new(FAILED, error))?;
         let name = path.as_deref().unwrap_or("--config-yaml");
         return Ok(style::print(&format!("configuration '{name}' OK\n"))?);
     }
+    let loaded = bootstrap::load(&sources, &overrides)
+        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let options = ProxyOptions {
         loaded,
         context: context(),
@@ -277,7 +277,13 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         agent: None,
         log_levels: Some(Arc::new(levels)),
     };
-    serve(options)
+    match lateen_proxy::run::run(options) {
+        Ok(_) => Ok(()),
+        Err(RunError::Resource(error)) => {
+            Err(Failure::new(FAILED, error.located(&sources).to_string()).into())
+        }
+        Err(error) => Err(Failure::new(FAILED, error.to_string()).into()),
+    }
 }
 
 /// How long requests in flight may take when a proxy stops.
