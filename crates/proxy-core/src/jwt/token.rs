@@ -156,7 +156,7 @@ fn string(of: &Value, name: &str, wrong: Failure) -> Result<Name, Failure> {
 fn time(of: &Value, name: &str, wrong: Failure, range: Failure) -> Result<u64, Failure> {
     match of.path([name]) {
         None => Ok(0),
-        Some(Value::Number(n)) if (0.0..9_223_372_036_854_775_808.0).contains(n) => Ok(*n as u64),
+        Some(Value::Number(n)) if (0.0..=9_223_372_036_854_775_808.0).contains(n) => Ok(*n as u64),
         Some(Value::Number(_)) => Err(range),
         Some(_) => Err(wrong),
     }
