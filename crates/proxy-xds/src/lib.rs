@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod decode;
 mod dump;
 pub mod error;
+pub mod files;
 pub mod kind;
 pub mod locate;
 mod references;

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         eprintln!("usage: proxy BOOTSTRAP [WORKERS]");
         return ExitCode::FAILURE;
     };
-    let outcome = std::fs::read_to_string(&path)
+    let outcome = lateen_proxy_xds::files::read_bootstrap(&path)
         .map_err(|e| e.to_string())
         .and_then(|text| {
             let source = Source {

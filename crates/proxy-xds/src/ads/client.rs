@@ -357,7 +357,7 @@ impl AdsClient {
             builder = builder.header(&**name, &**value);
         }
         if let Some(file) = &self.options.token_file {
-            let token = std::fs::read_to_string(file)
+            let token = crate::files::read_text(file)
                 .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
             builder = builder.header("authorization", format!("Bearer {}", token.trim()));
         }

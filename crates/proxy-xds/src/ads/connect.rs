@@ -184,7 +184,7 @@ fn client_config(tls: &UpstreamTls, snapshot: &Snapshot) -> Result<rustls::Clien
     let trusted =
         trusted.ok_or("the xDS cluster's TLS context needs validation_context.trusted_ca")?;
     let pem = match &trusted.path {
-        Some(path) => std::fs::read(&**path).map_err(|e| format!("{path}: {e}"))?,
+        Some(path) => crate::files::read(&**path).map_err(|e| format!("{path}: {e}"))?,
         None => trusted.bytes.to_vec(),
     };
     for cert in CertificateDer::pem_slice_iter(&pem) {
@@ -218,7 +218,7 @@ fn client_certificate(tls: &UpstreamTls, snapshot: &Snapshot) -> Result<Option<I
         },
     };
     let read = |m: &lateen_proxy_core::config::tls::Material| match &m.path {
-        Some(path) => std::fs::read(&**path).map_err(|e| format!("{path}: {e}")),
+        Some(path) => crate::files::read(&**path).map_err(|e| format!("{path}: {e}")),
         None => Ok(m.bytes.to_vec()),
     };
     let chain = CertificateDer::pem_slice_iter(&read(&certificate.certificate_chain)?)

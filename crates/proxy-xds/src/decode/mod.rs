@@ -51,7 +51,7 @@ pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// What decoding may look at besides the message.
 pub struct Context {
-    /// Reads a file that a message names.
+    /// Reads a file that a message names: [`crate::files::read`], which knows bounds.
     pub read_file: Box<ReadFile>,
     /// An environment variable that a message names.
     pub environment: Box<Environment>,
@@ -68,7 +68,7 @@ impl Context {
     #[must_use]
     pub fn files() -> Self {
         Self {
-            read_file: Box::new(|path| std::fs::read(path)),
+            read_file: Box::new(|path| crate::files::read(path)),
             environment: Box::new(|_| None),
         }
     }

@@ -378,13 +378,13 @@ fn serve(options: ProxyOptions) -> anyhow::Result<()> {
 
 fn context() -> Context {
     Context {
-        read_file: Box::new(|path| std::fs::read(path)),
+        read_file: Box::new(|path| lateen_proxy_xds::files::read(path)),
         environment: Box::new(|name| std::env::var(name).ok()),
     }
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
+    lateen_proxy_xds::files::read_bootstrap(path).map_err(|error| {
         Failure::new(
             FAILED,
             format!("reading the bootstrap {}: {error}", path.display()),
