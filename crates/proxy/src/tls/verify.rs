@@ -25,12 +25,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{Names, each_san, sha256_hex};
 use super::notes::{self, Fault, Refusal};
+use super::self_trusted::Trusted;
 use super::{TlsError, material};
 
 /// The rules a peer's certificate must meet.
 #[derive(Debug)]
 pub(super) struct PeerRules {
     roots: Option<Vec<TrustAnchor<'static>>>,
+    trusted: Trusted,
     bundles: HashMap<String, Vec<TrustAnchor<'static>>>,
     crls: Vec<CertRevocationList<'static>>,
     leaf_crl_only: bool,
@@ -115,6 +117,7 @@ impl PeerRules {
     ) -> Result<Self, TlsError> {
         let mut rules = Self {
             roots: None,
+            trusted: Trusted::default(),
             bundles: HashMap::new(),
             crls: Vec::new(),
             leaf_crl_only: false,
@@ -134,6 +137,7 @@ impl PeerRules {
     fn join(&mut self, context: &ValidationContext) -> Result<(), TlsError> {
         if let Some(pem) = &context.trusted_ca {
             self.roots = Some(anchors(&pem.bytes)?);
+            self.trusted.set(&material::certificates(&pem.bytes)?);
             self.crls.extend(revocation_lists(&pem.bytes, true)?);
         }
         if context.system_root_certs {
@@ -252,12 +256,17 @@ impl PeerRules {
                 .build()
         });
         let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        EndEntityCert::try_from(leaf)
-            .and_then(|cert| {
-                cert.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
-                    .map(|_| ())
-            })
-            .map_err(|error| chain_fault(&error, parsed, rest, now, &crls))
+        let built = EndEntityCert::try_from(leaf).and_then(|cert| {
+            cert.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
+                .map(|_| ())
+        });
+        if built == Err(webpki::Error::CaUsedAsEndEntity) && self.bundles.is_empty() {
+            let lists = !self.crls.is_empty();
+            if let Some(verdict) = self.trusted.judge((leaf, parsed), now, &usage, lists) {
+                return verdict.map_err(|(error, words)| Bad::chain(error, 0, words));
+            }
+        }
+        built.map_err(|error| chain_fault(&error, parsed, rest, now, &crls))
     }
 
     /// The bundle of the leaf's trust domain. A certificate that may sign others
@@ -387,7 +396,7 @@ fn path<'a>(
 
 fn system_roots() -> Result<Vec<u8>, TlsError> {
     let path = "/etc/ssl/certs/ca-certificates.crt";
-    std::fs::read(path).map_err(|e| TlsError::Material(format!("{path}: {e}")))
+    lateen_proxy_xds::files::read(path).map_err(|e| TlsError::Material(format!("{path}: {e}")))
 }
 
 /// An exact rule over DNS names takes a certificate's wildcard for the names it

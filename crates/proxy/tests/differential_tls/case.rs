@@ -106,6 +106,9 @@ pub struct Certificate {
     /// Its own issuer.
     #[serde(default)]
     pub self_signed: bool,
+    /// May sign others by what it says, and signs none.
+    #[serde(default)]
+    pub ca: bool,
     /// May sign others (named in their `by`).
     #[serde(default)]
     pub authority: bool,

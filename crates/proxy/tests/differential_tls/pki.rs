@@ -100,8 +100,8 @@ impl Pki {
     }
 
     /// Puts certificates in place of their names: `$cert.x` a whole
-    /// TlsCertificate, `$ca.x`, `$ca.x+y` and `$crl.x:1,2` data sources,
-    /// `$hash.x` and `$spki.x` pins.
+    /// TlsCertificate, `$ca.x`, `$ca.x+y`, `$trust.x+y` (certificates as roots)
+    /// and `$crl.x:1,2` data sources, `$hash.x` and `$spki.x` pins.
     pub fn fill(&mut self, value: &mut Value) {
         match value {
             Value::Array(all) => all.iter_mut().for_each(|v| self.fill(v)),
@@ -129,6 +129,10 @@ impl Pki {
             "ca" => {
                 let all: String = name.split('+').map(|n| self.authority(n).pem()).collect();
                 inline(&all)
+            }
+            "trust" => {
+                let chain = |name: &str| self.issued[name].chain.clone();
+                inline(&name.split('+').map(chain).collect::<String>())
             }
             "crl" => inline(&self.crl(name)),
             "hash" => json!(hex(&sha256(&of(self).der))),
@@ -215,6 +219,9 @@ fn leaf_params(certificate: &Certificate) -> CertificateParams {
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2095, 1, 1);
     params.use_authority_key_identifier_extension = true;
+    if certificate.ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     if certificate.expired {
         params.not_after = date_time_ymd(2020, 2, 1);
     }
