@@ -499,7 +499,8 @@ impl Stream<'_> {
                 .response
                 .set_number(Known::XEnvoyUpstreamServiceTime, ms);
         }
-        if to_head {
+        // Over HTTP/2 an upstream may send one all the same: to the client it would be the next answer.
+        if to_head || matches!(status, 204 | 304) {
             kind = Body::None;
         }
         if let Some(peers) = &self.http.peers {

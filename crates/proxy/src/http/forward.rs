@@ -575,7 +575,7 @@ impl Stream<'_> {
         self.record.times.connect = (0, 0);
         let connected = {
             let connecting = pin!(connect::http(&cluster, &host, tries.priority, &options));
-            self.while_connecting(body, tries, connecting).await
+            self.while_connecting(body, out, tries, connecting).await
         };
         let (connection, reused) = match connected {
             Ok(Ok(connection)) => connection,
@@ -604,11 +604,17 @@ impl Stream<'_> {
     async fn while_connecting<T>(
         &mut self,
         body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
         tries: &Tries<'_>,
         mut connecting: std::pin::Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Attempt> {
         let mut waited = false;
         let done = poll_fn(|cx| {
+            // A stream that was reset opens nothing, or resets would be a way to have the proxy
+            // open connections without end.
+            if out.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Attempt::Gone));
+            }
             if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }

@@ -119,6 +119,10 @@ impl Stream<'_> {
             record.code = 200;
             body.clear();
         } else {
+            if matches!(record.response.status, 204 | 304) {
+                // Whatever follows such a head is taken for the next answer (RFC 9112 section 6.3).
+                body.clear();
+            }
             if !body.is_empty() {
                 record
                     .response

@@ -22,6 +22,7 @@ pub(super) struct Guard {
     data_sent: u64,
     closed: u64,
     resets: u64,
+    late_resets: u64,
 }
 
 impl Guard {
@@ -83,6 +84,16 @@ impl Guard {
         }
     }
 
+    /// Counts a reset of a stream that is over already. One for each may cross with the stream's
+    /// end on the wire.
+    pub(super) fn late_reset(&mut self) -> Result<(), ConnectionError> {
+        self.late_resets += 1;
+        match self.late_resets > self.opened + FEW {
+            true => Err(ConnectionError::calm("too many resets of closed streams")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether so many bytes of one block are more than anybody needs. What is
     /// over the limit is only read to keep the compression's state.
     pub(super) fn block(bytes: usize, settings: &Settings) -> Result<(), ConnectionError> {
@@ -111,6 +122,19 @@ mod tests {
                 assert!(guard.early_reset().is_ok(), "{n}");
             }
         }
+    }
+
+    #[test]
+    fn a_closed_stream_is_reset_once() {
+        let mut guard = Guard::default();
+        for _ in 0..10_000 {
+            guard.opened();
+            assert!(guard.late_reset().is_ok());
+        }
+        for _ in 0..FEW {
+            assert!(guard.late_reset().is_ok());
+        }
+        assert!(guard.late_reset().is_err());
     }
 
     #[test]

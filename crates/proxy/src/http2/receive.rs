@@ -546,12 +546,12 @@ impl Session {
         let Some(index) = self.ids.get(&head.stream).copied() else {
             return match head.stream == 0 || self.past(head.stream) == Past::Idle {
                 true => Err(ConnectionError::protocol("RST_STREAM on idle stream")),
-                false => Ok(()),
+                false => self.guard.late_reset(),
             };
         };
         let server = self.role == Role::Server;
         let Some(slot) = self.slot(index).filter(|slot| slot.gone.is_none()) else {
-            return Ok(());
+            return self.guard.late_reset();
         };
         slot.gone = Some(Gone::Remote(Reason(u32::from_be_bytes(code))));
         slot.wake();

@@ -28,6 +28,29 @@ fn cve_2023_44487_rapid_reset() {
 }
 
 #[test]
+fn cve_2023_44487_requests_without_end_open_no_connections() {
+    let scene = scene();
+    for _ in 0..10 {
+        let mut client =
+            scene.frames(&["x200: headers # | post /reset & rst = CANCEL", "!wait 20"]);
+        client.finish(false, true);
+    }
+    assert!(scene.serves());
+    let opened = scene.upstream.connections().len();
+    assert!(opened < 100, "{opened} connections for 2000 requests");
+}
+
+#[test]
+fn resets_of_a_stream_that_is_over() {
+    let scene = scene();
+    let closed = flood(
+        &scene,
+        &["headers 1 es | get /once", "!head 1", "x2000: rst 1 CANCEL"],
+    );
+    assert!(closed);
+}
+
+#[test]
 fn cve_2023_44487_reset_by_errors_of_the_client() {
     // The server resets what the client gets wrong: as cheap for the client.
     let scene = scene();
