@@ -1,74 +1,34 @@
 //! The ADS client against a small management server on a loopback socket: order of requests,
 //! snapshots, refusal, reconnect with versions.
+#[path = "support/grpc.rs"]
+mod grpc;
+#[path = "support/stream.rs"]
+mod stream;
+
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
 use lateen_proxy_xds::ads::{Handle, Options, start};
 use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
 use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::kind::Kind;
 use lateen_xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use lateen_xds_proto::{Any, Message, json};
 use serde_json::{Value, json};
+use stream::{Stream, any};
 use tokio::net::TcpListener;
 
-/// One stream as the server holds it.
-struct Stream {
-    body: h2::RecvStream,
-    send: h2::SendStream<Bytes>,
-    buffer: BytesMut,
-    authorization: String,
-}
+const PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
-impl Stream {
+/// One ADS stream as the server holds it.
+struct Ads(Stream);
+
+impl Ads {
     async fn accept(listener: &TcpListener) -> Self {
-        let (socket, _) = listener.accept().await.unwrap();
-        let mut connection = h2::server::handshake(socket).await.unwrap();
-        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        assert_eq!(
-            request.uri().path(),
-            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-        );
-        let authorization = request
-            .headers()
-            .get("authorization")
-            .map_or("", |v| v.to_str().unwrap())
-            .to_owned();
-        let head = http::Response::builder()
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
-        let send = respond.send_response(head, false).unwrap();
-        Self {
-            body: request.into_body(),
-            send,
-            buffer: BytesMut::new(),
-            authorization,
-        }
+        Self(Stream::accept(listener, PATH).await)
     }
 
     async fn next(&mut self) -> DiscoveryRequest {
-        loop {
-            if self.buffer.len() >= 5 {
-                let len = u32::from_be_bytes(self.buffer[1..5].try_into().unwrap()) as usize;
-                if self.buffer.len() >= 5 + len {
-                    self.buffer.advance(5);
-                    return DiscoveryRequest::decode(self.buffer.split_to(len)).unwrap();
-                }
-            }
-            let data = self
-                .body
-                .data()
-                .await
-                .expect("the client ended the stream")
-                .unwrap();
-            self.body
-                .flow_control()
-                .release_capacity(data.len())
-                .unwrap();
-            self.buffer.extend_from_slice(&data);
-        }
+        self.0.next().await
     }
 
     /// The next request as `(type, version, nonce, names, refused)`.
@@ -84,24 +44,14 @@ impl Stream {
     }
 
     fn answer(&mut self, kind: Kind, version: &str, nonce: &str, resources: &[(&str, Value)]) {
-        let resources = resources
-            .iter()
-            .map(|(name, value)| Any {
-                type_url: format!("type.googleapis.com/{name}"),
-                value: json::to_wire(name, value).unwrap(),
-            })
-            .collect();
-        let response = DiscoveryResponse {
+        let resources = resources.iter().map(|(name, value)| any(name, value));
+        self.0.send(&DiscoveryResponse {
             version_info: version.into(),
             nonce: nonce.into(),
             type_url: kind.type_url().into(),
-            resources,
+            resources: resources.collect(),
             ..Default::default()
-        };
-        let mut frame = vec![0];
-        frame.extend_from_slice(&u32::try_from(response.encoded_len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(&response.encode_to_vec());
-        self.send.send_data(frame.into(), false).unwrap();
+        });
     }
 }
 
@@ -189,8 +139,8 @@ async fn a_life_with_a_management_server() {
     assert!(!handle.snapshots.borrow().initialized);
     let task = tokio::spawn(client.run());
 
-    let mut s = Stream::accept(&server).await;
-    assert_eq!(s.authorization, "Bearer secret-token");
+    let mut s = Ads::accept(&server).await;
+    assert_eq!(s.0.authorization, "Bearer secret-token");
     let first = s.next().await;
     assert_eq!(
         (first.type_url.as_str(), first.node.unwrap().id.as_str()),
@@ -242,7 +192,7 @@ async fn a_life_with_a_management_server() {
 
     // The server goes and comes back: everything is asked for again, with versions.
     drop(s);
-    let mut s = Stream::accept(&server).await;
+    let mut s = Ads::accept(&server).await;
     assert_eq!(
         s.seen().await,
         (Kind::Cluster, "1".into(), String::new(), vec![], false)

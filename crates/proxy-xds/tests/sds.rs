@@ -1,16 +1,22 @@
 //! Secrets over a stream of their own and from watched files: what waits for
 //! them, acknowledgement, refusal of what could not serve, rotation.
+#[path = "support/grpc.rs"]
+mod grpc;
+#[path = "support/stream.rs"]
+mod stream;
+
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
 use lateen_proxy_core::config::tls::Secret;
 use lateen_proxy_xds::ads::{Handle, Options, start};
 use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
 use lateen_proxy_xds::decode::Context;
-use lateen_xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use lateen_xds_proto::{Any, Message, json};
+use lateen_xds_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
 use serde_json::{Value, json};
+use stream::{Stream, any};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
@@ -74,68 +80,32 @@ async fn until_shown(handle: &Handle, chain: &str) {
     shown.expect("the secret never came").unwrap();
 }
 
-struct Stream {
-    body: h2::RecvStream,
-    send: h2::SendStream<Bytes>,
-    buffer: BytesMut,
+const STREAM: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
+const DELTA: &str = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets";
+
+fn answer(stream: &mut Stream, version: &str, secret: &Value) {
+    stream.send(&DiscoveryResponse {
+        version_info: version.into(),
+        nonce: format!("nonce {version}"),
+        type_url: format!("type.googleapis.com/{SECRET}"),
+        resources: vec![any(SECRET, secret)],
+        ..Default::default()
+    });
 }
 
-impl Stream {
-    async fn accept(socket: &TcpListener) -> Self {
-        let (stream, _) = socket.accept().await.unwrap();
-        let mut connection = h2::server::handshake(stream).await.unwrap();
-        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        assert_eq!(
-            request.uri().path(),
-            "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
-        );
-        let head = http::Response::builder()
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
-        let send = respond.send_response(head, false).unwrap();
-        Self {
-            body: request.into_body(),
-            send,
-            buffer: BytesMut::new(),
-        }
-    }
-
-    async fn next(&mut self) -> DiscoveryRequest {
-        loop {
-            if self.buffer.len() >= 5 {
-                let len = u32::from_be_bytes(self.buffer[1..5].try_into().unwrap()) as usize;
-                if self.buffer.len() >= 5 + len {
-                    self.buffer.advance(5);
-                    return DiscoveryRequest::decode(self.buffer.split_to(len)).unwrap();
-                }
-            }
-            let data = self.body.data().await.expect("the stream ended").unwrap();
-            self.body
-                .flow_control()
-                .release_capacity(data.len())
-                .unwrap();
-            self.buffer.extend_from_slice(&data);
-        }
-    }
-
-    fn answer(&mut self, version: &str, secret: &Value) {
-        let response = DiscoveryResponse {
-            version_info: version.into(),
-            nonce: format!("nonce {version}"),
-            type_url: format!("type.googleapis.com/{SECRET}"),
-            resources: vec![Any {
-                type_url: format!("type.googleapis.com/{SECRET}"),
-                value: json::to_wire(SECRET, secret).unwrap(),
-            }],
+fn answer_delta(stream: &mut Stream, version: &str, secret: &Value) {
+    stream.send(&DeltaDiscoveryResponse {
+        system_version_info: version.into(),
+        nonce: format!("nonce {version}"),
+        type_url: format!("type.googleapis.com/{SECRET}"),
+        resources: vec![Resource {
+            name: "default".into(),
+            version: version.into(),
+            resource: Some(any(SECRET, secret)),
             ..Default::default()
-        };
-        let mut frame = vec![0];
-        frame.extend_from_slice(&u32::try_from(response.encoded_len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(&response.encode_to_vec());
-        self.send.send_data(frame.into(), false).unwrap();
-    }
+        }],
+        ..Default::default()
+    });
 }
 
 #[tokio::test]
@@ -149,21 +119,22 @@ async fn a_secret_over_a_stream_of_its_own() {
         !handle.snapshots.borrow().initialized,
         "the start waits for the secret"
     );
-    let mut stream = Stream::accept(&socket).await;
-    let first = stream.next().await;
+    let mut stream = Stream::accept(&socket, STREAM).await;
+    let first: DiscoveryRequest = stream.next().await;
     assert_eq!(first.resource_names, ["default"]);
     assert_eq!(first.node.unwrap().id, "n");
+    assert_eq!(stream.authorization, "");
     let (chain, key) = issue("a");
-    stream.answer("1", &secret(&chain, &key));
-    let ack = stream.next().await;
+    answer(&mut stream, "1", &secret(&chain, &key));
+    let ack: DiscoveryRequest = stream.next().await;
     assert_eq!((&*ack.version_info, &*ack.response_nonce), ("1", "nonce 1"));
     assert!(ack.error_detail.is_none());
     until_shown(&handle, &chain).await;
     assert!(handle.snapshots.borrow().initialized);
 
     // A key of another certificate would serve nobody: refused, the first one stays.
-    stream.answer("2", &secret(&chain, &issue("b").1));
-    let nack = stream.next().await;
+    answer(&mut stream, "2", &secret(&chain, &issue("b").1));
+    let nack: DiscoveryRequest = stream.next().await;
     assert_eq!(
         (&*nack.version_info, &*nack.response_nonce),
         ("1", "nonce 2")
@@ -172,17 +143,80 @@ async fn a_secret_over_a_stream_of_its_own() {
     until_shown(&handle, &chain).await;
 
     let (chain, key) = issue("c");
-    stream.answer("3", &secret(&chain, &key));
-    assert_eq!(stream.next().await.version_info, "3");
+    answer(&mut stream, "3", &secret(&chain, &key));
+    let ack: DiscoveryRequest = stream.next().await;
+    assert_eq!(ack.version_info, "3");
     until_shown(&handle, &chain).await;
     drop(stream);
 
-    let mut again = Stream::accept(&socket).await;
-    let first = again.next().await;
+    let mut again = Stream::accept(&socket, STREAM).await;
+    let first: DiscoveryRequest = again.next().await;
     assert_eq!(first.version_info, "3", "the version is told again");
     let (chain, key) = issue("d");
-    again.answer("4", &secret(&chain, &key));
+    answer(&mut again, "4", &secret(&chain, &key));
     until_shown(&handle, &chain).await;
+}
+
+/// Waits until the snapshot's one secret is these roots.
+async fn until_trusted(handle: &Handle, roots: &str) {
+    let mut snapshots = handle.snapshots.clone();
+    let trusted = snapshots.wait_for(|snapshot| {
+        snapshot.secrets.values().any(|secret| match &**secret {
+            Secret::Validation(rules) => {
+                let own = rules.trusted_ca.as_ref();
+                own.is_some_and(|own| &*own.bytes == roots.as_bytes())
+            }
+            _ => false,
+        })
+    });
+    let trusted = tokio::time::timeout(Duration::from_secs(20), trusted).await;
+    trusted.expect("the roots never came").unwrap();
+}
+
+/// Roots over the delta form: they turn, what cannot be read is refused, and a new stream tells
+/// what is known.
+#[tokio::test]
+async fn roots_over_a_delta_stream_of_their_own() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let source = json!({ "resource_api_version": "V3", "initial_fetch_timeout": "0s",
+        "api_config_source": { "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": "sds" } }] } });
+    let mut listener = listener(Value::Null);
+    let (chain, key) = issue("own");
+    listener["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"] = json!({
+        "tls_certificates": [secret(&chain, &key)["tls_certificate"]],
+        "validation_context_sds_secret_config": { "name": "default", "sds_config": source } });
+    let roots = |pem: &str| json!({ "name": "default", "validation_context": { "trusted_ca": { "inline_string": pem } } });
+    let handle = run(&listener, socket.local_addr().unwrap().port());
+    let mut stream = Stream::accept(&socket, DELTA).await;
+    let first: DeltaDiscoveryRequest = stream.next().await;
+    assert_eq!(first.resource_names_subscribe, ["default"]);
+    assert!(first.initial_resource_versions.is_empty());
+    let first = issue("a").0;
+    answer_delta(&mut stream, "1", &roots(&first));
+    let ack: DeltaDiscoveryRequest = stream.next().await;
+    assert_eq!((&*ack.response_nonce, ack.error_detail), ("nonce 1", None));
+    until_trusted(&handle, &first).await;
+
+    answer_delta(&mut stream, "2", &roots("no certificate"));
+    let nack: DeltaDiscoveryRequest = stream.next().await;
+    assert_eq!(nack.response_nonce, "nonce 2");
+    assert!(nack.error_detail.unwrap().message.contains("trusted_ca"));
+    until_trusted(&handle, &first).await;
+
+    let both = first + &issue("b").0;
+    answer_delta(&mut stream, "3", &roots(&both));
+    let ack: DeltaDiscoveryRequest = stream.next().await;
+    assert_eq!((&*ack.response_nonce, ack.error_detail), ("nonce 3", None));
+    until_trusted(&handle, &both).await;
+    drop(stream);
+
+    let mut again = Stream::accept(&socket, DELTA).await;
+    let known: DeltaDiscoveryRequest = again.next().await;
+    assert_eq!(known.initial_resource_versions["default"], "3");
+    let last = issue("c").0;
+    answer_delta(&mut again, "4", &roots(&last));
+    until_trusted(&handle, &last).await;
 }
 
 fn write(path: &Path, text: &str) {

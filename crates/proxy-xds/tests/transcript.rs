@@ -3,6 +3,10 @@
 //! lives are data in `transcript/lives.yaml`. Envoy is found by LATEEN_ENVOY or on PATH; without it
 //! the test says SKIPPED. LATEEN_LIVES runs those whose names contain it, LATEEN_SHOW prints all.
 
+#[path = "support/envoy.rs"]
+mod envoy;
+#[path = "support/grpc.rs"]
+mod grpc;
 #[path = "transcript/life.rs"]
 mod life;
 #[path = "transcript/peer.rs"]
@@ -10,17 +14,8 @@ mod peer;
 #[path = "transcript/server.rs"]
 mod server;
 
-use std::path::PathBuf;
-
 use life::{Form, Life, Step};
 use peer::Peer;
-
-fn find_envoy() -> Option<PathBuf> {
-    let named = std::env::var_os("LATEEN_ENVOY").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("envoy"));
-    named.into_iter().chain(found).find(|p| p.is_file())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_those_of_envoy() {
@@ -30,7 +25,7 @@ async fn requests_are_those_of_envoy() {
         .filter(|life| life.name.contains(&wanted))
         .collect();
     assert!(!lives.is_empty(), "no life has {wanted:?} in its name");
-    let Some(envoy) = find_envoy() else {
+    let Some(envoy) = envoy::find() else {
         println!("SKIPPED: real Envoy not found (set LATEEN_ENVOY or put envoy on PATH)");
         return;
     };

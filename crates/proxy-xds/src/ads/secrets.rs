@@ -192,10 +192,13 @@ impl Stream {
         let node = Some(self.handle.loaded.node.clone());
         let type_url = Kind::Secret.type_url().to_owned();
         if self.delta {
+            let held = (!self.version.is_empty()).then(|| self.version.clone());
+            let held = held.map(|version| (self.name.to_string(), version));
             frame(&pb::DeltaDiscoveryRequest {
                 node,
                 type_url,
                 resource_names_subscribe: vec![self.name.to_string()],
+                initial_resource_versions: held.into_iter().collect(),
                 ..Default::default()
             })
         } else {

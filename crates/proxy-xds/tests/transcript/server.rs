@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use lateen_proxy_xds::kind::Kind;
 use lateen_xds_proto::envoy::service::discovery::v3 as pb;
 use lateen_xds_proto::{Any, Message};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::grpc;
 use super::life::Form;
 
 /// Longest wait for a request that must come; a busy machine is slow.
@@ -77,11 +78,7 @@ impl Server {
             request.uri().path(),
             format!("/envoy.service.discovery.v3.AggregatedDiscoveryService/{method}")
         );
-        let head = http::Response::builder()
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
-        let send = respond.send_response(head, false).unwrap();
+        let send = respond.send_response(grpc::head(), false).unwrap();
         let (close, closed) = tokio::sync::oneshot::channel::<()>();
         let driver = tokio::spawn(async move {
             tokio::select! {
@@ -106,13 +103,7 @@ async fn read(form: Form, mut body: h2::RecvStream, tell: mpsc::UnboundedSender<
     while let Some(Ok(data)) = body.data().await {
         let _ = body.flow_control().release_capacity(data.len());
         buffer.extend_from_slice(&data);
-        while buffer.len() >= 5 {
-            let len = u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize;
-            if buffer.len() < 5 + len {
-                break;
-            }
-            buffer.advance(5);
-            let message = buffer.split_to(len);
+        while let Some(message) = grpc::take(&mut buffer) {
             let line = match form {
                 Form::Sotw => sotw(&pb::DiscoveryRequest::decode(message).unwrap()),
                 Form::Delta => delta(&pb::DeltaDiscoveryRequest::decode(message).unwrap()),
@@ -147,29 +138,24 @@ impl Stream {
 
     /// Sends a response.
     pub fn answer(&mut self, response: Response) {
-        let message = match self.form {
-            Form::Sotw => pb::DiscoveryResponse {
+        let frame = match self.form {
+            Form::Sotw => grpc::frame(&pb::DiscoveryResponse {
                 version_info: response.version,
                 nonce: response.nonce,
                 type_url: response.type_url,
                 resources: response.resources.into_iter().map(|(_, any)| any).collect(),
                 ..Default::default()
-            }
-            .encode_to_vec(),
-            Form::Delta => pb::DeltaDiscoveryResponse {
+            }),
+            Form::Delta => grpc::frame(&pb::DeltaDiscoveryResponse {
                 system_version_info: response.version.clone(),
                 nonce: response.nonce,
                 type_url: response.type_url,
                 resources: wrapped(response.resources, &response.version),
                 removed_resources: response.removed,
                 ..Default::default()
-            }
-            .encode_to_vec(),
+            }),
         };
-        let mut frame = vec![0];
-        frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(&message);
-        self.send.send_data(frame.into(), false).unwrap();
+        self.send.send_data(frame, false).unwrap();
     }
 
     /// Ends the connection.
