@@ -53,7 +53,9 @@ pub(crate) fn name_in(raw: &[u8]) -> String {
         #[prost(string, tag = "1")]
         name: String,
     }
-    let named = <Named as prost::Message>::decode(raw).unwrap_or_default();
+    let mut named = Named::default();
+    // What was read before the fault stays.
+    let _ = prost::Message::merge(&mut named, raw);
     named.name
 }
 
@@ -225,6 +227,8 @@ impl World {
             let error = format!("duplicate {} {name} found", kind.word());
             vec![(name, error)]
         };
+        // Which resource one without a readable name stands for is not known: none may go then.
+        let mut complete = complete;
         for incoming in resources {
             if let Some(name) = self.unchanged(kind, incoming) {
                 if !seen.insert(name.clone()) {
@@ -243,7 +247,10 @@ impl World {
                 }
                 Err(error) => {
                     let name = self.name_of(kind, incoming);
+                    let own = name_in(&incoming.raw);
+                    complete &= !(own.is_empty() && incoming.name.is_empty());
                     seen.insert(name.clone());
+                    seen.insert(own.into());
                     self.refused.insert(
                         (kind, name.clone()),
                         Refused {

@@ -196,6 +196,55 @@ fn a_listener_without_its_port_is_refused() {
 }
 
 #[test]
+fn a_resource_that_cannot_be_read_takes_no_other_away() {
+    const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
+    let good = |name: &str| incoming(CLUSTER, "", &cluster(name, "10.0.0.1"));
+    let raw = |bytes: &[u8]| Incoming {
+        name: "".into(),
+        version: "2".into(),
+        raw: bytes.into(),
+    };
+    // After the name `a`: a field that never ends. Before any name: a name that is no text.
+    let broken = raw(b"\x0a\x01a\x12\xff");
+    for (what, push, left) in [
+        ("the known one's name", vec![broken.clone()], vec!["a"]),
+        ("no name", vec![raw(b"\xff\xff")], vec!["a", "b"]),
+        (
+            "a name that is no text",
+            vec![raw(b"\x0a\x02\xc3\x28")],
+            vec!["a", "b"],
+        ),
+        ("nothing", vec![raw(b"")], vec!["a", "b"]),
+        (
+            "no name beside good ones",
+            vec![good("n"), raw(b"\xff")],
+            vec!["a", "b", "n"],
+        ),
+        (
+            "a name beside good ones",
+            vec![good("n"), broken],
+            vec!["a", "n"],
+        ),
+    ] {
+        let mut world = world();
+        let both = [good("a"), good("b")];
+        assert!(
+            world
+                .update(Kind::Cluster, &both, &[], true, Now::default())
+                .is_empty()
+        );
+        world.settle(Now::default());
+        let refused = world.update(Kind::Cluster, &push, &[], true, Now::default());
+        assert_eq!(refused.len(), 1, "{what}");
+        world.settle(Now::default());
+        let snapshot = world.publish().unwrap();
+        let mut names: Vec<_> = snapshot.clusters.keys().map(|n| &**n).collect();
+        names.sort_unstable();
+        assert_eq!(names, left, "{what}");
+    }
+}
+
+#[test]
 fn a_bad_endpoint_leaves_the_good_ones() {
     let mut world = world();
     let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });

@@ -12,7 +12,7 @@ use lateen_xds_proto::envoy::extensions::access_loggers::{file::v3 as file, stre
 use lateen_xds_proto::google::protobuf::Struct;
 
 use super::common::{data_source_bytes, fractional, need, struct_to_value};
-use super::{Context, matcher, type_name, typed};
+use super::{Context, matcher, type_name, typed, written};
 use crate::error::{At, DecodeError, Result, list, refuse};
 
 pub(super) fn loggers(logs: &[pb::AccessLog], context: &Context) -> Result<Vec<AccessLog>> {
@@ -160,7 +160,7 @@ pub(super) fn body_format(
     };
     Ok(BodyFormat {
         format: Arc::new(format),
-        content_type: content_type.into(),
+        content_type: written::value(content_type).at("content_type")?,
     })
 }
 

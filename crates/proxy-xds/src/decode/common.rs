@@ -17,7 +17,7 @@ use lateen_xds_proto::google::protobuf as pb;
 use lateen_xds_proto::{Any, json};
 
 use super::shared::name;
-use super::{Context, matcher};
+use super::{Context, matcher, written};
 use crate::error::{At, DecodeError, Result, list, refuse};
 
 /// A duration; negative or absurd ones are refused.
@@ -68,8 +68,7 @@ pub(crate) fn address(a: &core::Address) -> Result<Address> {
     use core::address::Address as A;
     match a.address.as_ref() {
         Some(A::SocketAddress(s)) => socket_address(s).at("socket_address"),
-        Some(A::Pipe(p)) if p.path.is_empty() => refuse("is required").at("pipe.path"),
-        Some(A::Pipe(p)) => Ok(Address::Pipe(p.path.as_str().into())),
+        Some(A::Pipe(p)) => pipe(&p.path).at("pipe.path"),
         Some(A::EnvoyInternalAddress(i)) => match &i.address_name_specifier {
             Some(core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(name)) => {
                 Ok(Address::Internal(name.as_str().into()))
@@ -78,6 +77,25 @@ pub(crate) fn address(a: &core::Address) -> Result<Address> {
         },
         None => refuse("an address is required"),
     }
+}
+
+/// Most bytes of a Unix socket's name: `sockaddr_un` has 108, one of them for the end.
+const MOST_PIPE: usize = 107;
+
+fn pipe(path: &str) -> Result<Address> {
+    if path.is_empty() {
+        return refuse("is required");
+    }
+    if path.len() > MOST_PIPE {
+        let length = path.len();
+        return refuse(format!(
+            "is {length} bytes; a Unix socket's name has at most {MOST_PIPE}"
+        ));
+    }
+    if path.bytes().skip(1).any(|b| b == 0) {
+        return refuse("holds a NUL");
+    }
+    Ok(Address::Pipe(path.into()))
 }
 
 fn socket_address(s: &core::SocketAddress) -> Result<Address> {
@@ -320,15 +338,18 @@ pub(crate) fn header_option(option: &core::HeaderValueOption) -> Result<HeaderMu
     use core::header_value_option::HeaderAppendAction as A;
     let header = need(option.header.as_ref(), "header")?;
     let name = header_name(&header.key).at("key").at("header")?;
+    if written::is_reserved(&name) {
+        return refuse(":-prefixed or host headers may not be modified")
+            .at("key")
+            .at("header");
+    }
     let text = if header.value.is_empty() && !header.raw_value.is_empty() {
         std::str::from_utf8(&header.raw_value)
             .map_err(|_| DecodeError::new("must be UTF-8").within("header.raw_value"))?
     } else {
         &header.value
     };
-    if text.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')) {
-        return refuse("must hold no control characters").at("header.value");
-    }
+    written::value(text).at("header.value")?;
     let action = match (
         option.append.as_ref().map(|v| v.value),
         A::try_from(option.append_action),
@@ -371,10 +392,12 @@ pub(crate) fn header_mutations(
         response_add: list(response_add, "response_headers_to_add", header_option)?,
         response_remove: header_names(response_remove, "response_headers_to_remove")?,
     };
-    for (i, name) in edits.request_remove.iter().enumerate() {
-        if name.starts_with(':') || &**name == "host" {
-            return refuse(format!("`{name}` must not be removed"))
-                .item("request_headers_to_remove", i);
+    for (names, field) in [
+        (&edits.request_remove, "request_headers_to_remove"),
+        (&edits.response_remove, "response_headers_to_remove"),
+    ] {
+        if let Some(i) = names.iter().position(|name| written::is_reserved(name)) {
+            return refuse(":-prefixed or host headers may not be removed").item(field, i);
         }
     }
     Ok(edits)

@@ -12,7 +12,7 @@ use lateen_xds_proto::envoy::extensions::filters::http::ext_authz::v3 as pb;
 use lateen_xds_proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::common::{header_name, need, opt_duration, runtime_fractional};
-use super::{jwt, matcher};
+use super::{jwt, matcher, written};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 pub(super) const FILTER: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
@@ -69,10 +69,13 @@ pub(super) fn filter(m: &pb::ExtAuthz) -> Result<ExtAuthz> {
             "charge_cluster_response_stats",
         ),
     ])?;
-    if m.transport_api_version != core::ApiVersion::V3 as i32 {
-        return refuse("must be V3").at("transport_api_version");
-    }
     let service = match m.services.as_ref() {
+        // It is the version of the messages: over HTTP there are none.
+        Some(pb::ext_authz::Services::GrpcService(_))
+            if m.transport_api_version != core::ApiVersion::V3 as i32 =>
+        {
+            return refuse("must be V3").at("transport_api_version");
+        }
         Some(pb::ext_authz::Services::GrpcService(s)) => {
             AuthzService::Grpc(grpc(s, TIMEOUT).at("grpc_service")?)
         }
@@ -217,7 +220,7 @@ fn http(m: &pb::HttpService) -> Result<HttpAuthz> {
     }
     Ok(HttpAuthz {
         uri: jwt::http_uri(uri).at("server_uri")?,
-        path_prefix: m.path_prefix.as_str().into(),
+        path_prefix: written::target(&m.path_prefix).at("path_prefix")?,
         headers_to_add: pairs(&request.headers_to_add, "headers_to_add")
             .at("authorization_request")?,
         upstream_headers: of(

@@ -18,7 +18,7 @@ use super::common::{
     bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, timeout,
     u32_of,
 };
-use super::{Collected, Needs, access_log, add_need, http_filter, route, tracing, typed};
+use super::{Collected, Needs, access_log, add_need, http_filter, route, tracing, typed, written};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 fn seconds(n: u64) -> Option<Duration> {
@@ -90,7 +90,7 @@ pub(super) fn manager(
         server_name: if m.server_name.is_empty() {
             "envoy".into()
         } else {
-            m.server_name.as_str().into()
+            written::value(&m.server_name).at("server_name")?
         },
         server_header: match inner::ServerHeaderTransformation::try_from(
             m.server_header_transformation,
@@ -121,7 +121,7 @@ pub(super) fn manager(
         use_remote_address: bool_or(m.use_remote_address.as_ref(), false),
         xff_num_trusted_hops: m.xff_num_trusted_hops,
         skip_xff_append: m.skip_xff_append,
-        via: m.via.as_str().into(),
+        via: written::value(&m.via).at("via")?,
         internal_addresses: list(
             &internal.cidr_ranges,
             "internal_address_config.cidr_ranges",

@@ -1,11 +1,11 @@
 //! HTTP filters and their per-route settings.
 use std::sync::Arc;
 
+use lateen_proxy_core::config::FractionalPercent;
 use lateen_proxy_core::config::http_filter::{
     AbortCode, Cors, Fault, FaultAbort, FaultDelay, FaultValue, GrpcStats, HeaderEdit,
     HeaderMutationFilter, HttpFilter, HttpFilterConfig, PerFilterConfig, Router,
 };
-use lateen_proxy_core::config::{FractionalPercent, Name};
 use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::common::mutation_rules::v3 as rules_pb;
 use lateen_xds_proto::envoy::config::route::v3 as route;
@@ -23,6 +23,7 @@ use super::common::{
 };
 use super::{
     Collected, access_log, ext_authz, istio, jwt, matcher, rate_limit, rbac, type_name, typed,
+    written,
 };
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -279,13 +280,12 @@ fn cors(m: &cors_pb::CorsPolicy) -> Result<Cors> {
         ),
     ])?;
     let enabled = |p: Option<&_>, default| p.map_or(Ok(default), runtime_fractional);
-    let text = |s: &String| -> Name { s.as_str().into() };
     Ok(Cors {
         allow_origins: origins(&m.allow_origin_string_match)?,
-        allow_methods: text(&m.allow_methods),
-        allow_headers: text(&m.allow_headers),
-        expose_headers: text(&m.expose_headers),
-        max_age: text(&m.max_age),
+        allow_methods: written::value(&m.allow_methods).at("allow_methods")?,
+        allow_headers: written::value(&m.allow_headers).at("allow_headers")?,
+        expose_headers: written::value(&m.expose_headers).at("expose_headers")?,
+        max_age: written::value(&m.max_age).at("max_age")?,
         allow_credentials: bool_or(m.allow_credentials.as_ref(), false),
         allow_private_network_access: bool_or(m.allow_private_network_access.as_ref(), false),
         enabled: enabled(m.filter_enabled.as_ref(), FractionalPercent::ALL).at("filter_enabled")?,

@@ -9,6 +9,7 @@ use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::r#type::matcher::v3 as pb;
 
 use super::common::{header_name, need};
+use super::written;
 use crate::error::{At, DecodeError, Result, list, refuse};
 
 pub(super) fn regex(m: &pb::RegexMatcher) -> Result<Regex> {
@@ -20,6 +21,7 @@ pub(super) fn regex(m: &pb::RegexMatcher) -> Result<Regex> {
 
 pub(super) fn substitute(m: &pb::RegexMatchAndSubstitute) -> Result<(Regex, Substitution)> {
     let re = regex(need(m.pattern.as_ref(), "pattern")?).at("pattern")?;
+    written::value(&m.substitution).at("substitution")?;
     let with = Substitution::parse(&m.substitution, re.groups()).at("substitution")?;
     Ok((re, with))
 }

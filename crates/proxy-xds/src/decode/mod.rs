@@ -28,6 +28,7 @@ mod shared;
 mod subset;
 mod tls;
 mod tracing;
+mod written;
 
 use lateen_proxy_core::config::{
     Cluster, ClusterLoadAssignment, Listener, Name, RouteConfiguration, Secret,

@@ -8,17 +8,19 @@ use lateen_proxy_core::config::http_filter::PerFilter;
 use lateen_proxy_core::config::route::{
     ClusterSpecifier, Decorator, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite,
     InternalRedirect, MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath,
-    RequireTls, WeightedCluster, WeightedClusters,
+    RequireTls, Substitution, WeightedCluster, WeightedClusters,
 };
 use lateen_proxy_core::config::{
     FractionalPercent, Name, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
+use lateen_proxy_core::matcher::Regex;
 use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
 use lateen_proxy_core::uri_template::UriTemplate;
 use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::route::v3 as pb;
 use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use lateen_xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::common::{
     bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need,
@@ -26,7 +28,7 @@ use super::common::{
 };
 use super::retry::retry_policy;
 use super::shared::name;
-use super::{Collected, http_filter, matcher, subset, typed};
+use super::{Collected, http_filter, matcher, subset, typed, written};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// `validates` is what holds where the table does not say whether its clusters
@@ -213,12 +215,13 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
         .into(),
         per_filter: per_filter.into(),
         metadata: metadata(m.metadata.as_ref()),
-        decorator: m.decorator.as_ref().map(|d| {
-            Arc::new(Decorator {
-                operation: d.operation.as_str().into(),
+        decorator: match &m.decorator {
+            Some(d) => Some(Arc::new(Decorator {
+                operation: written::value(&d.operation).at("decorator.operation")?,
                 propagate: bool_or(d.propagate.as_ref(), true),
-            })
-        }),
+            })),
+            None => None,
+        },
         per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
         stat_prefix: name(&m.stat_prefix),
     })
@@ -300,9 +303,12 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     }
     let path_rewrite = match (m.prefix_rewrite.as_str(), m.regex_rewrite.as_ref()) {
         ("", None) => None,
-        (prefix, None) => Some(PathRewrite::Prefix(prefix.into())),
+        (prefix, None) => {
+            let prefix = written::target(prefix).at("prefix_rewrite")?;
+            Some(PathRewrite::Prefix(prefix))
+        }
         ("", Some(r)) => {
-            let (re, with) = matcher::substitute(r).at("regex_rewrite")?;
+            let (re, with) = target_substitute(r).at("regex_rewrite")?;
             Some(PathRewrite::Regex(re, with))
         }
         _ => return refuse("only one of prefix_rewrite and regex_rewrite may be set"),
@@ -394,9 +400,12 @@ fn weighted(
             .into(),
             per_filter: per_filter(&w.typed_per_filter_config)?.into(),
             metadata_match: subset::criteria(of_route, w.metadata_match.as_ref()),
-            host_rewrite: w.host_rewrite_specifier.as_ref().map(|h| match h {
-                HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),
-            }),
+            host_rewrite: match &w.host_rewrite_specifier {
+                Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                    Some(written::target(host).at("host_rewrite_literal")?)
+                }
+                None => None,
+            },
         }))
     })?;
     let total: u64 = clusters.iter().map(|w| u64::from(w.weight)).sum();
@@ -424,13 +433,15 @@ fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
     use pb::route_action::HostRewriteSpecifier as H;
     Ok(match m.host_rewrite_specifier.as_ref() {
         None => None,
-        Some(H::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.as_str().into())),
+        Some(H::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(
+            written::target(host).at("host_rewrite_literal")?,
+        )),
         Some(H::AutoHostRewrite(on)) => on.value.then_some(HostRewrite::Auto),
         Some(H::HostRewriteHeader(name)) => Some(HostRewrite::Header(
             header_name(name).at("host_rewrite_header")?,
         )),
         Some(H::HostRewritePathRegex(r)) => {
-            let (re, with) = matcher::substitute(r).at("host_rewrite_path_regex")?;
+            let (re, with) = target_substitute(r).at("host_rewrite_path_regex")?;
             Some(HostRewrite::PathRegex(re, with))
         }
         Some(H::HostRewrite(_)) => return refuse("is not implemented").at("host_rewrite"),
@@ -483,7 +494,7 @@ fn mirrors(list_: &[pb::route_action::RequestMirrorPolicy]) -> Result<Vec<Mirror
                 })?,
             disable_shadow_host_suffix: m.disable_shadow_host_suffix_append,
             trace_sampled: m.trace_sampled.as_ref().map(|v| v.value),
-            host_rewrite: m.host_rewrite_literal.as_str().into(),
+            host_rewrite: written::target(&m.host_rewrite_literal).at("host_rewrite_literal")?,
         })
     })
 }
@@ -505,14 +516,13 @@ fn hash_policy(m: &pb::route_action::HashPolicy) -> Result<HashPolicy> {
         }
         Some(P::Cookie(k)) if k.name.is_empty() => return refuse("is required").at("cookie.name"),
         Some(P::Cookie(k)) => HashSource::Cookie {
-            name: k.name.as_str().into(),
+            name: written::value(&k.name).at("cookie.name")?,
             ttl: opt_duration(k.ttl.as_ref(), "cookie.ttl")?,
-            path: k.path.as_str().into(),
-            attributes: k
-                .attributes
-                .iter()
-                .map(|a| (a.name.as_str().into(), a.value.as_str().into()))
-                .collect(),
+            path: written::value(&k.path).at("cookie.path")?,
+            attributes: list(&k.attributes, "cookie.attributes", |a| {
+                let value = written::value(&a.value).at("value")?;
+                Ok((written::value(&a.name).at("name")?, value))
+            })?,
         },
         Some(P::ConnectionProperties(p)) if p.source_ip => HashSource::SourceIp,
         Some(P::ConnectionProperties(_)) => {
@@ -557,6 +567,12 @@ fn internal_redirect(m: &pb::RouteAction) -> Result<Option<Arc<InternalRedirect>
     })))
 }
 
+/// A rewrite whose result is a path or a host.
+fn target_substitute(m: &RegexMatchAndSubstitute) -> Result<(Regex, Substitution)> {
+    written::target(&m.substitution).at("substitution")?;
+    matcher::substitute(m)
+}
+
 fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
     use pb::redirect_action::{
         PathRewriteSpecifier as P, RedirectResponseCode as C, SchemeRewriteSpecifier as S,
@@ -564,10 +580,10 @@ fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
     let path = match m.path_rewrite_specifier.as_ref() {
         None => RedirectPath::Keep,
         Some(P::PathRedirect(p)) if p.is_empty() => RedirectPath::Keep,
-        Some(P::PathRedirect(p)) => RedirectPath::Path(p.as_str().into()),
-        Some(P::PrefixRewrite(p)) => RedirectPath::Prefix(p.as_str().into()),
+        Some(P::PathRedirect(p)) => RedirectPath::Path(written::target(p).at("path_redirect")?),
+        Some(P::PrefixRewrite(p)) => RedirectPath::Prefix(written::target(p).at("prefix_rewrite")?),
         Some(P::RegexRewrite(r)) => {
-            let (re, with) = matcher::substitute(r).at("regex_rewrite")?;
+            let (re, with) = target_substitute(r).at("regex_rewrite")?;
             RedirectPath::Regex(re, with)
         }
         Some(P::PathRewrite(_)) => return refuse("is not implemented").at("path_rewrite"),
@@ -583,10 +599,10 @@ fn redirect(m: &pb::RedirectAction) -> Result<Redirect> {
         },
         scheme: match m.scheme_rewrite_specifier.as_ref() {
             Some(S::HttpsRedirect(true)) => Some("https".into()),
-            Some(S::SchemeRedirect(s)) => Some(s.as_str().into()),
+            Some(S::SchemeRedirect(s)) => Some(written::target(s).at("scheme_redirect")?),
             _ => None,
         },
-        host: m.host_redirect.as_str().into(),
+        host: written::target(&m.host_redirect).at("host_redirect")?,
         port: if m.port_redirect == 0 {
             None
         } else {

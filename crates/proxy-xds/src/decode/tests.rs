@@ -441,7 +441,7 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
             route(
                 json!({ "match": { "prefix": "/" }, "redirect": {}, "request_headers_to_remove": [":path"] }),
             ),
-            "virtual_hosts[0].routes[0].request_headers_to_remove[0]: `:path` must not",
+            "virtual_hosts[0].routes[0].request_headers_to_remove[0]: :-prefixed or host headers may not be removed",
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
