@@ -1,6 +1,8 @@
 //! Envoy's bootstrap: YAML or JSON text to checked settings and raw static resources.
 #![expect(deprecated, reason = "an old field must be refused, not passed over")]
 
+mod fields;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,24 +308,8 @@ fn build_version() -> core::BuildVersion {
 }
 
 fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
-    refuse_unknown(m)?;
+    fields::refuse_undone(m)?;
     let dynamic = m.dynamic_resources.clone().unwrap_or_default();
-    for (set, field) in [
-        (
-            !dynamic.lds_resources_locator.is_empty(),
-            "lds_resources_locator",
-        ),
-        (
-            !dynamic.cds_resources_locator.is_empty(),
-            "cds_resources_locator",
-        ),
-    ] {
-        if set {
-            return refuse("is not implemented")
-                .at(field)
-                .at("dynamic_resources");
-        }
-    }
     let ads = dynamic
         .ads_config
         .as_ref()
@@ -362,41 +348,6 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
         stats_matcher: stats_matcher(m).at("stats_config.stats_matcher")?,
         runtime: runtime(m),
     })
-}
-
-fn refuse_unknown(m: &pb::Bootstrap) -> Result<()> {
-    for (set, field) in [
-        (m.hds_config.is_some(), "hds_config"),
-        (!m.stats_sinks.is_empty(), "stats_sinks"),
-        (m.tracing.is_some(), "tracing"),
-        (m.xds_delegate_extension.is_some(), "xds_delegate_extension"),
-        (
-            !m.certificate_provider_instances.is_empty(),
-            "certificate_provider_instances",
-        ),
-        (!m.config_sources.is_empty(), "config_sources"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
-    // Istio writes these two; the first is about listeners inside the process, which are refused one
-    // by one where they are asked for, the second about ambient workloads.
-    let known = [
-        "envoy.bootstrap.internal_listener",
-        "metadata_discovery",
-        "envoy.bootstrap.metadata_discovery",
-    ];
-    for (i, extension) in m.bootstrap_extensions.iter().enumerate() {
-        if !known.contains(&extension.name.as_str()) {
-            return refuse(format!(
-                "bootstrap extension {} is not implemented",
-                extension.name
-            ))
-            .item("bootstrap_extensions", i);
-        }
-    }
-    Ok(())
 }
 
 fn node_value(node: &core::Node) -> Node {
