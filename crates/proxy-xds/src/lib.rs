@@ -10,6 +10,7 @@ pub mod files;
 pub mod kind;
 pub mod locate;
 mod references;
+pub mod runtime;
 pub mod sidecar;
 mod text;
 mod validate;

@@ -21,6 +21,7 @@ use super::traffic::{Counted, Traffic};
 use crate::bootstrap::Loaded;
 use crate::decode::Context;
 use crate::kind::Kind;
+use crate::runtime::Runtime;
 use crate::world::{Now, StaticError, World};
 
 const SOTW_PATH: &str =
@@ -119,9 +120,10 @@ pub struct AdsClient {
 /// When a static resource is not acceptable.
 pub fn start(
     loaded: Loaded,
-    context: Context,
+    mut context: Context,
     options: Options,
 ) -> Result<(Handle, AdsClient), StaticError> {
+    context.runtime = Runtime::new(&loaded.bootstrap.runtime);
     let started = Instant::now();
     let now = now_since(started);
     let in_file = |error: StaticError| StaticError {

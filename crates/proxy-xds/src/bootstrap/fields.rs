@@ -2,11 +2,13 @@
 //! change nothing that anyone could see. Messages are taken apart whole, so that a field that a
 //! new version of the API brings is decided upon before this builds.
 
+use lateen_proxy_core::config::Fields;
 use lateen_xds_proto::envoy::config::bootstrap::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::metrics::v3 as metrics;
 
 use crate::error::{At, Result, refuse, refuse_set};
+use crate::{decode, runtime};
 
 /// The one prefix of Envoy's headers there is.
 const HEADER_PREFIX: &str = "x-envoy";
@@ -226,6 +228,8 @@ fn stats(m: &Option<metrics::StatsConfig>) -> Result<()> {
         use_all_default_tags: _,
         stats_tags,
         histogram_bucket_settings,
+        // Says how patterns of two tags go together.
+        allow_default_tag_overrides: _,
     }) = m
     else {
         return Ok(());
@@ -246,8 +250,14 @@ fn stats(m: &Option<metrics::StatsConfig>) -> Result<()> {
 fn runtime_layer(m: &pb::RuntimeLayer) -> Result<()> {
     use pb::runtime_layer::LayerSpecifier as L;
     match &m.layer_specifier {
+        Some(L::StaticLayer(layer)) => {
+            let mut keys = Fields::new();
+            super::flatten("", &decode::struct_to_value(layer), &mut keys);
+            let checked = keys.keys().try_for_each(|key| runtime::check_key(key));
+            checked.at("static_layer")
+        }
         // Nothing is changed over the admin pages: the layer stays empty.
-        Some(L::StaticLayer(_) | L::AdminLayer(_)) => Ok(()),
+        Some(L::AdminLayer(_)) => Ok(()),
         Some(L::DiskLayer(_)) => refuse("is not implemented").at("disk_layer"),
         Some(L::RtdsLayer(_)) => refuse("is not implemented").at("rtds_layer"),
         None => refuse("static_layer or admin_layer is required"),

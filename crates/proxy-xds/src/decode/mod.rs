@@ -36,6 +36,7 @@ use lateen_proxy_core::config::{
 use lateen_xds_proto::{Any, Message};
 
 use crate::error::{At, DecodeError, Result};
+use crate::runtime::Runtime;
 
 pub(crate) use common::{
     address, duration, fetch_timeout, json_to_struct, string_matcher_list, value_to_struct,
@@ -56,6 +57,8 @@ pub struct Context {
     pub read_file: Box<ReadFile>,
     /// An environment variable that a message names.
     pub environment: Box<Environment>,
+    /// What the bootstrap's runtime says.
+    pub runtime: Runtime,
 }
 
 impl std::fmt::Debug for Context {
@@ -71,6 +74,7 @@ impl Context {
         Self {
             read_file: Box::new(|path| crate::files::read(path)),
             environment: Box::new(|_| None),
+            runtime: Runtime::default(),
         }
     }
 
@@ -80,6 +84,7 @@ impl Context {
         Self {
             read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
             environment: Box::new(|_| None),
+            runtime: Runtime::default(),
         }
     }
 }
@@ -146,13 +151,21 @@ fn message<T: Message + Default>(bytes: &[u8]) -> Result<T> {
     T::decode(bytes).map_err(|e| DecodeError::new(format!("malformed message: {e}")))
 }
 
+/// A message with the runtime's values in their fields.
+fn with_runtime<T: Message + lateen_xds_proto::Name + Default>(
+    bytes: &[u8],
+    context: &Context,
+) -> Result<T> {
+    message(&context.runtime.apply(&T::full_name(), bytes)?)
+}
+
 /// Decodes a listener from wire bytes.
 ///
 /// # Errors
 /// When the message is malformed, invalid, or asks for what this proxy does not do.
 pub fn listener(bytes: &[u8], context: &Context) -> Result<DecodedListener> {
     let collected = Collected::new(context);
-    let listener = listener::listener(&message(bytes)?, &collected)?;
+    let listener = listener::listener(&with_runtime(bytes, context)?, &collected)?;
     Ok(DecodedListener {
         listener,
         routes: collected.routes.into_inner(),
@@ -166,7 +179,8 @@ pub fn listener(bytes: &[u8], context: &Context) -> Result<DecodedListener> {
 /// As [`listener`].
 pub fn cluster(bytes: &[u8], context: &Context, added_via_api: bool) -> Result<DecodedCluster> {
     let collected = Collected::new(context);
-    let (cluster, endpoints) = cluster::cluster(&message(bytes)?, &collected, added_via_api)?;
+    let (cluster, endpoints) =
+        cluster::cluster(&with_runtime(bytes, context)?, &collected, added_via_api)?;
     Ok(DecodedCluster {
         cluster,
         endpoints,
@@ -189,7 +203,11 @@ pub fn endpoints(bytes: &[u8]) -> Result<ClusterLoadAssignment> {
 /// # Errors
 /// As [`listener`].
 pub fn routes(bytes: &[u8], context: &Context) -> Result<RouteConfiguration> {
-    route::configuration(&message(bytes)?, &Collected::new(context), false)
+    route::configuration(
+        &with_runtime(bytes, context)?,
+        &Collected::new(context),
+        false,
+    )
 }
 
 /// Decodes a secret from wire bytes: its name and value.

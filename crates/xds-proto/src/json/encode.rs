@@ -294,6 +294,10 @@ impl Encoder<'_> {
         let (bits, wire_type) = match field.r#type() {
             Type::Bool => match value {
                 Value::Bool(flag) => (u64::from(*flag), VARINT),
+                Value::String(word) if self.options.words => match truth(word) {
+                    Some(flag) => (u64::from(flag), VARINT),
+                    None => return expected("true or false", value),
+                },
                 _ => return expected("true or false", value),
             },
             Type::Enum => match self.enumeration(field, value)? {
@@ -361,7 +365,7 @@ impl Encoder<'_> {
             Value::Null if known.is_null() => Ok(Some(0)),
             Value::Number(_) => integer(value, i32::MIN.into(), i32::MAX.into(), "an enum value")
                 .map(|number| Some(number as i32)),
-            Value::String(name) => match known.number_of(name) {
+            Value::String(name) => match known.number_of(name, self.options.words) {
                 Some(number) => Ok(Some(number)),
                 None if self.options.allow_unknown => {
                     self.note_unknown("");
@@ -561,4 +565,14 @@ fn float(value: &Value) -> Outcome<f32> {
         return expected("a number in the range of a float", value);
     }
     Ok(narrow)
+}
+
+/// YAML 1.1's words for booleans, which Envoy's reader knows.
+fn truth(word: &str) -> Option<bool> {
+    let is = |known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(word));
+    match () {
+        () if is(&["true", "yes", "on", "y"]) => Some(true),
+        () if is(&["false", "no", "off", "n"]) => Some(false),
+        () => None,
+    }
 }

@@ -229,10 +229,13 @@ impl Enum {
         })
     }
 
-    pub(super) fn number_of(self, name: &str) -> Option<i32> {
-        self.values()
-            .find(|(_, known)| *known == name)
-            .map(|(number, _)| number)
+    /// The number of a name; of one in any case, or of a number in a text, if `words`.
+    pub(super) fn number_of(self, name: &str, words: bool) -> Option<i32> {
+        let found = self
+            .values()
+            .find(|(_, known)| *known == name || words && known.eq_ignore_ascii_case(name));
+        let number = || words.then(|| name.parse().ok()).flatten();
+        found.map(|(number, _)| number).or_else(number)
     }
 
     pub(super) fn name_of(self, number: i32) -> Option<&'static str> {

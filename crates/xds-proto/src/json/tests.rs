@@ -351,3 +351,27 @@ fn groups_of_unknown_fields_are_passed_over_as_by_decoders() {
         assert!(from_wire(CLUSTER, broken).is_err(), "{broken:?}");
     }
 }
+
+#[test]
+fn words_are_taken_where_they_are_wanted() {
+    let given = json!({ "type": "strict_dns", "lb_policy": "Least_Request", "respect_dns_ttl": "yes",
+        "dns_lookup_family": "2", "use_tcp_for_dns_lookups": "False" });
+    let plain = json!({ "type": "STRICT_DNS", "lb_policy": "LEAST_REQUEST", "respect_dns_ttl": true,
+        "dns_lookup_family": "V6_ONLY" });
+    let words = ParseOptions {
+        words: true,
+        ..ParseOptions::default()
+    };
+    let parsed = to_wire_with(CLUSTER, &given, &words).expect("words");
+    assert_eq!(parsed.wire, to_wire(CLUSTER, &plain).expect("plain"));
+    assert!(
+        to_wire(CLUSTER, &given).is_err(),
+        "Kubernetes knows no such words"
+    );
+    for wrong in [
+        json!({ "type": "strict-dns" }),
+        json!({ "respect_dns_ttl": "maybe" }),
+    ] {
+        assert!(to_wire_with(CLUSTER, &wrong, &words).is_err(), "{wrong}");
+    }
+}

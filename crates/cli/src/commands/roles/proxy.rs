@@ -378,8 +378,8 @@ fn serve(options: ProxyOptions) -> anyhow::Result<()> {
 
 fn context() -> Context {
     Context {
-        read_file: Box::new(|path| lateen_proxy_xds::files::read(path)),
         environment: Box::new(|name| std::env::var(name).ok()),
+        ..Context::files()
     }
 }
 
