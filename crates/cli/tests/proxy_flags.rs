@@ -133,3 +133,22 @@ fn files_that_cannot_be_written_end_the_start() {
         );
     }
 }
+
+#[test]
+fn wrong_flags_end_the_start_as_envoy_does() {
+    for flags in [
+        ["--drain-strategy", "foo"],
+        ["--stats-tag", "ab"],
+        ["--local-address-ip-version", "v9"],
+        ["--component-log-level", "nosuch:debug"],
+        ["--component-log-level", "upstream"],
+        ["-l", "loud"],
+        ["--concurrency", "x"],
+        ["--nosuch", "x"],
+    ] {
+        let output = refused(&flags);
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {why}");
+        assert!(why.contains("rror"), "{flags:?}: {why}");
+    }
+}

@@ -111,20 +111,22 @@ pub fn change(state: &dyn State, query: &Query) -> Result<String, String> {
             let Some(pairs) = pairs else {
                 return Err(refused("empty logger name or empty logger level"));
             };
-            if !pairs.iter().all(|(logger, _)| known(logger)) {
+            if !pairs.iter().all(|(logger, _)| is_logger(logger)) {
                 return Err(refused("unknown logger name"));
             }
             for (logger, level) in pairs {
                 set(Some(logger), level)?;
             }
         }
-        logger if known(logger) => set(Some(logger), value)?,
+        logger if is_logger(logger) => set(Some(logger), value)?,
         _ => return Err(refused("unknown logger name")),
     }
     Ok(list(state))
 }
 
-fn known(logger: &str) -> bool {
+/// Whether a logger of that name can be set.
+#[must_use]
+pub fn is_logger(logger: &str) -> bool {
     ENVOYS.contains(&logger) || logger.starts_with(OWN)
 }
 

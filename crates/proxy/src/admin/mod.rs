@@ -19,6 +19,7 @@ use lateen_proxy_core::config::endpoint::{Endpoint, Locality};
 use lateen_proxy_core::stats::{Metric, Registry};
 use serde_json::Value;
 
+pub use loggers::is_logger;
 pub use server::{bind, serve};
 pub use stats::prometheus;
 

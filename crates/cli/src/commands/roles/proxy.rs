@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use lateen_process::logs::{self, LogFile, Output, Pattern};
+use lateen_proxy::admin::is_logger;
 use lateen_proxy::agent::AgentOptions;
 use lateen_proxy::run::{LogLevels, ProxyOptions, RunError};
 use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
@@ -17,7 +18,7 @@ use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::{ads, sidecar};
 use serde_json::json;
 
-use crate::exit::{self, FAILED, Failure, USAGE};
+use crate::exit::{self, FAILED, Failure};
 use crate::style;
 
 /// Envoy's command line. Flags that mean nothing here are taken and told at debug level.
@@ -105,13 +106,13 @@ struct Ignored {
     skip_hot_restart_parent_stats: bool,
     #[arg(long, hide = true)]
     parent_shutdown_time_s: Option<u64>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, value_parser = ["gradual", "immediate"])]
     drain_strategy: Option<String>,
     #[arg(long, hide = true)]
     enable_fine_grain_logging: bool,
     #[arg(long, hide = true)]
     file_flush_min_size_kb: Option<u64>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, value_parser = ["v4", "v6"])]
     local_address_ip_version: Option<String>,
     #[arg(long, hide = true)]
     reject_unknown_dynamic_fields: bool,
@@ -133,7 +134,7 @@ struct Ignored {
     socket_path: Option<String>,
     #[arg(long, hide = true)]
     socket_mode: Option<String>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, value_parser = stats_tag)]
     stats_tag: Vec<String>,
 }
 
@@ -197,10 +198,30 @@ pub fn run(args: &[String]) -> ExitCode {
             .and_then(agent)
     } else {
         EnvoyArgs::try_parse_from(words)
-            .map_err(Into::into)
+            .map_err(usage)
             .and_then(envoy)
     };
     exit::code(outcome)
+}
+
+/// A wrong flag ends Envoy with 1, where the other commands have a code for it.
+fn usage(error: clap::Error) -> anyhow::Error {
+    if !error.use_stderr() {
+        return error.into();
+    }
+    // The error stream may be gone; there is nobody to tell then.
+    let _ = error.print();
+    Failure::quiet(FAILED).into()
+}
+
+/// `name:value`, as Envoy wants it.
+fn stats_tag(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "misformatted stats-tag '{text}', name:value is wanted"
+        )),
+    }
 }
 
 /// What Envoy says of itself, in its words: scripts cut the version out of the second field.
@@ -237,7 +258,7 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
     }
     if sources.is_empty() {
         return Err(Failure::new(
-            USAGE,
+            FAILED,
             "At least one of --config-path or --config-yaml should be non-empty",
         )
         .hint("lateen proxy -c bootstrap.yaml")
@@ -441,10 +462,15 @@ fn start_logs(level: &str, components: Option<&str>, output: Output) -> anyhow::
     {
         let (name, level) = pair
             .split_once(':')
-            .ok_or_else(|| Failure::new(USAGE, format!("\"{pair}\" is not component:level")))?;
+            .ok_or_else(|| Failure::new(FAILED, format!("\"{pair}\" is not component:level")))?;
+        if !is_logger(name) {
+            let why = format!("invalid component specified '{name}'");
+            let hint = "the admin port's /logging takes the same names; lateen and its modules are what there is";
+            return Err(Failure::new(FAILED, why).hint(hint).into());
+        }
         spec.push_str(&format!(",{name}={}", plain(level)));
     }
-    let bad = |error: logs::BadLevel| Failure::new(USAGE, error.to_string());
+    let bad = |error: logs::BadLevel| Failure::new(FAILED, error.to_string());
     let file = output.file.clone();
     let levels = logs::start_to(&spec, output).map_err(bad)?;
     Ok(Levels { levels, file })
