@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused_by_its_path() {
-        let any = json!({ "@type": "type.googleapis.com/google.protobuf.Struct", "a": 1 });
+        let any =
+            json!({ "@type": "type.googleapis.com/google.protobuf.Struct", "value": { "a": 1 } });
         let resolver = json!({ "name": "envoy.network.dns_resolver.cares", "typed_config": any });
         for (m, path) in [
             (json!({ "flags_path": "/f" }), "flags_path"),
