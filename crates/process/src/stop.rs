@@ -39,30 +39,42 @@ impl Stop {
     }
 }
 
-/// A stop that SIGTERM, SIGINT or SIGHUP tells. Must be called inside a tokio runtime.
+/// What becomes of SIGHUP, which a terminal that goes sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// It stops the process: a command of someone's terminal.
+    Stops,
+    /// Nothing: a daemon (Envoy ignores it too).
+    Ignored,
+}
+
+/// A stop that SIGTERM or SIGINT tells, and SIGHUP where it is to. Must be called inside a tokio
+/// runtime.
 ///
 /// # Errors
 /// When the process may not install signal handlers.
-pub fn on_signals() -> std::io::Result<Stop> {
+pub fn on_signals(hangup: Hangup) -> std::io::Result<Stop> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
     let (stopper, stop) = pair();
     tokio::spawn(async move {
-        let name = tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
-            _ = hup.recv() => "SIGHUP",
-        };
-        tracing::info!(signal = name, "stopping");
-        stopper.stop();
-        // Kept until the runtime ends: a second signal must not fall back to the default action,
+        // Goes on after the first signal: a second one must not fall back to the default action,
         // which would cut a drain short.
         loop {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-                _ = hup.recv() => {}
+            let name = tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+                _ = hup.recv() => {
+                    if hangup == Hangup::Ignored {
+                        continue;
+                    }
+                    "SIGHUP"
+                }
+            };
+            if !*stopper.0.borrow() {
+                tracing::info!(signal = name, "stopping");
+                stopper.stop();
             }
         }
     });
@@ -72,6 +84,20 @@ pub fn on_signals() -> std::io::Result<Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_terminal_that_goes_stops_commands_and_no_daemon() {
+        let daemon = on_signals(Hangup::Ignored).unwrap();
+        let command = on_signals(Hangup::Stops).unwrap();
+        let mut shell = std::process::Command::new("sh");
+        let sent = shell.args(["-c", "kill -HUP $PPID"]).status().unwrap();
+        assert!(sent.success());
+        command.stopped().await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!daemon.is_stopped());
+    }
 
     #[tokio::test]
     async fn a_stop_reaches_every_clone_and_a_dropped_stopper_counts() {

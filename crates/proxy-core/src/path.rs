@@ -21,6 +21,30 @@ pub fn query(path: &[u8]) -> Option<&[u8]> {
     Some(memchr::memchr(b'#', rest).map_or(rest, |end| &rest[..end]))
 }
 
+/// `%41` read as `A`; what is no escape stays, and a plus sign too.
+#[must_use]
+pub fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        match (text[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, _, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// A host without its port. IPv6 literals keep their brackets.
 #[must_use]
 pub fn without_port(host: &[u8]) -> &[u8] {

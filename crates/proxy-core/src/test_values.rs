@@ -75,6 +75,7 @@ pub fn connection_manager() -> HttpConnectionManager {
         stream_error_on_invalid_http_message: false,
         append_x_forwarded_port: false,
         append_local_overload: false,
+        add_user_agent: false,
         proxy_status: false,
         sampled: None,
     }

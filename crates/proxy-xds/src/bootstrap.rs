@@ -392,6 +392,9 @@ fn admin_address(m: &core::Address) -> Result<Address> {
 fn ads(m: &core::ApiConfigSource) -> Result<Ads> {
     use core::api_config_source::ApiType as T;
     use core::grpc_service::TargetSpecifier as G;
+    if m.transport_api_version == core::ApiVersion::V2 as i32 {
+        return refuse("must be V3").at("transport_api_version");
+    }
     let mode = match T::try_from(m.api_type) {
         Ok(T::Grpc | T::AggregatedGrpc) => XdsMode::StateOfTheWorld,
         Ok(T::DeltaGrpc | T::AggregatedDeltaGrpc) => XdsMode::Delta,

@@ -1,18 +1,23 @@
 //! A downstream connection as everything above the socket sees it.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use lateen_proxy_core::config::{FilterChain, Listener};
 use lateen_proxy_core::flags::ResponseFlags;
 
-use crate::io::Io;
+use crate::io::{Io, Timer, timer};
 use crate::tls::certificate::{Names, sha256_hex};
 use crate::upstream::OriginalSource;
 use crate::worker::Worker;
+
+/// How long a connection that nothing serves is read on before it is closed.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What the client's certificate says.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +142,21 @@ impl Connection {
             *idle = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Ends a connection that nothing serves so that its client sees an end and no reset: what it
+    /// still sends is read and dropped, as long as [`LINGER`].
+    pub async fn end_in_order(&self) {
+        let timer = Timer::new();
+        timer.set(timer::deadline(timer::now_ms(), Some(LINGER)));
+        let drained = async {
+            if poll_fn(|cx| self.io.poll_shutdown(cx)).await.is_ok() {
+                let mut dropped = vec![0_u8; 512];
+                while self.io.read(&mut dropped).await.is_ok_and(|n| n > 0) {}
+            }
+        };
+        // Who goes on sending sees a reset.
+        let _ = timer.race(drained).await;
     }
 
     /// Has the connection look at whether it is to end.

@@ -153,6 +153,7 @@ cells! {
         counter upstream_rq_pending_total,
         gauge upstream_rq_pending_active,
         counter upstream_rq_pending_overflow,
+        counter upstream_rq_active_overflow,
         counter upstream_rq_pending_failure_eject,
         counter upstream_rq_retry,
         counter upstream_rq_retry_backoff_exponential,
@@ -491,9 +492,6 @@ impl ClusterStats {
         let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_HEALTHY_UPSTREAM) {
             cells.upstream_cx_none_healthy.inc();
-        }
-        if has(ResponseFlags::UPSTREAM_OVERFLOW) {
-            cells.upstream_rq_pending_overflow.inc();
         }
         if has(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED) {
             cells.upstream_rq_retry_limit_exceeded.inc();

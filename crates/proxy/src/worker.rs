@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use lateen_process::footprint;
 use lateen_proxy_core::access_log::FilterInput;
 use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
+use lateen_proxy_core::local_reply::grpc_status;
 use lateen_proxy_core::stats::Registry;
 use tokio::sync::{mpsc, oneshot};
 
@@ -323,7 +324,8 @@ impl Worker {
             duration_ms: ms,
             flags: record.flags,
             headers: &record.request,
-            grpc_status: record.grpc_status(),
+            // An answer without one has the status that its code means.
+            grpc_status: record.grpc_status().or(Some(grpc_status(record.code))),
             health_check: false,
             traced: record.traced,
             log_type: "DownstreamEnd",

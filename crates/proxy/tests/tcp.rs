@@ -108,17 +108,15 @@ fn refused_and_unknown_upstreams() {
     for address in [one, two] {
         let mut client = connect(address);
         let mut bytes = Vec::new();
-        assert!(
-            client.read_to_end(&mut bytes).is_err(),
-            "the connection is reset"
-        );
+        let read = client.read_to_end(&mut bytes);
+        assert_eq!(read.unwrap(), 0, "the connection ends in order");
         std::thread::sleep(Duration::from_millis(30));
     }
     running
         .runtime
         .block_on(running.engine.handle().flush_logs(false));
     let log = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(log, "0 UF,URX 0 0 gone\n0 NC 0 0 unknown\n");
+    assert_eq!(log, "0 UF,URX 0 0 gone\n0 NC 0 0 -\n");
 }
 
 #[test]
@@ -140,7 +138,8 @@ fn a_cluster_without_hosts_counts_what_it_could_not_take() {
         &snapshot(vec![listener], vec![cluster("empty", &[])]),
     );
     for _ in 0..2 {
-        assert!(connect(address).read_to_end(&mut Vec::new()).is_err());
+        let ended = connect(address).read_to_end(&mut Vec::new());
+        assert_eq!(ended.unwrap(), 0);
         std::thread::sleep(Duration::from_millis(30));
     }
     let handle = running.engine.handle();

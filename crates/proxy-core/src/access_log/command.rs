@@ -31,6 +31,12 @@ pub enum Command {
     Field(Field),
     /// Part of an address field.
     AddressPart(Field, AddressPart),
+    /// A field as it is, white space included.
+    Spaced(Field),
+    /// SNI or host.
+    ServerName(ServerName, HostName),
+    /// The first of these that has a value.
+    Coalesce(Vec<Op>),
     /// gRPC status.
     GrpcStatus(GrpcStatusForm),
     /// Metadata: where, namespace, keys.
@@ -59,6 +65,28 @@ pub enum PathSource {
     Original,
     /// Before a rewrite, else as it is.
     OriginalOrCurrent,
+}
+
+/// Which name of the server `%REQUESTED_SERVER_NAME()%` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerName {
+    /// The TLS hello's.
+    SniOnly,
+    /// The hello's, else the request's host.
+    SniFirst,
+    /// The request's host, else the hello's.
+    HostFirst,
+}
+
+/// Which host of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostName {
+    /// As it is now.
+    Host,
+    /// Before a rewrite; missing when there was none.
+    Original,
+    /// Before a rewrite, else as it is.
+    OriginalOrHost,
 }
 
 /// A plain field of a record.
@@ -162,6 +190,8 @@ pub enum AddressPart {
     Host,
     /// Port only.
     Port,
+    /// The network of so many bits that it is in.
+    Prefix(u8),
 }
 
 /// A point in the life of a stream.

@@ -1,5 +1,6 @@
 //! Access-log formats: parsed once into operators, rendered from a [`Record`] into a byte buffer.
 //! The same templates write header values and local reply bodies.
+mod arguments;
 mod command;
 mod filter;
 mod istio;

@@ -6,7 +6,7 @@ use super::command::{
     TimePoint,
 };
 use super::time::TimeFormat;
-use super::{JsonNode, Template};
+use super::{JsonNode, Template, arguments};
 use crate::config::{Name, Value};
 
 /// A format that is not understood.
@@ -66,18 +66,7 @@ impl Template {
     /// while the process runs. A variable that is not set reads `-`, as in Envoy.
     pub fn resolve(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
         for op in &mut self.ops {
-            if let Op::Command(Command::Environment(name), length) = op {
-                let mut value = environment(name).unwrap_or_else(|| "-".to_owned());
-                if let Some(length) = *length {
-                    let end = (0..=length.min(value.len())).rev();
-                    value.truncate(
-                        end.into_iter()
-                            .find(|i| value.is_char_boundary(*i))
-                            .unwrap_or(0),
-                    );
-                }
-                *op = Op::Literal(value.into());
-            }
+            resolve(op, environment);
         }
     }
 
@@ -107,6 +96,29 @@ impl Template {
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+}
+
+fn resolve(op: &mut Op, environment: &dyn Fn(&str) -> Option<String>) {
+    match op {
+        Op::Command(Command::Environment(name), length) => {
+            let mut value = environment(name).unwrap_or_else(|| "-".to_owned());
+            if let Some(length) = *length {
+                let end = (0..=length.min(value.len())).rev();
+                value.truncate(
+                    end.into_iter()
+                        .find(|i| value.is_char_boundary(*i))
+                        .unwrap_or(0),
+                );
+            }
+            *op = Op::Literal(value.into());
+        }
+        Op::Command(Command::Coalesce(ops), _) => {
+            for op in ops {
+                resolve(op, environment);
+            }
+        }
+        Op::Command(..) | Op::Literal(_) => {}
     }
 }
 
@@ -153,6 +165,8 @@ fn may_be_cut(command: &Command) -> bool {
             | Command::ResponseHeader(..)
             | Command::ResponseTrailer(..)
             | Command::Environment(_)
+            | Command::Coalesce(_)
+            | Command::ServerName(..)
             | Command::QueryParameter(_)
             | Command::Path { .. }
             | Command::FilterState(..)
@@ -209,10 +223,22 @@ fn tail(text: &str) -> Option<(Option<usize>, usize)> {
 const LOCAL_TIME: &str = "%Y-%m-%dT%H:%M:%E3S%z";
 
 fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
+    nested(name, args, 0)
+}
+
+/// An operator that stands so deep in others.
+pub(super) fn nested(name: &str, args: Option<&str>, depth: usize) -> Result<Command, String> {
     if let Some(field) = plain(name) {
-        return match args {
-            None => Ok(field),
-            Some(_) => Err(format!("`%{name}%` takes no arguments")),
+        return match (args, field) {
+            (None, field) => Ok(field),
+            (Some(bits), Command::AddressPart(field, AddressPart::Host)) => {
+                let part = AddressPart::Prefix(arguments::prefix(bits)?);
+                Ok(Command::AddressPart(field, part))
+            }
+            (Some("ALLOW_WHITESPACES"), Command::Field(Field::ResponseCodeDetails)) => {
+                Ok(Command::Spaced(Field::ResponseCodeDetails))
+            }
+            (Some(_), _) => Err(format!("`%{name}%` takes no arguments")),
         };
     }
     let need = || {
@@ -220,6 +246,15 @@ fn command(name: &str, args: Option<&str>) -> Result<Command, String> {
             .ok_or_else(|| format!("`%{name}(...)%` needs an argument"))
     };
     Ok(match name {
+        "COALESCE" => arguments::coalesce(need()?, depth)?,
+        "REQUESTED_SERVER_NAME" => match args {
+            None => Command::Field(Field::RequestedServerName),
+            Some(args) => arguments::server_name(args)?,
+        },
+        "QUERY_PARAMS" => match args {
+            None | Some("" | "ORIG") => Command::QueryParameter(Name::default()),
+            Some(other) => return Err(format!("`{other}`: ORIG expected")),
+        },
         "REQ" | "REQUEST_HEADER" => headers(need()?, Command::RequestHeader)?,
         "RESP" | "RESPONSE_HEADER" => headers(need()?, Command::ResponseHeader)?,
         "TRAILER" | "RESPONSE_TRAILER" => headers(need()?, Command::ResponseTrailer)?,
@@ -265,6 +300,13 @@ fn headers(args: &str, make: fn(Name, Option<Name>) -> Command) -> Result<Comman
     }
     if first.is_empty() || second == Some("") {
         return Err(format!("`{args}`: a header name is empty"));
+    }
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    for name in [first, second.unwrap_or(first)] {
+        let bare = name.strip_prefix(':').unwrap_or(name);
+        if !bare.bytes().all(valid) {
+            return Err(format!("`{name}` is no header name"));
+        }
     }
     Ok(make(lower(first), second.map(lower)))
 }
@@ -429,7 +471,6 @@ fn plain(name: &str) -> Option<Command> {
         "DOWNSTREAM_TLS_SESSION_ID" => F::DownstreamTlsSessionId,
         "DOWNSTREAM_TLS_CIPHER" => F::DownstreamTlsCipher,
         "DOWNSTREAM_TLS_VERSION" => F::DownstreamTlsVersion,
-        "REQUESTED_SERVER_NAME" => F::RequestedServerName,
         "ROUTE_NAME" => F::RouteName,
         "VIRTUAL_CLUSTER_NAME" => F::VirtualClusterName,
         "LISTENER_NAME" => F::ListenerName,
@@ -446,7 +487,6 @@ fn plain(name: &str) -> Option<Command> {
         "REQUEST_HEADERS_BYTES" => F::RequestHeadersBytes,
         "RESPONSE_HEADERS_BYTES" => F::ResponseHeadersBytes,
         "RESPONSE_TRAILERS_BYTES" => F::ResponseTrailersBytes,
-        "QUERY_PARAMS" => return Some(Command::QueryParameter(Name::default())),
         _ => return None,
     };
     Some(Command::Field(field))

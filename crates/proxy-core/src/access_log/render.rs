@@ -1,13 +1,14 @@
 //! Operators and a record to bytes. Nothing from the network reaches a line unescaped.
+use std::borrow::Cow;
 use std::io::Write;
 
 use super::command::{
-    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, Op, PathSource, Record,
+    AddressPart, Command, DurationUnit, Field, FieldValue, GrpcStatusForm, HostName, Op,
+    PathSource, Record, ServerName,
 };
 use super::{Format, JsonNode, Template};
 use crate::config::Value;
 use crate::local_reply::grpc_status;
-use crate::matcher::query_parameter;
 use crate::path;
 use crate::router::is_grpc_content_type;
 
@@ -211,6 +212,12 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
         },
         Command::Field(f) => field(*f, record.field(*f), out),
         Command::AddressPart(field, part) => address_part(&record.field(*field), *part, out),
+        Command::Spaced(f) => match record.field(*f) {
+            FieldValue::Text(value) => text(Some(value.as_bytes()), out),
+            _ => Shape::Missing,
+        },
+        Command::ServerName(which, host) => server_name(*which, *host, record, out),
+        Command::Coalesce(ops) => coalesce(ops, record, out),
         // Only of gRPC requests, as Envoy does.
         Command::GrpcStatus(form) => record
             .request_header("content-type")
@@ -235,13 +242,14 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
         }
         Command::Environment(name) => text(record.environment(name).map(str::as_bytes), out),
         Command::QueryParameter(name) => {
-            let query = record.request_header(":path").and_then(path::query);
-            let found = if name.is_empty() {
-                query
-            } else {
-                query.and_then(|q| query_parameter(q, name.as_bytes()))
-            };
-            text(found, out)
+            let query = record.request_header(":path").and_then(raw_query);
+            if name.is_empty() {
+                return text(query, out);
+            }
+            match query.and_then(|query| decoded_parameter(query, name.as_bytes())) {
+                Some(value) => text(Some(&value), out),
+                None => Shape::Missing,
+            }
         }
         Command::Path { query, source } => {
             let current = record.request_header(":path");
@@ -255,12 +263,70 @@ fn value<R: Record + ?Sized>(command: &Command, record: &R, out: &mut Vec<u8>) -
                 if *query {
                     full
                 } else {
-                    full.map(path::without_query)
+                    full.map(|path| path.split(|b| *b == b'?').next().unwrap_or_default())
                 },
                 out,
             )
         }
     }
+}
+
+/// The first of some operators that has a value.
+fn coalesce<R: Record + ?Sized>(ops: &[Op], record: &R, out: &mut Vec<u8>) -> Shape {
+    let start = out.len();
+    for op in ops {
+        let (shape, limit) = match op {
+            Op::Literal(literal) => (text(Some(literal.as_bytes()), out), None),
+            Op::Command(command, limit) => (value(command, record, out), *limit),
+        };
+        cut(out, start, limit);
+        if !matches!(shape, Shape::Missing) {
+            return Shape::Text;
+        }
+    }
+    Shape::Missing
+}
+
+fn server_name<R: Record + ?Sized>(
+    which: ServerName,
+    host: HostName,
+    record: &R,
+    out: &mut Vec<u8>,
+) -> Shape {
+    let sni = Field::RequestedServerName;
+    let original = || record.request_header("x-envoy-original-host");
+    let current = || record.request_header(":authority");
+    let host = || match host {
+        HostName::Host => current(),
+        HostName::Original => original(),
+        HostName::OriginalOrHost => original().or_else(current),
+    };
+    let named = which != ServerName::SniOnly;
+    if which == ServerName::HostFirst
+        && let Some(host) = host()
+    {
+        return text(Some(host), out);
+    }
+    match field(sni, record.field(sni), out) {
+        Shape::Missing if named => text(host(), out),
+        shape => shape,
+    }
+}
+
+/// What follows the question mark, a fragment that nobody should send included.
+fn raw_query(path: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr(b'?', path)?;
+    Some(&path[at + 1..])
+}
+
+/// The first value of a parameter; its name and it decoded.
+fn decoded_parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    query.split(|b| *b == b'&').find_map(|pair| {
+        let mut parts = pair.splitn(2, |b| *b == b'=');
+        let key = parts.next().unwrap_or_default();
+        let value = parts.next().unwrap_or_default();
+        (*path::percent_decoded(key) == *name).then(|| path::percent_decoded(value))
+    })
 }
 
 fn text(value: Option<&[u8]>, out: &mut Vec<u8>) -> Shape {
@@ -329,6 +395,16 @@ fn address_part(value: &FieldValue<'_>, part: AddressPart, out: &mut Vec<u8>) ->
         (FieldValue::Address(addr), AddressPart::Host) => {
             write_display(&addr.ip(), out);
             Shape::Text
+        }
+        (FieldValue::Address(addr), AddressPart::Prefix(bits)) => {
+            match ipnet::IpNet::new(addr.ip(), bits) {
+                Ok(net) => {
+                    write_display(&net.trunc(), out);
+                    Shape::Text
+                }
+                // Longer than such an address is.
+                Err(_) => Shape::Missing,
+            }
         }
         (FieldValue::Address(addr), AddressPart::Port) => number(out, u64::from(addr.port())),
         (FieldValue::Text(v), AddressPart::Host) => {

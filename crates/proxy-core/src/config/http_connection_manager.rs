@@ -225,6 +225,8 @@ pub struct HttpConnectionManager {
     pub append_x_forwarded_port: bool,
     /// `x-envoy-local-overloaded` on locally shed requests.
     pub append_local_overload: bool,
+    /// Tells upstreams which node sent the request, and names it as the agent of one that names none.
+    pub add_user_agent: bool,
     /// `proxy-status` header settings are on.
     pub proxy_status: bool,
     /// Share of requests for which tracing starts, kept for dumps.

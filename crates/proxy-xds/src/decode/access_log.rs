@@ -31,7 +31,14 @@ fn logger(m: &pb::AccessLog, context: &Context) -> Result<AccessLog> {
                 "" => return refuse("is required").at("path").at("typed_config"),
                 "/dev/stdout" => AccessLogSink::Stdout,
                 "/dev/stderr" => AccessLogSink::Stderr,
-                path => AccessLogSink::File(path.into()),
+                path => {
+                    if let Err(error) = (context.open_log)(path) {
+                        return refuse(format!("{path} cannot be opened: {error}"))
+                            .at("path")
+                            .at("typed_config");
+                    }
+                    AccessLogSink::File(path.into())
+                }
             };
             (sink, format)
         }

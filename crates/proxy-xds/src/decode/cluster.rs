@@ -395,6 +395,7 @@ fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
         let place = format!("typed_extension_protocol_options[{key:?}]");
         if m.typed_extension_protocol_options.len() > 1
             || type_name(any).at(&place)? != HTTP_OPTIONS
+            || key != HTTP_OPTIONS
         {
             return refuse("only HttpProtocolOptions are implemented").at(&place);
         }

@@ -160,6 +160,7 @@ pub(super) fn manager(
         ),
         append_x_forwarded_port: m.append_x_forwarded_port,
         append_local_overload: m.append_local_overload,
+        add_user_agent: bool_or(m.add_user_agent.as_ref(), false),
         proxy_status: m.proxy_status_config.is_some(),
         sampled: None,
     })

@@ -160,7 +160,10 @@ fn chain_match(m: &pb::FilterChainMatch) -> Result<FilterChainMatch> {
         destination_port: m
             .destination_port
             .as_ref()
-            .map(|p| port(p.value))
+            .map(|p| match p.value {
+                0 => refuse("must be 1 to 65535"),
+                value => port(value),
+            })
             .transpose()
             .at("destination_port")?,
         prefix_ranges: list(&m.prefix_ranges, "prefix_ranges", cidr)?,

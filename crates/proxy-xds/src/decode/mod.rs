@@ -48,6 +48,8 @@ pub(crate) use secret_source::{files_stamp, in_file as secret_in_file};
 
 /// Reads a file by its path.
 pub type ReadFile = dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync;
+/// Opens a file for appending, made where it is not there.
+pub type OpenLog = dyn Fn(&str) -> std::io::Result<()> + Send + Sync;
 /// Finds an environment variable.
 pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
@@ -59,6 +61,17 @@ pub struct Context {
     pub environment: Box<Environment>,
     /// What the bootstrap's runtime says.
     pub runtime: Runtime,
+    /// Tries whether a file that a message wants to log to can be opened for that.
+    pub open_log: Box<OpenLog>,
+}
+
+/// Opens a log of this machine's files as its writers will.
+///
+/// # Errors
+/// When the directory is not there or nothing may be written.
+pub fn open_log(path: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true).open(path).map(drop)
 }
 
 impl std::fmt::Debug for Context {
@@ -75,6 +88,7 @@ impl Context {
             read_file: Box::new(|path| crate::files::read(path)),
             environment: Box::new(|_| None),
             runtime: Runtime::default(),
+            open_log: Box::new(open_log),
         }
     }
 
@@ -85,6 +99,7 @@ impl Context {
             read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
             environment: Box::new(|_| None),
             runtime: Runtime::default(),
+            open_log: Box::new(|_| Ok(())),
         }
     }
 }
@@ -242,3 +257,5 @@ pub(crate) fn type_name(any: &Any) -> Result<String> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod value_tests;

@@ -83,6 +83,9 @@ fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
         (!m.cluster_names.is_empty(), "cluster_names"),
         (!m.config_validators.is_empty(), "config_validators"),
     ])?;
+    if m.transport_api_version == core::ApiVersion::V2 as i32 {
+        return refuse("must be V3").at("transport_api_version");
+    }
     let delta = match ApiType::try_from(m.api_type) {
         Ok(ApiType::Grpc) => false,
         Ok(ApiType::DeltaGrpc) => true,

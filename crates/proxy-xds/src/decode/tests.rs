@@ -483,9 +483,11 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
             "routes": [{ "match": { "prefix": "/" }, "route": action }] }] })
     };
     let options = |extra: Value| {
-        with(json!({ "typed_extension_protocol_options": { "h":
+        with(
+            json!({ "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions":
         { "@type": typed_url("envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
-          "explicit_http_config": { "http_protocol_options": {} }, "common_http_protocol_options": extra } } }))
+          "explicit_http_config": { "http_protocol_options": {} }, "common_http_protocol_options": extra } } }),
+        )
     };
     let manager = |extra: Value| listener_with(hcm(extra, json!([router()])));
     const MANAGER: &str = "filter_chains[0].filters[0].typed_config";
@@ -517,7 +519,7 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         (
             CLUSTER,
             options(json!({ "max_headers_count": 50 })),
-            "typed_extension_protocol_options[\"h\"].common_http_protocol_options.max_headers_count: is not",
+            "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].common_http_protocol_options.max_headers_count: is not",
         ),
         (
             CLUSTER,

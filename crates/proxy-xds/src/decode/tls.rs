@@ -16,10 +16,6 @@ use super::common::{bool_or, data_source, need, opt_duration, u32_of};
 use super::{Collected, Context, Needs, add_need, matcher, secret_source};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
-fn names(list: &[String]) -> Vec<Name> {
-    list.iter().map(|s| s.as_str().into()).collect()
-}
-
 pub(super) fn downstream(m: &pb::DownstreamTlsContext, c: &Collected<'_>) -> Result<DownstreamTls> {
     let common = common(m.common_tls_context.as_ref(), c).at("common_tls_context")?;
     if common.certificates.is_empty() {
@@ -222,7 +218,7 @@ fn common(m: Option<&pb::CommonTlsContext>, c: &Collected<'_>) -> Result<CommonT
     }
     let tls_params = m.tls_params.clone().unwrap_or_default();
     let (min_version, max_version) = params(&tls_params).at("tls_params")?;
-    alpn(&m.alpn_protocols).at("alpn_protocols")?;
+    let alpn_protocols = alpn(&m.alpn_protocols).at("alpn_protocols")?;
     let mut certificates = list(&m.tls_certificates, "tls_certificates", |t| {
         let t = certificate(t, c.context)?;
         usable(&t)?;
@@ -240,16 +236,23 @@ fn common(m: Option<&pb::CommonTlsContext>, c: &Collected<'_>) -> Result<CommonT
         ecdh_curves: curves(&tls_params.ecdh_curves).at("tls_params")?,
         certificates,
         validation: validation_source(m, c)?,
-        alpn_protocols: names(&m.alpn_protocols),
+        alpn_protocols,
     })
 }
 
-/// Names of protocols are one to 255 bytes (RFC 7301 section 3.1).
-fn alpn(names: &[String]) -> Result<()> {
-    match names.iter().position(|n| n.is_empty() || n.len() > 255) {
-        Some(i) => refuse(format!("entry {i}: a protocol has 1 to 255 bytes")),
-        None => Ok(()),
+/// Names of protocols are one to 255 bytes (RFC 7301 section 3.1). An entry may hold several with
+/// commas between them, as Envoy reads them.
+fn alpn(entries: &[String]) -> Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        for name in entry.split(',') {
+            if name.is_empty() || name.len() > 255 {
+                return refuse(format!("entry {i}: a protocol has 1 to 255 bytes"));
+            }
+            names.push(Name::from(name));
+        }
     }
+    Ok(names)
 }
 
 fn validation_source(m: &pb::CommonTlsContext, c: &Collected<'_>) -> Result<ValidationSource> {

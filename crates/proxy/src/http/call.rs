@@ -122,7 +122,7 @@ impl Call {
 
     async fn run(&self, cluster: &Rc<ClusterState>, h2: bool) -> Result<Answer, CallError> {
         let Some(_permit) = cluster.permit(0, Limited::Requests) else {
-            cluster.stats.cells.upstream_rq_pending_overflow.inc();
+            cluster.stats.cells.upstream_rq_active_overflow.inc();
             return Err(CallError::Overflow);
         };
         let Some(host) = cluster.choose(&Choice::default()) else {

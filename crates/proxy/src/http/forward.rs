@@ -51,6 +51,9 @@ const SETTINGS: u128 = Known::bits(&[
     Known::XEnvoyUpstreamStreamDurationMs,
 ]);
 
+/// The gRPC status of a stream that lived too long.
+const DEADLINE_EXCEEDED: u32 = 4;
+
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
@@ -159,6 +162,7 @@ impl Stream<'_> {
         self.record.cluster = Some(cluster.clone());
         let priority = usize::from(forward.high_priority);
         let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
+            cluster.stats.cells.upstream_rq_active_overflow.inc();
             return self.overflow(out).await;
         };
         let policy = forward
@@ -360,7 +364,7 @@ impl Stream<'_> {
 
     fn final_timeout(&self, body: &RequestBody<'_>, timeout: Timeout) -> LocalReply<'static> {
         self.count_timeout(timeout);
-        LocalReply::from(match timeout {
+        let reply = LocalReply::from(match timeout {
             Timeout::Route => Situation::REQUEST_TIMEOUT,
             Timeout::PerTry => Situation::PER_TRY_TIMEOUT,
             Timeout::Idle if !body.complete => Situation::STREAM_IDLE_REQUEST,
@@ -369,7 +373,12 @@ impl Stream<'_> {
             Timeout::MaxDuration => Situation::MAX_DURATION,
             Timeout::Upstream => Situation::UPSTREAM_MAX_DURATION,
             Timeout::Request => Situation::REQUEST_INCOMPLETE,
-        })
+        });
+        match timeout {
+            Timeout::MaxDuration => reply.of_manager(Some(DEADLINE_EXCEEDED)),
+            Timeout::Idle | Timeout::Request => reply.of_manager(None),
+            Timeout::Route | Timeout::PerTry | Timeout::Upstream => reply,
+        }
     }
 
     /// Counts the end of a route's time; that of a try has its own counter.
@@ -581,6 +590,9 @@ impl Stream<'_> {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 host.note_failure(&tries.cluster);
+                if matches!(error, ConnectError::Overflow) {
+                    cluster.stats.cells.upstream_rq_pending_overflow.inc();
+                }
                 return Attempt::Reset(connect_reset(&error), false);
             }
             Err(stopped) => return stopped,

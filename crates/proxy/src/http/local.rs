@@ -17,6 +17,9 @@ use super::record::now_ns;
 use super::responder::{Body, Responder};
 use super::stream::Stream;
 
+/// What a body is where nothing says otherwise.
+const PLAIN: &str = "text/plain";
+
 /// An answer of our own.
 #[derive(Debug)]
 pub struct LocalReply<'a> {
@@ -34,6 +37,8 @@ pub struct LocalReply<'a> {
     pub own: Vec<(Vec<u8>, Vec<u8>)>,
     /// gRPC status instead of the one that the HTTP status maps to.
     pub grpc: Option<u32>,
+    /// The connection manager gives it, not its router: it tells nothing of tries.
+    pub of_manager: bool,
 }
 
 impl From<Situation> for LocalReply<'static> {
@@ -53,6 +58,7 @@ impl<'a> LocalReply<'a> {
             headers: Vec::new(),
             own: Vec::new(),
             grpc: None,
+            of_manager: false,
         }
     }
 
@@ -65,6 +71,13 @@ impl<'a> LocalReply<'a> {
     /// With another status.
     pub fn status(mut self, status: u16) -> Self {
         self.status = status;
+        self
+    }
+
+    /// Given by the connection manager itself, with this gRPC status where it has one of its own.
+    pub fn of_manager(mut self, grpc: Option<u32>) -> Self {
+        self.of_manager = true;
+        self.grpc = grpc;
         self
     }
 
@@ -84,15 +97,13 @@ impl Stream<'_> {
         record.code = reply.status;
         record.response.clear();
         record.response.status = reply.status;
+        self.tells_attempts = !reply.of_manager;
         let mut body = reply.body.into_owned();
-        let mut content_type: &str = "text/plain";
-        let config = self.http.config.local_reply.clone();
-        let format;
-        if let Some(config) = &config {
-            format = map(self, config, &mut body);
-            if let Some(format) = &format {
-                content_type = format;
-            }
+        // A route's edits come before what a body needs, so that they may name its type; those of
+        // a redirect and the like come after the location.
+        let routed = record.details == "direct_response";
+        if !routed {
+            self.edit_reply();
         }
         let record = &mut *self.record;
         for (name, value) in &reply.headers {
@@ -101,6 +112,12 @@ impl Stream<'_> {
         for (name, value) in &reply.own {
             record.response.add(name, value);
         }
+        if routed {
+            self.edit_reply();
+        }
+        let config = self.http.config.local_reply.clone();
+        let format = config.and_then(|config| map(self, &config, &mut body));
+        let record = &mut *self.record;
         let grpc = is_grpc(&record.request);
         if grpc {
             record.response.remove(b"content-length");
@@ -127,10 +144,11 @@ impl Stream<'_> {
                 record
                     .response
                     .set_number(Known::ContentLength, body.len() as u64);
-                if !record.response.has(Known::ContentType) {
-                    record
-                        .response
-                        .add(b"content-type", content_type.as_bytes());
+                // What a format makes is of the format's type, whatever was said before.
+                if format.is_some() || !record.response.has(Known::ContentType) {
+                    let value = format.as_deref().unwrap_or(PLAIN);
+                    let response = &mut record.response;
+                    response.set_known(Known::ContentType, value.as_bytes());
                 }
             }
             record.code = record.response.status;
@@ -138,7 +156,7 @@ impl Stream<'_> {
         if record.request.method() == b"HEAD" {
             body.clear();
         }
-        self.finish_response_head(out);
+        self.finish_response(out);
         self.send_reply(out, &body).await;
     }
 
@@ -186,7 +204,7 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
         duration_ms: record.duration_ms(),
         flags: record.flags,
         headers: &record.request,
-        grpc_status: None,
+        grpc_status: Some(grpc_status(record.response.status)),
         health_check: false,
         traced: false,
         log_type: "NotSet",
@@ -194,14 +212,15 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
     };
     let mapper = config.mappers.iter().find(|m| m.filter.passes(&input));
     if let Some(mapper) = mapper {
+        if let Some(text) = &mapper.body {
+            *body = text.to_vec();
+        }
+        // The headers see the status as it was.
+        super::mutate::apply(record, super::mutate::Side::Response, &mapper.headers);
         if let Some(status) = mapper.status {
             record.response.status = status;
             record.code = status;
         }
-        if let Some(text) = &mapper.body {
-            *body = text.to_vec();
-        }
-        super::mutate::apply(record, super::mutate::Side::Response, &mapper.headers);
     }
     let format = mapper
         .and_then(|m| m.body_format.as_ref())

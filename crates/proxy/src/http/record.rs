@@ -110,6 +110,8 @@ pub struct StreamRecord {
     pub cluster_name: Option<Name>,
     /// Chosen cluster.
     pub cluster: Option<Rc<ClusterState>>,
+    /// Where the route of a request leads that a filter answered.
+    pub led_to: Option<Rc<ClusterState>>,
     /// Chosen host.
     pub host: Option<Rc<Host>>,
     /// Our address of the upstream connection.
@@ -174,6 +176,7 @@ impl StreamRecord {
             virtual_host: None,
             cluster_name: None,
             cluster: None,
+            led_to: None,
             host: None,
             upstream_local: None,
             upstream_tls: None,
@@ -218,6 +221,7 @@ impl StreamRecord {
         self.virtual_host = None;
         self.cluster_name = None;
         self.cluster = None;
+        self.led_to = None;
         self.host = None;
         self.upstream_local = None;
         self.upstream_tls = None;
@@ -246,6 +250,11 @@ impl StreamRecord {
             return self.verdicts.metadata();
         }
         self.metadata.as_ref()?.get(namespace)
+    }
+
+    /// The cluster that the route leads to, asked or not.
+    pub fn routed_cluster(&self) -> Option<&Rc<ClusterState>> {
+        self.cluster.as_ref().or(self.led_to.as_ref())
     }
 
     /// Keeps what a filter found out; what the namespace has under that key goes.
@@ -304,7 +313,7 @@ impl StreamRecord {
             _ => {
                 let side = UpstreamSide {
                     host: self.host.as_ref(),
-                    cluster: self.cluster.as_ref(),
+                    cluster: self.routed_cluster(),
                     cluster_name: self.cluster_name.as_ref(),
                     reached: &self.reached,
                     tls: self.upstream_tls.as_deref(),
@@ -434,6 +443,8 @@ impl Record for StreamRecord {
         let at = match point {
             TimePoint::Start => times.start,
             TimePoint::Emit => now_ns(),
+            // A header that tells how long it took cannot wait for the end.
+            TimePoint::End if times.end == 0 => now_ns(),
             TimePoint::End | TimePoint::DownstreamTxEnd => times.end,
             TimePoint::DownstreamRxEnd => times.request_end,
             // Only of a connection that was had.
@@ -469,7 +480,7 @@ impl Record for StreamRecord {
 
     fn metadata(&self, source: MetadataSource, namespace: &str) -> Option<&Value> {
         match source {
-            MetadataSource::Cluster => self.cluster.as_ref()?.config.metadata.get(namespace),
+            MetadataSource::Cluster => self.routed_cluster()?.config.metadata.get(namespace),
             MetadataSource::UpstreamHost => self.host.as_ref()?.endpoint.metadata.get(namespace),
             MetadataSource::Route => self.route.as_ref()?.1.metadata.get(namespace),
             MetadataSource::VirtualHost => {

@@ -45,6 +45,17 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
     record.remote = origin.client.unwrap_or(conn.remote);
     record.internal = origin.internal;
     let head = &mut record.request;
+    if hcm.add_user_agent {
+        let own = &conn.worker.mesh.own;
+        let service = own.service.as_bytes();
+        head.set_known(Known::XEnvoyDownstreamServiceCluster, service);
+        if head.known(Known::UserAgent).is_none_or(<[u8]>::is_empty) {
+            head.set_known(Known::UserAgent, service);
+        }
+        if !own.id.is_empty() {
+            head.set_known(Known::XEnvoyDownstreamServiceNode, &own.id);
+        }
+    }
     if !hcm.via.is_empty() {
         head.join_known(Known::Via, b", ", hcm.via.as_bytes());
     }

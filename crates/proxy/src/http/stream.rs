@@ -153,6 +153,10 @@ pub struct Stream<'c> {
     /// Whether the whole request has arrived. An answer that comes earlier ends
     /// an HTTP/1 connection: what is left would be taken for the next request.
     pub(super) complete: bool,
+    /// Whether the answer may tell how many tries there were.
+    pub(super) tells_attempts: bool,
+    /// The answer is not the route's: its edits are not for it.
+    pub(super) unedited: bool,
 }
 
 /// Where a request goes.
@@ -176,6 +180,8 @@ impl<'c> Stream<'c> {
             added: Vec::new(),
             expects: false,
             complete: false,
+            tells_attempts: true,
+            unedited: false,
         }
     }
 }
@@ -265,6 +271,8 @@ impl Stream<'_> {
             let input = self.redirect_input();
             let location = rewrite::require_tls(&chosen.host, input, self.record.internal);
             if let Some(location) = location {
+                http.stats.cells.rq_direct_response.inc();
+                self.unedited = true;
                 let reply = LocalReply::new(301, "", "direct_response");
                 return self.reply(out, reply.header("location", location)).await;
             }
@@ -324,6 +332,7 @@ impl Stream<'_> {
                 self.reply(out, reply).await;
             }
             RouteAction::Redirect(redirect) => {
+                // Counted as what it is to the router: an answer of the route's own.
                 http.stats.cells.rq_direct_response.inc();
                 let location =
                     rewrite::location(redirect, &chosen.route.matching, self.redirect_input());
@@ -468,8 +477,10 @@ impl Stream<'_> {
 
     /// Puts the cluster of a request that is not forwarded into the record.
     fn name_cluster(&mut self, chosen: &Chosen) {
-        if matches!(chosen.route.action, RouteAction::Forward(_)) {
-            self.record.cluster_name = self.named_cluster(chosen);
+        if let RouteAction::Forward(forward) = &chosen.route.action {
+            let cluster = self.cluster_of(forward, chosen);
+            self.record.cluster_name = cluster.as_ref().map(|c| c.config.name.clone());
+            self.record.led_to = cluster;
         }
     }
 
@@ -536,12 +547,27 @@ impl Stream<'_> {
             .unwrap_or(false)
     }
 
-    /// Puts into the response what every response bears, then the edits of the
-    /// route's levels.
+    /// The route's edits of an answer of our own.
+    pub(super) fn edit_reply(&mut self) {
+        if self.unedited {
+            return;
+        }
+        if let Some(chosen) = self.chosen.take() {
+            self.edit_response(&chosen);
+            self.chosen = Some(chosen);
+        }
+    }
+
+    /// The edits of the route's levels, then what every response bears.
     pub(super) fn finish_response_head(&mut self, out: &mut Responder<'_>) {
+        self.edit_reply();
+        self.finish_response(out);
+    }
+
+    /// What filters do to a response, then what every response bears.
+    pub(super) fn finish_response(&mut self, out: &mut Responder<'_>) {
         if let Some(chosen) = self.chosen.take() {
             filters::on_response(self, &chosen);
-            self.edit_response(&chosen);
             self.chosen = Some(chosen);
         }
         let record = &mut *self.record;
@@ -600,7 +626,10 @@ impl Stream<'_> {
             mutate::apply(self.record, Side::Response, &level.response_add);
         }
         let record = &mut *self.record;
-        if chosen.host.include_attempt_count_in_response && record.attempts > 0 {
+        if chosen.host.include_attempt_count_in_response
+            && record.attempts > 0
+            && self.tells_attempts
+        {
             let count = record.attempts.into();
             record.response.set_number(Known::XEnvoyAttemptCount, count);
         }

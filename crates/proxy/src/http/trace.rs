@@ -396,7 +396,7 @@ fn tags(record: &StreamRecord, trace: &Trace) -> Tags {
     put("request_size", record.received.to_string());
     put("response_size", record.sent.to_string());
     put("component", "proxy".into());
-    if let Some(cluster) = &record.cluster {
+    if let Some(cluster) = record.routed_cluster() {
         put("upstream_cluster", cluster.config.name.to_string());
         put(
             "upstream_cluster.name",

@@ -429,7 +429,8 @@ async fn run_filters(
             NetworkFilter::MetadataExchange(_) => {}
             NetworkFilter::Rbac(rules) => {
                 if !crate::http::access::admits(&conn, rules) {
-                    return refused(&conn);
+                    refused(&conn);
+                    return conn.end_in_order().await;
                 }
             }
         }

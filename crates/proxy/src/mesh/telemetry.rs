@@ -222,7 +222,7 @@ impl Mesh {
             peer: inner.peer(side, record.peer, record.host.as_deref()),
             principal: inner.principal(side, &record.conn),
             service: inner.service(
-                record.cluster.as_deref(),
+                record.routed_cluster().map(|c| &**c),
                 record.cluster_name.as_ref(),
                 fallback,
             ),

@@ -106,7 +106,7 @@ pub fn run(options: ProxyOptions) -> Result<ExitCode, RunError> {
         .build()
         .map_err(system("runtime"))?;
     runtime.block_on(async {
-        let stop = stop::on_signals().map_err(system("signals"))?;
+        let stop = stop::on_signals(stop::Hangup::Ignored).map_err(system("signals"))?;
         serve(options, stop).await
     })?;
     Ok(ExitCode::SUCCESS)

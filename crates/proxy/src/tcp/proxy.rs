@@ -41,6 +41,9 @@ pub async fn serve(
     }
     conn.flags.set(record.flags);
     conn.worker.close_tcp(&record, &config.access_logs);
+    if record.upstream_local.is_none() {
+        conn.end_in_order().await;
+    }
 }
 
 async fn proxy(
@@ -55,15 +58,13 @@ async fn proxy(
     record.cluster_name = Some(name.clone());
     let Some(cluster) = conn.worker.clusters.get(&name) else {
         record.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
-        record.details = "cluster_not_found";
-        conn.io.reset_on_close();
+        record.cluster_name = None;
         return;
     };
     record.cluster = Some(cluster.clone());
     let timer = Timer::new();
     let Some((host, upstream, _connected)) = open(conn, config, &cluster, criteria, record).await
     else {
-        conn.io.reset_on_close();
         return;
     };
     record.upstream_local = Some(upstream.local);
@@ -127,13 +128,12 @@ async fn open(
     };
     let _pending = Pending::new(pending, &cluster.stats);
     for attempt in 1..=config.max_connect_attempts.max(1) {
-        record.attempts = attempt;
         let Some(host) = choose(conn, cluster, &tried, hash.hash, criteria) else {
             cluster.stats.cells.upstream_cx_none_healthy.inc();
             record.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
-            record.details = "no_healthy_upstream";
             return None;
         };
+        record.attempts = attempt;
         record.host = Some(host.clone());
         record.connect.0 = now_ns();
         match connect::open(cluster, &host, &options).await {

@@ -163,6 +163,7 @@ pub fn manager(routes: Vec<Arc<Route>>) -> HttpConnectionManager {
         stream_error_on_invalid_http_message: false,
         append_x_forwarded_port: false,
         append_local_overload: false,
+        add_user_agent: false,
         proxy_status: false,
         sampled: None,
     }

@@ -87,7 +87,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let stop = lateen_process::stop::on_signals()?;
+        let stop = lateen_process::stop::on_signals(lateen_process::stop::Hangup::Stops)?;
         lateen_control_plane::run(options(args), stop).await
     })
 }

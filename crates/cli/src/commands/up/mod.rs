@@ -86,7 +86,7 @@ pub fn run(args: Up) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
-        let stop = lateen_process::stop::on_signals()?;
+        let stop = lateen_process::stop::on_signals(lateen_process::stop::Hangup::Stops)?;
         session(&args, objects, &home, tools, stop).await
     });
     runtime.shutdown_timeout(Duration::from_secs(2));
