@@ -104,7 +104,7 @@ fn the_admin_address_is_one() {
     let admin = |address: &str| json!({ "admin": { "address": { "socket_address": { "address": address, "port_value": 1 } } } });
     assert_eq!(
         start(&admin("notanip")).unwrap_err(),
-        "b.json: admin.address.socket_address.address: malformed IP address: notanip"
+        "b.json:1: admin.address.socket_address.address: malformed IP address: notanip"
     );
     start(&admin("127.0.0.1")).unwrap();
     let pipe = json!({ "admin": { "address": { "pipe": { "path": "/x" } } } });
@@ -121,7 +121,7 @@ fn over_ads(clusters: Value) -> Value {
 fn the_xds_cluster_is_static() {
     assert_eq!(
         start(&over_ads(json!([cluster("other", BE)]))).unwrap_err(),
-        "b.json: dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: unknown gRPC client cluster 'xds'"
+        "b.json:1: dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: unknown gRPC client cluster 'xds'"
     );
     start(&over_ads(json!([cluster("xds", BE)]))).unwrap();
 }
@@ -297,8 +297,10 @@ fn tls(context: Value) -> String {
     let name = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     context["@type"] = json!(typed(name));
     let common = &mut context["common_tls_context"];
+    let own = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("a certificate");
     common["tls_certificates"] = json!([{
-        "certificate_chain": { "inline_string": "c" }, "private_key": { "inline_string": "k" } }]);
+        "certificate_chain": { "inline_string": own.cert.pem() },
+        "private_key": { "inline_string": own.signing_key.serialize_pem() } }]);
     let mut listener = inline(json!({ "cluster": "c" }), json!({}));
     listener["filter_chains"][0]["transport_socket"] =
         json!({ "name": "tls", "typed_config": context });

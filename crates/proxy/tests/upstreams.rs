@@ -371,15 +371,19 @@ impl Pair {
         self.sides.iter().for_each(|s| s.does(place, host, what));
     }
 
-    /// Every side answers so.
+    /// Every side comes to answer so: what a page shows may not have reached the workers.
     fn answers(&self, name: &str, lines: &str, want: &[&str]) {
         for side in &self.sides {
-            let got = side.ask(name, lines);
-            assert!(
-                want.contains(&got.as_str()),
-                "{}: {name} answers {got}, not {want:?}",
-                side.name
-            );
+            let until = Instant::now() + PATIENCE;
+            loop {
+                let got = side.ask(name, lines);
+                if want.contains(&got.as_str()) {
+                    break;
+                }
+                let what = format!("{}: {name} answers {got}, not {want:?}", side.name);
+                assert!(Instant::now() < until, "{what}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 

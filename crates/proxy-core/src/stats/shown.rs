@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{HistogramSnapshot, Metric, MetricValue, Scope, Series};
+use super::{Metric, MetricValue, Scope, Series};
 
 /// What a series is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +61,7 @@ impl Tables {
                 let value = match kind {
                     SeriesKind::Counter => MetricValue::Counter(0),
                     SeriesKind::Gauge => MetricValue::Gauge(0),
-                    SeriesKind::Histogram => {
-                        MetricValue::Histogram(Box::new(HistogramSnapshot::default()))
-                    }
+                    SeriesKind::Histogram => MetricValue::Histogram(Box::default()),
                 };
                 to.push(Metric {
                     name,

@@ -353,7 +353,7 @@ mod tests {
             ),
         ] {
             let why = verdict(&m).expect_err(path);
-            assert!(why.starts_with(&format!("b.json: {path}: ")), "{why}");
+            assert!(why.starts_with(&format!("b.json:1: {path}: ")), "{why}");
         }
     }
 
