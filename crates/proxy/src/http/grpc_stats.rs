@@ -95,12 +95,14 @@ impl Method {
     }
 }
 
+/// By cluster, and by path where a method is counted apart.
+type Methods = HashMap<(Name, Box<[u8]>), Rc<Method>>;
+
 /// The filter's counters in one worker.
 #[derive(Debug)]
 pub struct GrpcState {
     config: GrpcStats,
-    /// By cluster, and by path where a method is counted apart.
-    methods: RefCell<HashMap<(Name, Box<[u8]>), Rc<Method>>>,
+    methods: RefCell<Methods>,
 }
 
 /// The service and method of a path, `/package.Service/Method`.

@@ -16,11 +16,14 @@ use super::idle::IdleWatch;
 use crate::stats::Stats;
 use crate::tls::TlsContexts;
 
+/// The worker that counts a cluster's members, and the breaker counts of its two priorities.
+type Counted = (usize, [Arc<InFlight>; 2]);
+
 /// What the workers of one process share: breaker counts by cluster name, and
 /// the worker that counts the cluster's members, which is the first to use it.
 #[derive(Debug, Default)]
 pub struct SharedClusters {
-    in_flight: Mutex<HashMap<Name, (usize, [Arc<InFlight>; 2])>>,
+    in_flight: Mutex<HashMap<Name, Counted>>,
     health: Mutex<HashMap<Name, Vec<OfConfig>>>,
 }
 
