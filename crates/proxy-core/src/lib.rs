@@ -2,6 +2,7 @@
 //! functions; no sockets, no clock, no protobuf. Time and randomness are arguments.
 pub mod access_log;
 pub mod config;
+pub mod dns;
 pub mod filter_chain;
 pub mod flags;
 pub mod forwarding;

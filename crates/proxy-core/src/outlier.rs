@@ -25,6 +25,10 @@ pub enum Cause {
     SuccessRate,
     /// Too many failures.
     FailurePercentage,
+    /// Success rate by local failures below the others'.
+    LocalOriginSuccessRate,
+    /// Too many local failures.
+    LocalOriginFailurePercentage,
 }
 
 /// What is counted of one host.
@@ -33,8 +37,9 @@ pub struct Monitor {
     consecutive_5xx: u32,
     consecutive_gateway: u32,
     consecutive_local: u32,
-    successes: u64,
-    requests: u64,
+    /// Good and all results of this interval; of the second, as far as failures
+    /// are local, where they are split.
+    rates: [(u64, u64); 2],
     /// Grows with each ejection, falls with each good interval.
     pub ejection_multiplier: u32,
     /// Ejected at this time (monotonic); none = in use.
@@ -45,9 +50,10 @@ pub struct Monitor {
 impl Monitor {
     /// Counts a result. A returned cause is to be checked with [`enforce`] and [`may_eject`].
     pub fn record(&mut self, config: &OutlierDetection, result: HostResult) -> Option<Cause> {
-        self.requests += 1;
+        let split = config.split_external_local_origin_errors;
         let (failed, gateway) = match result {
-            HostResult::LocalFailure if config.split_external_local_origin_errors => {
+            HostResult::LocalFailure if split => {
+                self.count(1, false);
                 self.consecutive_local += 1;
                 let full = config.consecutive_local_origin_failure;
                 return hit(&mut self.consecutive_local, full)
@@ -57,8 +63,11 @@ impl Monitor {
             HostResult::Status(code) => ((500..600).contains(&code), (502..=504).contains(&code)),
         };
         self.consecutive_local = 0;
+        if split {
+            self.count(1, true);
+        }
+        self.count(0, !failed);
         if !failed {
-            self.successes += 1;
             self.consecutive_5xx = 0;
             self.consecutive_gateway = 0;
             return None;
@@ -112,14 +121,23 @@ impl Monitor {
         }
     }
 
-    /// Takes the interval's counts: success rate in percent, where the volume suffices.
-    pub fn take_success_rate(&mut self, least_requests: u32) -> Option<f64> {
-        let (ok, all) = (
-            std::mem::take(&mut self.successes),
-            std::mem::take(&mut self.requests),
-        );
-        (all >= u64::from(least_requests) && all > 0).then(|| ok as f64 * 100.0 / all as f64)
+    fn count(&mut self, of: usize, good: bool) {
+        let (successes, all) = &mut self.rates[of];
+        *successes += u64::from(good);
+        *all += 1;
     }
+
+    /// Takes the interval's counts, good results and all: of all results and of
+    /// local ones.
+    pub fn take_counts(&mut self) -> [(u64, u64); 2] {
+        std::mem::take(&mut self.rates)
+    }
+}
+
+/// The share of good results in percent, where there are results enough.
+#[must_use]
+pub fn success_rate((good, all): (u64, u64), least: u32) -> Option<f64> {
+    (all >= u64::from(least) && all > 0).then(|| good as f64 * 100.0 / all as f64)
 }
 
 fn hit(count: &mut u32, full: u32) -> bool {
@@ -139,6 +157,8 @@ pub fn enforce(config: &OutlierDetection, cause: Cause, random: u64) -> bool {
         Cause::ConsecutiveLocalOriginFailure => config.enforcing_consecutive_local_origin_failure,
         Cause::SuccessRate => config.enforcing_success_rate,
         Cause::FailurePercentage => config.enforcing_failure_percentage,
+        Cause::LocalOriginSuccessRate => config.enforcing_local_origin_success_rate,
+        Cause::LocalOriginFailurePercentage => config.enforcing_failure_percentage_local_origin,
     };
     random % 100 < u64::from(percent)
 }
@@ -225,6 +245,33 @@ mod tests {
         m.eject(&config, at(40), 0);
         assert!(!m.sweep(at(99)), "the second time is twice as long");
         assert!(m.sweep(at(100)));
+    }
+
+    #[test]
+    fn local_failures_count_apart() {
+        let config = OutlierDetection {
+            split_external_local_origin_errors: true,
+            ..OutlierDetection::default()
+        };
+        let mut m = Monitor::default();
+        for _ in 0..4 {
+            assert_eq!(m.record(&config, HostResult::LocalFailure), None);
+        }
+        let cause = m.record(&config, HostResult::LocalFailure);
+        assert_eq!(cause, Some(Cause::ConsecutiveLocalOriginFailure));
+        for status in [200, 200, 200, 200, 500] {
+            m.record(&config, HostResult::Status(status));
+        }
+        let counts = m.take_counts();
+        assert_eq!(
+            counts.map(|c| super::success_rate(c, 5)),
+            [Some(80.0), Some(50.0)]
+        );
+        assert_eq!(
+            counts.map(|c| super::success_rate(c, 6)),
+            [None, Some(50.0)]
+        );
+        assert_eq!(m.take_counts(), [(0, 0); 2], "a new interval");
     }
 
     #[test]

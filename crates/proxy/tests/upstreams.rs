@@ -485,6 +485,9 @@ fn discovery(pair: &Pair) {
         assert_eq!(ask("logical-ip", ""), "200 0", "{}", side.name);
         let line = format!("x-envoy-original-dst-host: {to}\r\n");
         assert_eq!(ask("by-header", &line), "200 0", "{}", side.name);
+        let listed = format!("by-header::{to}::hostname::by-header{to}");
+        let page = side.page("/clusters");
+        assert!(page.contains(&listed), "{}: {page}", side.name);
         let line = format!("x-to: {}:1\r\n", to.ip());
         assert_eq!(ask("by-own-header", &line), "200 0", "{}", side.name);
         let line = "x-envoy-original-dst-host: nonsense\r\n";

@@ -52,14 +52,14 @@ pub struct Cluster {
     pub metadata: Metadata,
     /// Sends the connection's own PROXY protocol header: version 1 or 2.
     pub proxy_protocol: Option<u8>,
-    /// Connections are dropped when a host leaves discovery, not drained.
-    pub ignore_health_on_host_removal: bool,
     /// Close all connections of a host that turns unhealthy.
     pub close_connections_on_host_health_failure: bool,
     /// Cluster filters of Istio (TCP metadata exchange) by protocol name.
     pub metadata_exchange: Option<Arc<super::istio::TcpMetadataExchange>>,
     /// One connection pool per downstream connection.
     pub connection_pool_per_downstream_connection: bool,
+    /// The start waits for it. Default true.
+    pub wait_for_warm: bool,
     /// Whether the cluster came over xDS.
     pub added_via_api: bool,
 }
@@ -95,6 +95,50 @@ pub struct Dns {
     pub jitter: Duration,
     /// Which families to ask for.
     pub family: DnsFamily,
+    /// Who is asked.
+    pub resolver: Resolver,
+}
+
+/// Who looks names up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolver {
+    /// The system's calls, which tell no TTL.
+    System,
+    /// The hosts file, then name servers.
+    Servers(NameServers),
+}
+
+/// Name servers, and how they are asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NameServers {
+    /// Whom to ask; none = the machine's (`resolv.conf`).
+    pub servers: Vec<std::net::SocketAddr>,
+    /// They are asked only where the machine names none.
+    pub as_fallback: bool,
+    /// Over TCP from the start.
+    pub tcp: bool,
+    /// The machine's search domains are tried. Default true.
+    pub search: bool,
+    /// For one answer. Default 5 s.
+    pub timeout: Duration,
+    /// How often each is asked. Default 4.
+    pub tries: u32,
+    /// Begin with any of them.
+    pub rotate: bool,
+}
+
+impl Default for NameServers {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            as_fallback: false,
+            tcp: false,
+            search: true,
+            timeout: Duration::from_secs(5),
+            tries: 4,
+            rotate: false,
+        }
+    }
 }
 
 /// DNS look-up families.
@@ -122,8 +166,6 @@ pub struct OriginalDst {
     pub http_header_name: Name,
     /// Port to use instead of the connection's.
     pub upstream_port_override: Option<u16>,
-    /// Idle hosts are dropped this often. Default 5 s.
-    pub cleanup_interval: Duration,
 }
 
 /// How an endpoint is chosen.
@@ -221,15 +263,9 @@ pub enum LocalityLb {
     None,
     /// By locality weight.
     Weighted,
-    /// Near first, when there are enough hosts.
-    ZoneAware {
-        /// Share of requests routed so, percent.
-        routing_enabled: f64,
-        /// Fewest hosts. Default 6.
-        min_cluster_size: u64,
-        /// Fail instead of going to other zones.
-        fail_traffic_on_panic: bool,
-    },
+    /// Near first. That needs a cluster of this proxy's own peers, which is
+    /// refused: as in Envoy without one, localities play no part.
+    ZoneAware,
 }
 
 /// Subset balancing.
@@ -346,6 +382,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// Chance of success-rate ejection, percent. Default 100.
     pub enforcing_success_rate: u32,
+    /// The same by local failures alone, where they are split. Default 100.
+    pub enforcing_local_origin_success_rate: u32,
     /// Fewest hosts for success rate. Default 5.
     pub success_rate_minimum_hosts: u32,
     /// Fewest requests per host. Default 100.
@@ -356,6 +394,8 @@ pub struct OutlierDetection {
     pub failure_percentage_threshold: u32,
     /// Chance of acting on it, percent. Default 0.
     pub enforcing_failure_percentage: u32,
+    /// The same by local failures alone, where they are split. Default 0.
+    pub enforcing_failure_percentage_local_origin: u32,
     /// Fewest hosts for failure percentage. Default 5.
     pub failure_percentage_minimum_hosts: u32,
     /// Fewest requests per host. Default 50.
@@ -382,11 +422,13 @@ impl Default for OutlierDetection {
             max_ejection_time_jitter: Duration::ZERO,
             max_ejection_percent: 10,
             enforcing_success_rate: 100,
+            enforcing_local_origin_success_rate: 100,
             success_rate_minimum_hosts: 5,
             success_rate_request_volume: 100,
             success_rate_stdev_factor: 1900,
             failure_percentage_threshold: 85,
             enforcing_failure_percentage: 0,
+            enforcing_failure_percentage_local_origin: 0,
             failure_percentage_minimum_hosts: 5,
             failure_percentage_request_volume: 50,
             always_eject_one_host: false,

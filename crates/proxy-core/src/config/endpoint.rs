@@ -73,6 +73,20 @@ pub struct EndpointCheck {
 }
 
 impl Endpoint {
+    /// An endpoint of which only the address is known.
+    #[must_use]
+    pub fn at(address: std::net::SocketAddr) -> Self {
+        Self {
+            address: Address::Socket(address),
+            additional_addresses: Vec::new(),
+            hostname: Name::default(),
+            health: HealthStatus::Unknown,
+            weight: 1,
+            metadata: Metadata::default(),
+            health_check: None,
+        }
+    }
+
     /// Where active health checks connect to.
     #[must_use]
     pub fn check_address(&self) -> Address {

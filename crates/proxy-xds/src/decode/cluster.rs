@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{
-    CircuitBreaker, Cluster, ClusterDiscovery, Dns, DnsFamily, OriginalDst, OutlierDetection,
-    TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamProtocol,
+    CircuitBreaker, Cluster, ClusterDiscovery, Http1Options, Http2Options, OriginalDst,
+    OutlierDetection, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp,
+    UpstreamProtocol,
 };
 use lateen_proxy_core::config::istio::TcpMetadataExchange;
 use lateen_proxy_core::config::{BindConfig, Value};
@@ -19,7 +20,9 @@ use super::common::{
 };
 use super::http_connection_manager::{http1, http2};
 use super::shared::{self, name};
-use super::{Collected, Needs, endpoint, health_check, istio, lb, subset, tls, type_name, typed};
+use super::{
+    Collected, Needs, dns, endpoint, health_check, istio, lb, subset, tls, type_name, typed,
+};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -114,20 +117,15 @@ pub(super) fn cluster(
             }),
         metadata: metadata(m.metadata.as_ref()),
         proxy_protocol: None,
-        ignore_health_on_host_removal: m.ignore_health_on_host_removal,
         close_connections_on_host_health_failure: m.close_connections_on_host_health_failure,
         metadata_exchange: filters(m)?,
         connection_pool_per_downstream_connection: m.connection_pool_per_downstream_connection,
+        wait_for_warm: bool_or(m.wait_for_warm_on_init.as_ref(), true),
         added_via_api,
     };
     Ok((cluster, needs))
 }
 
-/// What is accepted and has no effect here, with the reason: `dns` records' TTL (look-ups follow
-/// `dns_refresh_rate`, 5 s), `cleanup_interval` (hosts of the original destination go when their
-/// last connection goes), `track_remaining` (gauges only), `ignore_health_on_host_removal` (a host
-/// that leaves is never used again), zone-aware routing (Envoy has none either without a
-/// `local_cluster_name`), metadata exchange (needs TLS between sidecars).
 fn connect_timeout(m: &pb::Cluster) -> Result<Duration> {
     match m.connect_timeout.as_ref().map(duration).transpose()? {
         None => Ok(Duration::from_secs(5)),
@@ -136,8 +134,12 @@ fn connect_timeout(m: &pb::Cluster) -> Result<Duration> {
     }
 }
 
+/// What is accepted and has no effect here stands, with the reason, in the list
+/// of the test that sets every field (`fields`).
 fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
+    use pb::cluster::{ClusterDiscoveryType, DiscoveryType};
     let common = m.common_lb_config.as_ref();
+    let connection = m.upstream_connection_options.as_ref();
     refuse_set(&[
         (
             m.transport_socket_matcher.is_some(),
@@ -154,11 +156,50 @@ fn refuse_unknown(m: &pb::Cluster) -> Result<()> {
             m.connection_pool_per_downstream_connection,
             "connection_pool_per_downstream_connection",
         ),
+        (m.stats_matcher.is_some(), "stats_matcher"),
+        (
+            m.per_connection_buffer_high_watermark_timeout.is_some(),
+            "per_connection_buffer_high_watermark_timeout",
+        ),
+        (m.queuing_policies.is_some(), "queuing_policies"),
+        (
+            !m.lrs_report_endpoint_metrics.is_empty(),
+            "lrs_report_endpoint_metrics",
+        ),
+        (m.track_timeout_budgets, "track_timeout_budgets"),
+        (
+            m.track_cluster_stats.as_ref().is_some_and(tracks),
+            "track_cluster_stats",
+        ),
         (
             common.is_some_and(|c| c.close_connections_on_host_set_change),
             "common_lb_config.close_connections_on_host_set_change",
         ),
-    ])
+        (
+            common.is_some_and(|c| c.override_host_status.is_some()),
+            "common_lb_config.override_host_status",
+        ),
+        (
+            connection.is_some_and(|c| c.set_local_interface_name_on_upstream_connections),
+            "upstream_connection_options.set_local_interface_name_on_upstream_connections",
+        ),
+        (
+            connection.is_some_and(|c| c.happy_eyeballs_config.is_some()),
+            "upstream_connection_options.happy_eyeballs_config",
+        ),
+    ])?;
+    let eds = matches!(
+        m.cluster_discovery_type,
+        Some(ClusterDiscoveryType::Type(t)) if t == DiscoveryType::Eds as i32
+    );
+    match &m.eds_cluster_config {
+        Some(_) if !eds => refuse("is of use with EDS only").at("eds_cluster_config"),
+        _ => Ok(()),
+    }
+}
+
+fn tracks(m: &pb::TrackClusterStats) -> bool {
+    m.timeout_budgets || m.request_response_sizes || m.per_endpoint_stats
 }
 
 fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
@@ -177,8 +218,8 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
     let plain = |d| Ok((d, None));
     match kind {
         D::Static => plain(ClusterDiscovery::Static),
-        D::StrictDns => plain(ClusterDiscovery::StrictDns(Arc::new(dns(m)?))),
-        D::LogicalDns => plain(ClusterDiscovery::LogicalDns(Arc::new(dns(m)?))),
+        D::StrictDns => plain(ClusterDiscovery::StrictDns(Arc::new(dns::settings(m)?))),
+        D::LogicalDns => plain(ClusterDiscovery::LogicalDns(Arc::new(dns::settings(m)?))),
         D::OriginalDst => plain(ClusterDiscovery::OriginalDst(Arc::new(original_dst(m)?))),
         D::Eds => {
             let eds = need(m.eds_cluster_config.as_ref(), "eds_cluster_config")?;
@@ -197,39 +238,6 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
             Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
         }
     }
-}
-
-fn dns(m: &pb::Cluster) -> Result<Dns> {
-    use pb::cluster::DnsLookupFamily as F;
-    let failure = match &m.dns_failure_refresh_rate {
-        None => None,
-        Some(r) => {
-            let base = opt_duration(
-                r.base_interval.as_ref(),
-                "dns_failure_refresh_rate.base_interval",
-            )?
-            .unwrap_or(Duration::from_secs(5));
-            let max = opt_duration(
-                r.max_interval.as_ref(),
-                "dns_failure_refresh_rate.max_interval",
-            )?;
-            Some((base, max.unwrap_or(base * 10)))
-        }
-    };
-    Ok(Dns {
-        refresh_rate: opt_duration(m.dns_refresh_rate.as_ref(), "dns_refresh_rate")?
-            .unwrap_or(Duration::from_secs(5)),
-        respect_ttl: m.respect_dns_ttl,
-        failure_refresh_rate: failure,
-        jitter: opt_duration(m.dns_jitter.as_ref(), "dns_jitter")?.unwrap_or_default(),
-        family: match F::try_from(m.dns_lookup_family) {
-            Ok(F::V4Only) => DnsFamily::V4Only,
-            Ok(F::V6Only) => DnsFamily::V6Only,
-            Ok(F::V4Preferred) => DnsFamily::V4Preferred,
-            Ok(F::All) => DnsFamily::All,
-            _ => DnsFamily::Auto,
-        },
-    })
 }
 
 fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {
@@ -254,8 +262,6 @@ fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {
             .map(|p| port(p.value))
             .transpose()
             .at("original_dst_lb_config.upstream_port_override")?,
-        cleanup_interval: opt_duration(m.cleanup_interval.as_ref(), "cleanup_interval")?
-            .unwrap_or(Duration::from_secs(5)),
     })
 }
 
@@ -274,8 +280,15 @@ fn circuit_breakers(m: &pb::Cluster) -> Result<[CircuitBreaker; 2]> {
         else {
             return refuse("is no known priority").item("circuit_breakers.thresholds", i);
         };
-        refuse_set(&[(t.max_connection_pools.is_some(), "max_connection_pools")])
-            .item("circuit_breakers.thresholds", i)?;
+        let budget = t.retry_budget.as_ref();
+        refuse_set(&[
+            (t.max_connection_pools.is_some(), "max_connection_pools"),
+            (
+                budget.is_some_and(|b| b.budget_interval.is_some()),
+                "retry_budget.budget_interval",
+            ),
+        ])
+        .item("circuit_breakers.thresholds", i)?;
         let d = CircuitBreaker::default();
         *slot = CircuitBreaker {
             max_connections: u32_of(t.max_connections.as_ref()).unwrap_or(d.max_connections),
@@ -304,9 +317,13 @@ fn retry_budget(m: &pb::circuit_breakers::thresholds::RetryBudget) -> Result<(f6
 
 fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
     let d = OutlierDetection::default();
-    if !m.monitors.is_empty() {
-        return refuse("is not implemented").at("monitors");
-    }
+    refuse_set(&[
+        (!m.monitors.is_empty(), "monitors"),
+        (
+            bool_or(m.detect_degraded_hosts.as_ref(), false),
+            "detect_degraded_hosts",
+        ),
+    ])?;
     let or = |v: Option<&_>, default| u32_of(v).unwrap_or(default);
     let time = |v: Option<&_>, field, default| -> Result<Duration> {
         Ok(opt_duration(v, field)?.unwrap_or(default))
@@ -353,6 +370,14 @@ fn outlier(m: &pb::OutlierDetection) -> Result<OutlierDetection> {
         )?,
         max_ejection_percent: or(m.max_ejection_percent.as_ref(), d.max_ejection_percent),
         enforcing_success_rate: or(m.enforcing_success_rate.as_ref(), d.enforcing_success_rate),
+        enforcing_local_origin_success_rate: or(
+            m.enforcing_local_origin_success_rate.as_ref(),
+            d.enforcing_local_origin_success_rate,
+        ),
+        enforcing_failure_percentage_local_origin: or(
+            m.enforcing_failure_percentage_local_origin.as_ref(),
+            d.enforcing_failure_percentage_local_origin,
+        ),
         success_rate_minimum_hosts: or(
             m.success_rate_minimum_hosts.as_ref(),
             d.success_rate_minimum_hosts,
@@ -406,8 +431,8 @@ fn upstream_http(m: &pb::Cluster) -> Result<UpstreamHttp> {
     if let Some(common) = &m.common_http_protocol_options {
         common_http(common, &mut http).at("common_http_protocol_options")?;
     }
-    http.http1 = http1(m.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
-    http.http2 = http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+    http.http1 = to_http1(m.http_protocol_options.as_ref()).at("http_protocol_options")?;
+    http.http2 = to_http2(m.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
     let use_downstream =
         m.protocol_selection == pb::cluster::ClusterProtocolSelection::UseDownstreamProtocol as i32;
     http.protocol = match (use_downstream, m.http2_protocol_options.is_some()) {
@@ -434,11 +459,62 @@ fn upstream_options(m: &core::UpstreamHttpProtocolOptions, http: &mut UpstreamHt
     Ok(())
 }
 
+/// HTTP/1 towards endpoints. What only servers do with it is of no meaning here.
+fn to_http1(m: Option<&core::Http1ProtocolOptions>) -> Result<Http1Options> {
+    if let Some(m) = m {
+        let fully = m.send_fully_qualified_url;
+        refuse_set(&[
+            (fully, "send_fully_qualified_url"),
+            (
+                !m.ignore_http_11_upgrade.is_empty(),
+                "ignore_http_11_upgrade",
+            ),
+        ])?;
+    }
+    http1(m, false)
+}
+
+fn to_http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {
+    if let Some(m) = m {
+        let alive = m.connection_keepalive.as_ref();
+        let huffman = bool_or(m.enable_huffman_encoding.as_ref(), true);
+        refuse_set(&[
+            (!huffman, "enable_huffman_encoding"),
+            (m.max_metadata_size.is_some(), "max_metadata_size"),
+            (
+                m.max_header_field_size_kb.is_some(),
+                "max_header_field_size_kb",
+            ),
+            (
+                bool_or(m.disallow_obs_text.as_ref(), false),
+                "disallow_obs_text",
+            ),
+            (
+                alive.is_some_and(|k| k.connection_idle_interval.is_some()),
+                "connection_keepalive.connection_idle_interval",
+            ),
+        ])?;
+    }
+    http2(m)
+}
+
 fn common_http(m: &core::HttpProtocolOptions, http: &mut UpstreamHttp) -> Result<()> {
     // The parser of answers takes at most 100 headers, Envoy's default; a higher or lower bound
     // cannot be kept.
     let count = u32_of(m.max_headers_count.as_ref());
-    refuse_set(&[(count.is_some_and(|n| n != 100), "max_headers_count")])?;
+    let underscores = m.headers_with_underscores_action != 0;
+    refuse_set(&[
+        (count.is_some_and(|n| n != 100), "max_headers_count"),
+        (
+            m.max_connection_duration_jitter.is_some(),
+            "max_connection_duration_jitter",
+        ),
+        (
+            m.max_response_headers_kb.is_some(),
+            "max_response_headers_kb",
+        ),
+        (underscores, "headers_with_underscores_action"),
+    ])?;
     http.idle_timeout = timeout(m.idle_timeout.as_ref(), "idle_timeout", http.idle_timeout)?;
     http.max_connection_duration = timeout(
         m.max_connection_duration.as_ref(),
@@ -497,11 +573,11 @@ fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> 
     match m.upstream_protocol_options.as_ref() {
         Some(U::ExplicitHttpConfig(e)) => match e.protocol_config.as_ref() {
             Some(P::HttpProtocolOptions(o)) => {
-                http.http1 = http1(Some(o), false).at("http_protocol_options")?
+                http.http1 = to_http1(Some(o)).at("http_protocol_options")?
             }
             Some(P::Http2ProtocolOptions(o)) => {
                 http.protocol = UpstreamProtocol::Http2;
-                http.http2 = http2(Some(o)).at("http2_protocol_options")?;
+                http.http2 = to_http2(Some(o)).at("http2_protocol_options")?;
             }
             Some(P::Http3ProtocolOptions(_)) => {
                 return refuse("HTTP/3 is not implemented").at("explicit_http_config");
@@ -509,16 +585,24 @@ fn http_options(m: &upstream_http::HttpProtocolOptions) -> Result<UpstreamHttp> 
             None => return refuse("a protocol is required").at("explicit_http_config"),
         },
         Some(U::UseDownstreamProtocolConfig(u)) => {
+            refuse_set(&[(u.http3_protocol_options.is_some(), "http3_protocol_options")])
+                .at("use_downstream_protocol_config")?;
             http.protocol = UpstreamProtocol::UseDownstream;
-            http.http1 =
-                http1(u.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
-            http.http2 = http2(u.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+            http.http1 = to_http1(u.http_protocol_options.as_ref()).at("http_protocol_options")?;
+            http.http2 =
+                to_http2(u.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
         }
         Some(U::AutoConfig(a)) => {
+            let cache = a.alternate_protocols_cache_options.is_some();
+            refuse_set(&[
+                (a.http3_protocol_options.is_some(), "http3_protocol_options"),
+                (cache, "alternate_protocols_cache_options"),
+            ])
+            .at("auto_config")?;
             http.protocol = UpstreamProtocol::Auto;
-            http.http1 =
-                http1(a.http_protocol_options.as_ref(), false).at("http_protocol_options")?;
-            http.http2 = http2(a.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
+            http.http1 = to_http1(a.http_protocol_options.as_ref()).at("http_protocol_options")?;
+            http.http2 =
+                to_http2(a.http2_protocol_options.as_ref()).at("http2_protocol_options")?;
         }
         None => {
             return refuse(
@@ -558,9 +642,14 @@ fn transport(m: Option<&core::TransportSocket>, c: &Collected<'_>) -> Result<Tra
 }
 
 fn bind(m: &core::BindConfig) -> Result<BindConfig> {
-    if m.local_address_selector.is_some() {
-        return refuse("is not implemented").at("local_address_selector");
-    }
+    refuse_set(&[
+        (m.local_address_selector.is_some(), "local_address_selector"),
+        (
+            !m.additional_source_addresses.is_empty(),
+            "additional_source_addresses",
+        ),
+        (m.validate_network_namespaces, "validate_network_namespaces"),
+    ])?;
     let mut source_addresses = Vec::new();
     if let Some(address) = &m.source_address {
         source_addresses.push(ip_socket_address(address).at("source_address")?);
@@ -568,7 +657,10 @@ fn bind(m: &core::BindConfig) -> Result<BindConfig> {
     source_addresses.extend(list(
         &m.extra_source_addresses,
         "extra_source_addresses",
-        |e| ip_socket_address(need(e.address.as_ref(), "address")?).at("address"),
+        |e| {
+            refuse_set(&[(e.socket_options.is_some(), "socket_options")])?;
+            ip_socket_address(need(e.address.as_ref(), "address")?).at("address")
+        },
     )?);
     Ok(BindConfig {
         source_addresses,

@@ -18,7 +18,7 @@ use lateen_xds_proto::{Any, json};
 
 use super::shared::name;
 use super::{Context, matcher, written};
-use crate::error::{At, DecodeError, Result, list, refuse};
+use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// A duration; negative or absurd ones are refused.
 pub(crate) fn duration(d: &pb::Duration) -> Result<Duration> {
@@ -112,6 +112,13 @@ fn socket_address(s: &core::SocketAddress) -> Result<Address> {
     if s.address.is_empty() {
         return refuse("is required").at("address");
     }
+    refuse_set(&[
+        (!s.resolver_name.is_empty(), "resolver_name"),
+        (
+            !s.network_namespace_filepath.is_empty(),
+            "network_namespace_filepath",
+        ),
+    ])?;
     Ok(match s.address.parse::<IpAddr>() {
         Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
         Err(_) => Address::Host {

@@ -41,6 +41,7 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
     if m.cluster_name.is_empty() {
         return refuse("is required").at("cluster_name");
     }
+    refuse_set(&[(!m.named_endpoints.is_empty(), "named_endpoints")])?;
     let policy = m.policy.clone().unwrap_or_default();
     refuse_set(&[
         (!policy.drop_overloads.is_empty(), "drop_overloads"),
@@ -84,6 +85,7 @@ fn locality(m: &pb::LocalityLbEndpoints) -> Result<LocalityEndpoints> {
     if m.priority > MAX_PRIORITY {
         return refuse(format!("must be at most {MAX_PRIORITY}")).at("priority");
     }
+    refuse_set(&[(m.proximity.is_some(), "proximity")])?;
     if m.lb_config.is_some() {
         return refuse("endpoint lists by LEDS or load_balancer_endpoints are not implemented")
             .at("lb_config");
@@ -109,7 +111,11 @@ fn endpoint(m: &pb::LbEndpoint) -> Result<Endpoint> {
     if weight == 0 {
         return refuse("must be at least 1").at("load_balancing_weight");
     }
-    refuse_set(&[(!e.additional_addresses.is_empty(), "additional_addresses")]).at("endpoint")?;
+    refuse_set(&[
+        (!e.additional_addresses.is_empty(), "additional_addresses"),
+        (!e.observability_name.is_empty(), "observability_name"),
+    ])
+    .at("endpoint")?;
     let health_check = e.health_check_config.as_ref().map(check).transpose();
     let health_check = health_check.at("endpoint.health_check_config")?.flatten();
     Ok(Endpoint {

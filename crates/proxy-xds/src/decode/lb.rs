@@ -225,12 +225,18 @@ fn locality(m: Option<&lb::common::v3::LocalityLbConfig>, common: &mut LbCommon)
     common.locality = match m.and_then(|m| m.locality_config_specifier.as_ref()) {
         Some(L::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
         Some(L::ZoneAwareLbConfig(z)) => {
+            refuse_set(&[
+                (
+                    z.force_locality_direct_routing,
+                    "force_locality_direct_routing",
+                ),
+                (z.force_local_zone.is_some(), "force_local_zone"),
+                (z.locality_basis != 0, "locality_basis"),
+            ])
+            .at("locality_lb_config.zone_aware_lb_config")?;
             common.fail_traffic_on_panic = z.fail_traffic_on_panic;
-            LocalityLb::ZoneAware {
-                routing_enabled: percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?,
-                min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
-                fail_traffic_on_panic: z.fail_traffic_on_panic,
-            }
+            percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?;
+            LocalityLb::ZoneAware
         }
         None => LocalityLb::None,
     };
@@ -260,11 +266,8 @@ fn common(m: &pb::Cluster) -> Result<LbCommon> {
         Some(L::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
         Some(L::ZoneAwareLbConfig(z)) => {
             fail = z.fail_traffic_on_panic;
-            LocalityLb::ZoneAware {
-                routing_enabled: percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?,
-                min_cluster_size: z.min_cluster_size.as_ref().map_or(6, |v| v.value),
-                fail_traffic_on_panic: z.fail_traffic_on_panic,
-            }
+            percent(z.routing_enabled.as_ref(), "routing_enabled", 100.0)?;
+            LocalityLb::ZoneAware
         }
         None => LocalityLb::None,
     };

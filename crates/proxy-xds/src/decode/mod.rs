@@ -8,6 +8,7 @@
 mod access_log;
 mod cluster;
 mod common;
+mod dns;
 mod endpoint;
 mod ext_authz;
 mod health_check;
@@ -255,6 +256,8 @@ pub(crate) fn type_name(any: &Any) -> Result<String> {
     Ok(lateen_xds_proto::type_url::message_name(&any.type_url).to_owned())
 }
 
+#[cfg(test)]
+mod fields;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TransportSocket};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
-use lateen_proxy_core::config::{Address, ClusterDiscovery, HealthStatus, Metadata, Name};
+use lateen_proxy_core::config::{Address, ClusterDiscovery, Name};
 use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
@@ -136,7 +136,7 @@ impl ClusterState {
         let hosts: Vec<Rc<Host>> = endpoints
             .into_iter()
             .map(
-                |(endpoint, locality, priority)| match kept.remove(&endpoint.address) {
+                |(endpoint, locality, priority)| match self.take_known(&mut kept, &endpoint) {
                     Some(host) if host.endpoint == endpoint && host.priority == priority => {
                         host.clone()
                     }
@@ -166,7 +166,7 @@ impl ClusterState {
             self.stats.cells.membership_change.inc();
         }
         if matches!(self.config.discovery, ClusterDiscovery::Eds { .. }) {
-            self.count_update(None);
+            self.count_update();
         }
         self.count_members(&hosts);
         let hosts = Rc::new(HostSet { hosts, assignment });
@@ -175,6 +175,21 @@ impl ClusterState {
             for host in hosts.hosts.iter().filter(|h| h.checker.borrow().is_none()) {
                 check::start(&me, host);
             }
+        }
+    }
+
+    /// The host that an endpoint was before. The one host of a LOGICAL_DNS
+    /// cluster stays itself wherever it moves: its connections go on.
+    fn take_known<'h>(
+        &self,
+        kept: &mut HashMap<&'h Address, &'h Rc<Host>>,
+        endpoint: &Endpoint,
+    ) -> Option<&'h Rc<Host>> {
+        let same = kept.remove(&endpoint.address);
+        let logical = matches!(self.config.discovery, ClusterDiscovery::LogicalDns(_));
+        match (same, logical) {
+            (None, true) => kept.drain().next().map(|(_, host)| host),
+            (same, _) => same,
         }
     }
 
@@ -224,6 +239,9 @@ impl ClusterState {
         let checked =
             |h: &Rc<Host>| h.flags().has(HealthFlags::CHECKED) || h.endpoint.is_unchecked();
         let hosts = self.hosts();
+        if !self.config.wait_for_warm {
+            return true;
+        }
         self.resolved.get() && (self.check_stats.is_none() || hosts.hosts.iter().all(checked))
     }
 
@@ -233,22 +251,10 @@ impl ClusterState {
     }
 
     /// Counts an update of the members: every worker gets it, one counts it.
-    pub(super) fn count_update(&self, failed: Option<ClusterEvent>) {
-        if !self.first_worker {
-            return;
-        }
-        let events = &self.stats.events;
-        events.inc(ClusterEvent::update_attempt);
-        match failed {
-            Some(failure) => events.inc(failure),
-            None => self.stats.cells.update_success.inc(),
-        }
-    }
-
-    /// Counts an update that changed nothing.
-    pub(super) fn count_no_rebuild(&self) {
+    fn count_update(&self) {
         if self.first_worker {
-            self.stats.events.inc(ClusterEvent::update_no_rebuild);
+            self.stats.events.inc(ClusterEvent::update_attempt);
+            self.stats.cells.update_success.inc();
         }
     }
 
@@ -363,16 +369,7 @@ impl ClusterState {
         if let Some(host) = self.passing.borrow().get(&addr) {
             return host.clone();
         }
-        let endpoint = Endpoint {
-            address: Address::Socket(addr),
-            additional_addresses: Vec::new(),
-            hostname: Name::default(),
-            health: HealthStatus::Unknown,
-            weight: 1,
-            metadata: Metadata::default(),
-            health_check: None,
-        };
-        let host = Rc::new(Host::new(endpoint, Locality::default(), 0));
+        let host = Rc::new(Host::new(Endpoint::at(addr), Locality::default(), 0));
         self.passing.borrow_mut().insert(addr, host.clone());
         host
     }
@@ -485,7 +482,13 @@ impl ClusterState {
                 | ClusterDiscovery::OriginalDst(_)
         );
         let found = |host: &Host| {
-            let place = || (host.endpoint.clone(), host.locality.clone(), host.priority);
+            let place = || {
+                let mut endpoint = host.endpoint.clone();
+                if let ClusterDiscovery::OriginalDst(_) = self.config.discovery {
+                    endpoint.hostname = format!("{}{}", self.config.name, host.text).into();
+                }
+                (endpoint, host.locality.clone(), host.priority)
+            };
             found.then(|| Box::new(place()))
         };
         all.map(|host| {

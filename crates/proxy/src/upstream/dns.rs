@@ -1,158 +1,231 @@
-//! Hosts of DNS clusters: the names are looked up again and again by the
-//! system's resolver; a failed look-up keeps the hosts that were there.
+//! Hosts of DNS clusters. One worker looks the names up again and again for all;
+//! each name goes its own way, so that one that fails holds up no other. A failed
+//! look-up keeps the hosts that were there.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::Address;
-use lateen_proxy_core::config::cluster::{ClusterDiscovery, Dns, DnsFamily};
-use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
+use lateen_proxy_core::config::cluster::{Cluster, ClusterDiscovery, Dns};
+use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint};
+use lateen_proxy_core::config::{Address, Name};
+use tokio::sync::watch;
 
 use super::cluster::ClusterState;
+use super::resolve;
 use crate::io::Timer;
+use crate::stats::ClusterStats;
 use crate::stats::rare::ClusterEvent;
 
-/// Begins to resolve a cluster's names; ends with the cluster.
-pub fn start(cluster: &Rc<ClusterState>) {
-    let Some(assignment) = cluster.config.load_assignment.clone() else {
-        return;
-    };
-    let (dns, all) = match &cluster.config.discovery {
-        ClusterDiscovery::StrictDns(dns) => (dns.clone(), true),
-        ClusterDiscovery::LogicalDns(dns) => (dns.clone(), false),
-        _ => return,
-    };
-    cluster.resolved.set(false);
-    let weak = Rc::downgrade(cluster);
-    tokio::task::spawn_local(refresh(weak, assignment, dns, all));
-}
+/// What the names of a cluster stand for now, in all workers.
+#[derive(Debug)]
+pub struct Resolution(watch::Sender<Option<Arc<ClusterLoadAssignment>>>);
 
-async fn refresh(
-    cluster: Weak<ClusterState>,
-    assignment: Arc<ClusterLoadAssignment>,
-    dns: Arc<Dns>,
-    all: bool,
-) {
-    let timer = Timer::new();
-    let mut failures = 0;
-    loop {
-        let found = look_up(&assignment, &dns, all).await;
-        let Some(cluster) = cluster.upgrade() else {
-            return;
-        };
-        cluster.resolved.set(true);
-        cluster.count_update(match &found {
-            Ok(_) => None,
-            Err(_) => Some(ClusterEvent::update_failure),
-        });
-        let wait = match found {
-            Ok(hosts) => {
-                failures = 0;
-                let current = cluster.hosts();
-                let same = current.hosts.len() == hosts.len()
-                    && current
-                        .hosts
-                        .iter()
-                        .zip(&hosts)
-                        .all(|(h, new)| h.endpoint == new.0);
-                match same {
-                    true => cluster.count_no_rebuild(),
-                    false => cluster.replace_hosts(hosts, Some(assignment.clone())),
-                }
-                dns.refresh_rate
-            }
-            Err(error) => {
-                tracing::debug!(cluster = %cluster.config.name, %error, "name resolution");
-                failures += 1;
-                back_off(&dns, failures)
-            }
-        };
-        drop(cluster);
-        timer
-            .sleep(wait.max(Duration::from_millis(1)) + jitter(dns.jitter))
-            .await;
+impl Default for Resolution {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
     }
 }
 
+/// Takes the hosts that the names stand for, now and later; ends with the
+/// cluster.
+pub fn follow(cluster: &Rc<ClusterState>, resolution: &Resolution) {
+    let mut changes = resolution.0.subscribe();
+    if let Some(assignment) = &*changes.borrow_and_update() {
+        cluster.set_assignment(assignment);
+    }
+    let weak = Rc::downgrade(cluster);
+    tokio::task::spawn_local(async move {
+        while changes.changed().await.is_ok() {
+            let now = changes.borrow_and_update().clone();
+            let Some(cluster) = weak.upgrade() else {
+                return;
+            };
+            if let Some(assignment) = &now {
+                cluster.set_assignment(assignment);
+            }
+        }
+    });
+}
+
+/// Begins to look a cluster's names up; ends with the cluster.
+pub fn start(cluster: &Rc<ClusterState>, resolution: &Arc<Resolution>) {
+    let (Some(dns), Some(assignment)) = (
+        settings(&cluster.config),
+        cluster.config.load_assignment.clone(),
+    ) else {
+        return;
+    };
+    let names = Rc::new(Names {
+        cluster: Rc::downgrade(cluster),
+        resolution: resolution.clone(),
+        dns: dns.clone(),
+        logical: matches!(cluster.config.discovery, ClusterDiscovery::LogicalDns(_)),
+        found: RefCell::new(vec![None; assignment.endpoints().count()]),
+        assignment,
+        stats: cluster.stats.clone(),
+    });
+    cluster
+        .resolved
+        .set(names.assignment.endpoints().next().is_none());
+    for (index, (_, endpoint)) in names.assignment.endpoints().enumerate() {
+        match &endpoint.address {
+            Address::Host { host, port } => {
+                let look = names.clone().refresh(index, host.clone(), *port);
+                tokio::task::spawn_local(look);
+            }
+            // What is an address already stands for itself.
+            Address::Socket(address) => {
+                names.count(ClusterEvent::update_attempt);
+                names.take(cluster, index, vec![*address]);
+            }
+            Address::Pipe(_) | Address::Internal(_) => {}
+        }
+    }
+}
+
+/// The settings of a DNS cluster.
+pub fn settings(cluster: &Cluster) -> Option<&Dns> {
+    match &cluster.discovery {
+        ClusterDiscovery::StrictDns(dns) | ClusterDiscovery::LogicalDns(dns) => Some(&**dns),
+        _ => None,
+    }
+}
+
+/// The names of a cluster and what is known of them.
+struct Names {
+    cluster: Weak<ClusterState>,
+    resolution: Arc<Resolution>,
+    dns: Dns,
+    logical: bool,
+    assignment: Arc<ClusterLoadAssignment>,
+    /// By the endpoint's place; none = not looked up yet.
+    found: RefCell<Vec<Option<Vec<SocketAddr>>>>,
+    stats: Rc<ClusterStats>,
+}
+
+impl Names {
+    async fn refresh(self: Rc<Self>, index: usize, host: Name, port: u16) {
+        let timer = Timer::new();
+        let mut failures = 0;
+        loop {
+            self.count(ClusterEvent::update_attempt);
+            let found = resolve::addresses(&host, &self.dns.resolver, self.dns.family).await;
+            let Some(cluster) = self.cluster.upgrade() else {
+                return;
+            };
+            let wait = match found {
+                Ok(found) => {
+                    failures = 0;
+                    let least = self.used(&found).iter().map(|(_, ttl)| *ttl).min();
+                    let socket = |(ip, _): &resolve::Found| SocketAddr::new(*ip, port);
+                    let addresses = self.used(&found).iter().map(socket).collect();
+                    self.take(&cluster, index, addresses);
+                    self.until(least)
+                }
+                Err(error) => {
+                    tracing::debug!(cluster = %cluster.config.name, %host, %error, "name resolution");
+                    self.count(ClusterEvent::update_failure);
+                    cluster.resolved.set(true);
+                    let wait = back_off(&self.dns, failures);
+                    failures += 1;
+                    wait
+                }
+            };
+            drop(cluster);
+            timer.sleep(wait.max(Duration::from_millis(1))).await;
+        }
+    }
+
+    fn count(&self, event: ClusterEvent) {
+        self.stats.events.inc(event);
+    }
+
+    /// All addresses, or the first.
+    fn used<'a>(&self, found: &'a [resolve::Found]) -> &'a [resolve::Found] {
+        match self.logical {
+            true => &found[..found.len().min(1)],
+            false => found,
+        }
+    }
+
+    /// How long a good answer is kept.
+    fn until(&self, least: Option<u32>) -> Duration {
+        let asked = least.filter(|ttl| self.dns.respect_ttl && *ttl > 0);
+        let wait = match asked {
+            Some(ttl) => Duration::from_secs(ttl.into()),
+            None => self.dns.refresh_rate,
+        };
+        wait + self.dns.jitter.mul_f64(fastrand::f64())
+    }
+
+    fn take(&self, cluster: &ClusterState, index: usize, mut addresses: Vec<SocketAddr>) {
+        self.stats.cells.update_success.inc();
+        cluster.resolved.set(true);
+        // In one order, so that the same answer is the same list.
+        addresses.sort_unstable();
+        addresses.dedup();
+        let none = addresses.is_empty();
+        let mut found = self.found.borrow_mut();
+        let Some(place) = found.get_mut(index) else {
+            return;
+        };
+        // The one host stays until there is another.
+        if none && self.logical {
+            return;
+        }
+        if place.as_ref() == Some(&addresses) {
+            self.count(ClusterEvent::update_no_rebuild);
+            return;
+        }
+        *place = Some(addresses);
+        let assignment = Arc::new(self.resolved(&found));
+        drop(found);
+        cluster.set_assignment(&assignment);
+        self.resolution.0.send_replace(Some(assignment));
+    }
+
+    /// The endpoints with addresses in place of names.
+    fn resolved(&self, found: &[Option<Vec<SocketAddr>>]) -> ClusterLoadAssignment {
+        let mut assignment = (*self.assignment).clone();
+        let mut place = 0;
+        for locality in &mut assignment.localities {
+            let named = std::mem::take(&mut locality.endpoints);
+            for endpoint in named {
+                let addresses = found.get(place).and_then(Option::as_ref);
+                place += 1;
+                let at = |address: &SocketAddr| at_address(&endpoint, *address);
+                locality
+                    .endpoints
+                    .extend(addresses.into_iter().flatten().map(at));
+            }
+        }
+        assignment
+    }
+}
+
+fn at_address(endpoint: &Endpoint, address: SocketAddr) -> Endpoint {
+    let mut at = endpoint.clone();
+    if at.hostname.is_empty() {
+        at.hostname = match &endpoint.address {
+            Address::Host { host, .. } => host.clone(),
+            _ => address.ip().to_string().into(),
+        };
+    }
+    at.address = Address::Socket(address);
+    at
+}
+
+/// The wait after so many failures: somewhere below a bound that doubles with
+/// each of them.
 fn back_off(dns: &Dns, failures: u32) -> Duration {
     match dns.failure_refresh_rate {
         Some((base, most)) => {
-            let wait = base.saturating_mul(1 << failures.min(16)).min(most);
-            wait.mul_f64(fastrand::f64())
+            let bound = base.saturating_mul(1 << failures.min(16)).min(most);
+            bound.mul_f64(fastrand::f64())
         }
         None => dns.refresh_rate,
-    }
-}
-
-fn jitter(most: Duration) -> Duration {
-    most.mul_f64(fastrand::f64())
-}
-
-async fn look_up(
-    assignment: &ClusterLoadAssignment,
-    dns: &Dns,
-    all: bool,
-) -> std::io::Result<Vec<(Endpoint, Locality, u32)>> {
-    let mut hosts = Vec::new();
-    for (group, endpoint) in assignment.endpoints() {
-        let place = |endpoint: Endpoint| (endpoint, group.locality.clone(), group.priority);
-        let Address::Host { host, port } = &endpoint.address else {
-            hosts.push(place(endpoint.clone()));
-            continue;
-        };
-        let found = tokio::net::lookup_host((&**host, *port)).await?;
-        let mut addresses = by_family(found.collect(), dns.family);
-        addresses.truncate(if all { usize::MAX } else { 1 });
-        for address in addresses {
-            let mut endpoint = endpoint.clone();
-            if endpoint.hostname.is_empty() {
-                endpoint.hostname = host.clone();
-            }
-            endpoint.address = Address::Socket(address);
-            hosts.push(place(endpoint));
-        }
-    }
-    Ok(hosts)
-}
-
-/// The addresses of the wanted families, sorted so that an unchanged answer is
-/// an unchanged host list.
-fn by_family(mut found: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
-    found.sort_unstable();
-    found.dedup();
-    let of = |v4: bool| -> Vec<SocketAddr> {
-        found
-            .iter()
-            .filter(|a| a.is_ipv4() == v4)
-            .copied()
-            .collect()
-    };
-    let or = |first: Vec<SocketAddr>, second: Vec<SocketAddr>| {
-        if first.is_empty() { second } else { first }
-    };
-    match family {
-        DnsFamily::V4Only => of(true),
-        DnsFamily::V6Only => of(false),
-        DnsFamily::Auto => or(of(false), of(true)),
-        DnsFamily::V4Preferred => or(of(true), of(false)),
-        DnsFamily::All => found,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn families() {
-        let v4: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let v6: SocketAddr = "[::1]:80".parse().unwrap();
-        let both = vec![v6, v4, v4];
-        assert_eq!(by_family(both.clone(), DnsFamily::V4Only), [v4]);
-        assert_eq!(by_family(both.clone(), DnsFamily::Auto), [v6]);
-        assert_eq!(by_family(vec![v4], DnsFamily::Auto), [v4]);
-        assert_eq!(by_family(both, DnsFamily::All), [v4, v6]);
     }
 }

@@ -13,6 +13,7 @@ pub mod http2;
 pub mod idle;
 pub mod passive;
 mod probe;
+mod resolve;
 pub mod table;
 
 pub use balance::Choice;

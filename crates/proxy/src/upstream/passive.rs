@@ -41,6 +41,8 @@ fn name(cause: Cause) -> &'static str {
         Cause::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
         Cause::SuccessRate => "success_rate",
         Cause::FailurePercentage => "failure_percentage",
+        Cause::LocalOriginSuccessRate => "local_origin_success_rate",
+        Cause::LocalOriginFailurePercentage => "local_origin_failure_percentage",
     }
 }
 
@@ -99,29 +101,51 @@ impl Outliers<'_> {
     pub(super) fn sweep(&self) -> bool {
         let now = Duration::from_millis(now_ms());
         let mut changed = false;
-        let mut rates = Vec::new();
-        let config = self.config;
-        let volume = config
-            .success_rate_request_volume
-            .min(config.failure_percentage_request_volume);
+        let mut counts = [Vec::new(), Vec::new()];
         for (index, host) in self.hosts.iter().enumerate() {
             let Some(health) = &host.health else {
                 continue;
             };
-            let (back, rate) = {
+            let (back, taken) = {
                 let mut monitor = health.monitor();
-                (monitor.sweep(now), monitor.take_success_rate(volume))
+                (monitor.sweep(now), monitor.take_counts())
             };
             if back {
                 changed |= self.uneject(host);
             }
-            rates.extend(rate.map(|rate| (index, rate)));
+            for (counts, taken) in counts.iter_mut().zip(taken) {
+                counts.push((index, taken));
+            }
         }
-        let slow = outlier::success_rate_outliers(config, &rates).1;
-        let failing = outlier::failure_percentage_outliers(config, &rates);
-        let slow = slow.into_iter().map(|i| (i, Cause::SuccessRate));
-        let failing = failing.into_iter().map(|i| (i, Cause::FailurePercentage));
-        for (index, cause) in slow.chain(failing) {
+        let causes = [
+            (Cause::SuccessRate, Cause::FailurePercentage),
+            (
+                Cause::LocalOriginSuccessRate,
+                Cause::LocalOriginFailurePercentage,
+            ),
+        ];
+        for (counts, (slow, failing)) in counts.iter().zip(causes) {
+            changed |= self.eject_outliers(counts, slow, failing);
+        }
+        changed
+    }
+
+    fn eject_outliers(&self, counts: &[(usize, (u64, u64))], slow: Cause, failing: Cause) -> bool {
+        let mut changed = false;
+        let config = self.config;
+        let rates = |least: u32| -> Vec<(usize, f64)> {
+            let rate = |(index, counts): &(usize, _)| {
+                Some((*index, outlier::success_rate(*counts, least)?))
+            };
+            counts.iter().filter_map(rate).collect()
+        };
+        let enough = rates(config.success_rate_request_volume);
+        let below = outlier::success_rate_outliers(config, &enough).1;
+        let below = below.into_iter().map(|index| (index, slow));
+        let enough = rates(config.failure_percentage_request_volume);
+        let often = outlier::failure_percentage_outliers(config, &enough);
+        let often = often.into_iter().map(|index| (index, failing));
+        for (index, cause) in below.chain(often) {
             let host = &self.hosts[index];
             if !host.flags().has(HealthFlags::EJECTED) {
                 changed |= self.eject(host, cause);

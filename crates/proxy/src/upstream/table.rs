@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hashbrown::HashMap;
-use lateen_proxy_core::config::{Cluster, ClusterDiscovery, Name, Snapshot};
+use lateen_proxy_core::config::{Cluster, ClusterDiscovery, ClusterLoadAssignment, Name, Snapshot};
 
 use super::breaker::InFlight;
 use super::cluster::ClusterState;
-use super::dns;
+use super::dns::{self, Resolution};
 use super::health::ClusterHealth;
 use super::idle::IdleWatch;
 use crate::stats::Stats;
@@ -24,11 +24,33 @@ type Counted = (usize, [Arc<InFlight>; 2]);
 #[derive(Debug, Default)]
 pub struct SharedClusters {
     in_flight: Mutex<HashMap<Name, Counted>>,
-    health: Mutex<HashMap<Name, Vec<OfConfig>>>,
+    health: Mutex<PerConfig<ClusterHealth>>,
+    resolutions: Mutex<PerConfig<Resolution>>,
 }
 
-/// Health under one configuration of a cluster: a changed one begins anew.
-type OfConfig = (Weak<Cluster>, Arc<ClusterHealth>);
+/// What is known of clusters under one configuration: a changed one begins anew.
+type PerConfig<T> = HashMap<Name, Vec<(Weak<Cluster>, Arc<T>)>>;
+
+fn of_config<T: Default>(all: &Mutex<PerConfig<T>>, config: &Arc<Cluster>) -> Arc<T> {
+    let mut map = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let list = map.entry(config.name.clone()).or_default();
+    list.retain(|(of, _)| of.strong_count() > 0);
+    let same = |(of, _): &&(Weak<Cluster>, Arc<T>)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(config));
+    if let Some((_, known)) = list.iter().find(same) {
+        return known.clone();
+    }
+    let new = Arc::<T>::default();
+    list.push((Arc::downgrade(config), new.clone()));
+    new
+}
+
+fn forget<T>(all: &Mutex<PerConfig<T>>, snapshot: &Snapshot) {
+    let mut map = all.lock().unwrap_or_else(PoisonError::into_inner);
+    map.retain(|name, list| {
+        list.retain(|(of, _)| of.strong_count() > 0);
+        snapshot.clusters.contains_key(name)
+    });
+}
 
 impl SharedClusters {
     /// The breaker counts, and whether this worker counts the members and checks
@@ -56,16 +78,7 @@ impl SharedClusters {
         if config.outlier_detection.is_none() && config.health_checks.is_empty() {
             return None;
         }
-        let mut map = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = map.entry(config.name.clone()).or_default();
-        list.retain(|(of, _)| of.strong_count() > 0);
-        let same = |(of, _): &&OfConfig| std::ptr::eq(of.as_ptr(), Arc::as_ptr(config));
-        if let Some((_, known)) = list.iter().find(same) {
-            return Some(known.clone());
-        }
-        let new = Arc::new(ClusterHealth::default());
-        list.push((Arc::downgrade(config), new.clone()));
-        Some(new)
+        Some(of_config(&self.health, config))
     }
 
     /// Forgets clusters that the snapshot no longer names.
@@ -73,8 +86,8 @@ impl SharedClusters {
         let map = self.in_flight.lock();
         let mut map = map.unwrap_or_else(PoisonError::into_inner);
         map.retain(|name, _| snapshot.clusters.contains_key(name));
-        let mut map = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        map.retain(|name, _| snapshot.clusters.contains_key(name));
+        forget(&self.health, snapshot);
+        forget(&self.resolutions, snapshot);
     }
 }
 
@@ -124,8 +137,9 @@ impl ClusterTable {
             same
         });
         for (name, cluster) in snapshot.clusters.iter() {
-            let checks = self.worker == 0 && !cluster.health_checks.is_empty();
-            if is_dns(cluster) || checks {
+            // The other workers take what the first finds.
+            let needed = is_dns(cluster) || !cluster.health_checks.is_empty();
+            if self.worker == 0 && needed {
                 self.get(name);
             }
         }
@@ -158,7 +172,11 @@ impl ClusterTable {
             state.set_assignment(assignment);
         }
         if is_dns(config) {
-            dns::start(&state);
+            let resolution = of_config(&self.shared.resolutions, config);
+            dns::follow(&state, &resolution);
+            if first_worker {
+                dns::start(&state, &resolution);
+            }
         }
         self.states.borrow_mut().insert(name.clone(), state.clone());
         Some(state)
@@ -190,17 +208,14 @@ impl ClusterTable {
 }
 
 fn is_dns(cluster: &Cluster) -> bool {
-    matches!(
-        cluster.discovery,
-        ClusterDiscovery::StrictDns(_) | ClusterDiscovery::LogicalDns(_)
-    )
+    dns::settings(cluster).is_some()
 }
 
 /// The endpoints that are used as they stand; DNS ones are not.
 fn endpoints<'a>(
     snapshot: &'a Snapshot,
     cluster: &'a Cluster,
-) -> Option<&'a Arc<lateen_proxy_core::config::ClusterLoadAssignment>> {
+) -> Option<&'a Arc<ClusterLoadAssignment>> {
     if is_dns(cluster) {
         return None;
     }

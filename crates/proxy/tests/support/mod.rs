@@ -209,10 +209,10 @@ pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         tcp_keepalive: None,
         metadata: Metadata::default(),
         proxy_protocol: None,
-        ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
         metadata_exchange: None,
         connection_pool_per_downstream_connection: false,
+        wait_for_warm: true,
         added_via_api: false,
     }
 }

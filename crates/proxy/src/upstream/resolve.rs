@@ -1,0 +1,297 @@
+//! Looks names up: the hosts file first, then the name servers of the cluster or
+//! of the machine, over UDP and where that does not suffice over TCP. Unlike the
+//! system's calls it tells how long an answer may be kept.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use lateen_proxy_core::config::cluster::{DnsFamily, NameServers, Resolver};
+use lateen_proxy_core::dns::{self, Answer, Family};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+/// Longest answer over UDP that is read.
+const LONGEST: usize = 4096;
+/// How long the system's answers may be kept, which do not say it (as in Envoy).
+const SYSTEM_TTL: u32 = 60;
+const HOSTS: &str = "/etc/hosts";
+const CONFIG: &str = "/etc/resolv.conf";
+const PORT: u16 = 53;
+
+/// An address, and the seconds that it may be kept (0 = not said).
+pub type Found = (IpAddr, u32);
+
+/// The addresses of a name, in the order of the answer; none = it has none.
+pub async fn addresses(
+    name: &str,
+    resolver: &Resolver,
+    family: DnsFamily,
+) -> io::Result<Vec<Found>> {
+    if let Ok(ip) = name.parse() {
+        return Ok(vec![(ip, 0)]);
+    }
+    let servers = match resolver {
+        Resolver::System => return by_system(name, family).await,
+        Resolver::Servers(servers) => servers,
+    };
+    let known = in_hosts(name);
+    let (first, then): (&[Family], &[Family]) = match family {
+        DnsFamily::V4Only => (&[Family::V4], &[]),
+        DnsFamily::V6Only => (&[Family::V6], &[]),
+        DnsFamily::Auto => (&[Family::V6], &[Family::V4]),
+        DnsFamily::V4Preferred => (&[Family::V4], &[Family::V6]),
+        DnsFamily::All => (&[Family::V4, Family::V6], &[]),
+    };
+    let machine = Machine::read();
+    let mut failure = None;
+    for families in [first, then] {
+        let mut found = Vec::new();
+        for family in families {
+            let listed = known
+                .iter()
+                .filter(|(ip, _)| ip.is_ipv4() == (*family == Family::V4));
+            let before = found.len();
+            found.extend(listed.copied());
+            if found.len() > before || !known.is_empty() {
+                continue;
+            }
+            match look_up(name, *family, servers, &machine).await {
+                Ok(more) => found.extend(more),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    failure.map_or(Ok(Vec::new()), Err)
+}
+
+async fn by_system(name: &str, family: DnsFamily) -> io::Result<Vec<Found>> {
+    let found = tokio::net::lookup_host((name, 0)).await?;
+    let mut found: Vec<Found> = found.map(|a| (a.ip(), SYSTEM_TTL)).collect();
+    found.dedup();
+    let any = |v4: bool| found.iter().any(|(ip, _)| ip.is_ipv4() == v4);
+    let keep = match family {
+        DnsFamily::All => None,
+        DnsFamily::V4Only => Some(true),
+        DnsFamily::V6Only => Some(false),
+        DnsFamily::Auto => Some(!any(false)),
+        DnsFamily::V4Preferred => Some(any(true)),
+    };
+    found.retain(|(ip, _)| keep.is_none_or(|v4| ip.is_ipv4() == v4));
+    Ok(found)
+}
+
+/// What the hosts file says of a name. `localhost` needs none (RFC 6761 section
+/// 6.3).
+fn in_hosts(name: &str) -> Vec<Found> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let text = std::fs::read_to_string(HOSTS).unwrap_or_default();
+    let found = hosts(&text, name);
+    if found.is_empty() && name.eq_ignore_ascii_case("localhost") {
+        return vec![
+            (Ipv4Addr::LOCALHOST.into(), 0),
+            (Ipv6Addr::LOCALHOST.into(), 0),
+        ];
+    }
+    found
+}
+
+fn hosts(text: &str, name: &str) -> Vec<Found> {
+    let lines = text.lines().filter_map(|line| {
+        let line = line.split('#').next()?;
+        let mut words = line.split_ascii_whitespace();
+        let ip: IpAddr = words.next()?.parse().ok()?;
+        words
+            .any(|word| word.eq_ignore_ascii_case(name))
+            .then_some((ip, 0))
+    });
+    let mut found: Vec<Found> = lines.collect();
+    found.dedup();
+    found
+}
+
+/// What the machine says of resolving (`resolv.conf(5)`).
+#[derive(Debug, PartialEq)]
+struct Machine {
+    servers: Vec<SocketAddr>,
+    search: Vec<String>,
+    dots: usize,
+}
+
+impl Machine {
+    fn read() -> Self {
+        Self::parse(&std::fs::read_to_string(CONFIG).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut machine = Self {
+            servers: Vec::new(),
+            search: Vec::new(),
+            dots: 1,
+        };
+        for line in text.lines() {
+            let line = line.split(['#', ';']).next().unwrap_or_default();
+            let mut words = line.split_ascii_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    let ip = words.next().and_then(|w| w.parse::<IpAddr>().ok());
+                    machine
+                        .servers
+                        .extend(ip.map(|ip| SocketAddr::new(ip, PORT)));
+                }
+                Some("search" | "domain") => {
+                    machine.search = words.map(str::to_owned).collect();
+                }
+                Some("options") => {
+                    let mut dots = words.filter_map(|w| w.strip_prefix("ndots:")?.parse().ok());
+                    machine.dots = dots.next_back().unwrap_or(machine.dots);
+                }
+                _ => {}
+            }
+        }
+        machine
+    }
+
+    /// The names to try for one that was written.
+    fn names(&self, name: &str, search: bool) -> Vec<String> {
+        if name.ends_with('.') || !search {
+            return vec![name.to_owned()];
+        }
+        let mut names: Vec<String> = self.search.iter().map(|s| format!("{name}.{s}")).collect();
+        let own = match name.matches('.').count() >= self.dots {
+            true => 0,
+            false => names.len(),
+        };
+        names.insert(own, name.to_owned());
+        names
+    }
+}
+
+async fn look_up(
+    name: &str,
+    family: Family,
+    config: &NameServers,
+    machine: &Machine,
+) -> io::Result<Vec<Found>> {
+    let own = config.servers.is_empty() || config.as_fallback && !machine.servers.is_empty();
+    let servers = match own {
+        true => &machine.servers,
+        false => &config.servers,
+    };
+    if servers.is_empty() {
+        return Err(io::Error::other("no name server is known"));
+    }
+    for name in machine.names(name, config.search) {
+        match ask(&name, family, servers, config).await? {
+            Answer::Addresses(found) if !found.is_empty() => return Ok(found),
+            _ => {}
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Asks one server after another, and again.
+async fn ask(
+    name: &str,
+    family: Family,
+    servers: &[SocketAddr],
+    config: &NameServers,
+) -> io::Result<Answer> {
+    let first = match config.rotate {
+        true => fastrand::usize(..servers.len()),
+        false => 0,
+    };
+    let mut failure = io::Error::other("nobody was asked");
+    for attempt in 0..config.tries.max(1) as usize {
+        for index in 0..servers.len() {
+            let server = servers[(first + index) % servers.len()];
+            let asked = exchange(server, name, family, config.tcp);
+            match tokio::time::timeout(config.timeout, asked).await {
+                Ok(Ok(Answer::Failed(code))) => {
+                    failure = io::Error::other(format!("{server} answers with code {code}"));
+                }
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            }
+            tracing::debug!(%server, name, attempt, %failure, "name server");
+        }
+    }
+    Err(failure)
+}
+
+async fn exchange(server: SocketAddr, name: &str, family: Family, tcp: bool) -> io::Result<Answer> {
+    let mut id = [0; 2];
+    let random = aws_lc_rs::rand::fill(&mut id);
+    random.map_err(|_| io::Error::other("no random numbers"))?;
+    let question = dns::question(u16::from_be_bytes(id), name, family);
+    let question = question.ok_or_else(|| io::Error::other("not a name"))?;
+    if !tcp {
+        let answer = over_udp(server, &question).await?;
+        if answer != Answer::Truncated {
+            return Ok(answer);
+        }
+    }
+    match over_tcp(server, &question).await? {
+        Answer::Truncated => Err(io::Error::other("truncated over TCP")),
+        answer => Ok(answer),
+    }
+}
+
+/// A socket of its own for each question: its port is one more thing that a
+/// forger has to guess (RFC 5452 section 4.5).
+async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut bytes = vec![0; LONGEST];
+    loop {
+        let count = socket.recv(&mut bytes).await?;
+        match dns::answer(question, &bytes[..count]) {
+            Ok(answer) => return Ok(answer),
+            // Somebody else's words; ours may still come.
+            Err(error) => tracing::debug!(%server, %error, "name server"),
+        }
+    }
+}
+
+async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    let mut message = length.to_be_bytes().to_vec();
+    message.extend_from_slice(question);
+    stream.write_all(&message).await?;
+    let length = stream.read_u16().await?;
+    let mut bytes = vec![0; usize::from(length)];
+    stream.read_exact(&mut bytes).await?;
+    dns::answer(question, &bytes).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_files() {
+        let text = "# c\nnameserver 10.0.0.10\nnameserver ::1\nnameserver x\n\
+            search a.svc b.svc ; c\noptions timeout:1 ndots:5\n";
+        let machine = Machine::parse(text);
+        assert_eq!(machine.servers.len(), 2);
+        assert_eq!(
+            machine.names("s.n", true),
+            ["s.n.a.svc", "s.n.b.svc", "s.n"]
+        );
+        assert_eq!(machine.names("1.2.3.4.5.n", true)[0], "1.2.3.4.5.n");
+        assert_eq!(machine.names("s.", true), ["s."]);
+        assert_eq!(machine.names("s.n", false), ["s.n"]);
+        let found = hosts("127.0.0.1 localhost db # x\n::1 DB\n", "db");
+        assert_eq!(found.len(), 2);
+        assert!(hosts("127.0.0.1 localhost # db\n", "db").is_empty());
+    }
+}
