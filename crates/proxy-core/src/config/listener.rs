@@ -42,6 +42,10 @@ pub struct Listener {
     pub backlog: Option<u32>,
     /// One socket per worker by SO_REUSEPORT (Envoy's default on Linux).
     pub reuse_port: bool,
+    /// Whether an IPv6 address takes IPv4 connections too.
+    pub ipv4_compat: bool,
+    /// Whether connections are taken beyond the limit of the whole proxy.
+    pub ignore_global_conn_limit: bool,
     /// Raw socket options set before bind.
     pub socket_options: Vec<SocketOption>,
     /// Listener filters in order.

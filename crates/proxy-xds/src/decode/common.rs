@@ -68,6 +68,7 @@ pub(crate) fn address(a: &core::Address) -> Result<Address> {
     use core::address::Address as A;
     match a.address.as_ref() {
         Some(A::SocketAddress(s)) => socket_address(s).at("socket_address"),
+        Some(A::Pipe(p)) if p.mode != 0 => refuse("is not implemented").at("pipe.mode"),
         Some(A::Pipe(p)) => pipe(&p.path).at("pipe.path"),
         Some(A::EnvoyInternalAddress(i)) => match &i.address_name_specifier {
             Some(core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(name)) => {
@@ -102,6 +103,14 @@ fn socket_address(s: &core::SocketAddress) -> Result<Address> {
     if s.protocol == core::socket_address::Protocol::Udp as i32 {
         return refuse("UDP is not supported").at("protocol");
     }
+    refuse_set(&[
+        (!s.resolver_name.is_empty(), "resolver_name"),
+        (s.ipv4_compat, "ipv4_compat"),
+        (
+            !s.network_namespace_filepath.is_empty(),
+            "network_namespace_filepath",
+        ),
+    ])?;
     let port = match &s.port_specifier {
         Some(core::socket_address::PortSpecifier::PortValue(p)) => port(*p).at("port_value")?,
         Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
@@ -350,6 +359,10 @@ pub(crate) fn header_option(option: &core::HeaderValueOption) -> Result<HeaderMu
             .at("key")
             .at("header");
     }
+    refuse_set(&[(
+        !header.value.is_empty() && !header.raw_value.is_empty(),
+        "header.raw_value",
+    )])?;
     let text = if header.value.is_empty() && !header.raw_value.is_empty() {
         std::str::from_utf8(&header.raw_value)
             .map_err(|_| DecodeError::new("must be UTF-8").within("header.raw_value"))?
@@ -412,6 +425,12 @@ pub(crate) fn header_mutations(
 
 pub(crate) fn socket_option(option: &core::SocketOption) -> Result<SocketOption> {
     use core::socket_option::Value as V;
+    refuse_set(&[
+        // Options are set before a socket is bound.
+        (option.state != 0, "state"),
+        (option.r#type.is_some(), "type"),
+        (option.ip_version != 0, "ip_version"),
+    ])?;
     let int = |n: i64, field: &str| {
         i32::try_from(n).map_err(|_| DecodeError::new("is out of range").within(field))
     };
@@ -437,6 +456,7 @@ pub(crate) fn string_matcher_list(
 pub(crate) fn config_source(source: Option<&core::ConfigSource>) -> Result<u64> {
     use core::config_source::ConfigSourceSpecifier as S;
     let source = need(source, "config_source")?;
+    only_v3(source)?;
     match &source.config_source_specifier {
         Some(S::Ads(_) | S::Self_(_)) => {}
         Some(S::ApiConfigSource(_)) => {
@@ -448,6 +468,17 @@ pub(crate) fn config_source(source: Option<&core::ConfigSource>) -> Result<u64> 
         None => return refuse("a config source is required"),
     }
     fetch_timeout(source)
+}
+
+/// Version 3 of the API is the only one there is; no authorities (xdstp names) are known.
+pub(crate) fn only_v3(source: &core::ConfigSource) -> Result<()> {
+    refuse_set(&[
+        (!source.authorities.is_empty(), "authorities"),
+        (
+            source.resource_api_version == core::ApiVersion::V2 as i32,
+            "resource_api_version",
+        ),
+    ])
 }
 
 /// `initial_fetch_timeout` in milliseconds; 15 s by default, 0 = for ever.

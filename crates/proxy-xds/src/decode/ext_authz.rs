@@ -161,6 +161,7 @@ fn checked_body(m: &pb::BufferSettings) -> Result<CheckedBody> {
 
 fn pairs(all: &[core::HeaderValue], field: &str) -> Result<Vec<(Name, Name)>> {
     list(all, field, |h| {
+        refuse_set(&[(!h.raw_value.is_empty(), "raw_value")])?;
         let plain = |b: u8| b == b'\t' || (b >= 0x20 && b != 0x7f);
         if !h.value.bytes().all(plain) {
             return refuse("must hold no control characters").at("value");
@@ -260,8 +261,16 @@ pub(super) fn per_route(m: &pb::ExtAuthzPerRoute) -> Result<PerFilterConfig> {
 }
 
 fn check_settings(m: &pb::CheckSettings) -> Result<ExtAuthzPerRoute> {
+    use pb::check_settings::ServiceOverride as S;
     refuse_set(&[
-        (m.service_override.is_some(), "service_override"),
+        (
+            matches!(m.service_override, Some(S::GrpcService(_))),
+            "grpc_service",
+        ),
+        (
+            matches!(m.service_override, Some(S::HttpService(_))),
+            "http_service",
+        ),
         (m.emit_client_span.is_some(), "emit_client_span"),
     ])?;
     let mut context_extensions: Vec<(Name, Name)> = m

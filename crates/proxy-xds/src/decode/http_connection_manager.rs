@@ -170,7 +170,39 @@ pub(super) fn manager(
 /// before their connection does, whatever time that takes).
 fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
     let log = m.access_log_options.unwrap_or_default();
+    let common = m.common_http_protocol_options.unwrap_or_default();
+    let certificate = m.set_current_client_cert_details.unwrap_or_default();
     refuse_set(&[
+        (
+            common.max_connection_duration_jitter.is_some(),
+            "common_http_protocol_options.max_connection_duration_jitter",
+        ),
+        (
+            certificate.format != 0,
+            "set_current_client_cert_details.format",
+        ),
+        (certificate.issuer, "set_current_client_cert_details.issuer"),
+        (
+            log.flush_log_on_tunnel_successfully_established,
+            "access_log_options.flush_log_on_tunnel_successfully_established",
+        ),
+        (bool_or(m.add_user_agent.as_ref(), false), "add_user_agent"),
+        (m.forward_proto_config.is_some(), "forward_proto_config"),
+        (
+            m.http1_safe_max_connection_duration,
+            "http1_safe_max_connection_duration",
+        ),
+        (
+            m.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+            "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+        ),
+        (m.stream_flush_timeout.is_some(), "stream_flush_timeout"),
+        (
+            m.scheme_header_transformation
+                .as_ref()
+                .is_some_and(|t| t.match_upstream),
+            "scheme_header_transformation.match_upstream",
+        ),
         (
             !m.original_ip_detection_extensions.is_empty(),
             "original_ip_detection_extensions",
@@ -261,10 +293,10 @@ pub(super) fn http1(
             "header_key_format",
         ),
         (
-            listener && !bool_or(m.allow_absolute_url.as_ref(), true),
-            "allow_absolute_url",
+            !m.ignore_http_11_upgrade.is_empty(),
+            "ignore_http_11_upgrade",
         ),
-        (m.allow_custom_methods, "allow_custom_methods"),
+        (m.send_fully_qualified_url, "send_fully_qualified_url"),
         (
             bool_or(
                 m.override_stream_error_on_invalid_http_message.as_ref(),
@@ -305,6 +337,16 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
             !m.custom_settings_parameters.is_empty(),
             "custom_settings_parameters",
         ),
+        (
+            bool_or(m.disallow_obs_text.as_ref(), false),
+            "disallow_obs_text",
+        ),
+        (
+            m.max_header_field_size_kb.is_some(),
+            "max_header_field_size_kb",
+        ),
+        (m.stream_reset_burst.is_some(), "stream_reset_burst"),
+        (m.stream_reset_rate.is_some(), "stream_reset_rate"),
     ])?;
     // A malformed message resets its stream only, as
     // `override_stream_error_on_invalid_http_message` asks for.
@@ -320,6 +362,10 @@ pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Optio
     let keepalive = match &m.connection_keepalive {
         None => None,
         Some(k) => {
+            refuse_set(&[(
+                k.connection_idle_interval.is_some(),
+                "connection_keepalive.connection_idle_interval",
+            )])?;
             let interval = timeout(k.interval.as_ref(), "connection_keepalive.interval", None)?;
             let wait = timeout(k.timeout.as_ref(), "connection_keepalive.timeout", None)?;
             interval.map(|i| (i, wait.unwrap_or(Duration::from_secs(1))))
@@ -407,6 +453,10 @@ fn pack_trace_reason(m: &pb::HttpConnectionManager) -> Result<bool> {
         return Ok(true);
     };
     let config: UuidRequestIdConfig = typed(any).at("typed_config")?;
+    refuse_set(&[(
+        !bool_or(config.use_request_id_for_trace_sampling.as_ref(), true),
+        "typed_config.use_request_id_for_trace_sampling",
+    )])?;
     Ok(bool_or(config.pack_trace_reason.as_ref(), true))
 }
 

@@ -94,6 +94,10 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
         RBAC => HttpFilterConfig::Rbac(Arc::new(rbac::http(&typed(any)?)?)),
         MUTATION => {
             let m: mutation_pb::HeaderMutation = typed(any)?;
+            refuse_set(&[(
+                m.most_specific_header_mutations_wins,
+                "most_specific_header_mutations_wins",
+            )])?;
             HttpFilterConfig::HeaderMutation(Arc::new(
                 mutations(m.mutations.as_ref()).at("mutations")?,
             ))
@@ -117,6 +121,10 @@ fn router(m: &router_pb::Router, c: &Collected<'_>) -> Result<Router> {
     refuse_set(&[
         (!m.upstream_http_filters.is_empty(), "upstream_http_filters"),
         (!m.upstream_log.is_empty(), "upstream_log"),
+        (
+            bool_or(m.reject_connect_request_early_data.as_ref(), false),
+            "reject_connect_request_early_data",
+        ),
         (m.start_child_span, "start_child_span"),
         (!m.strict_check_headers.is_empty(), "strict_check_headers"),
         (
@@ -161,7 +169,7 @@ fn grpc_stats(m: &grpc_stats_pb::FilterConfig) -> Result<GrpcStats> {
         emit_filter_state: m.emit_filter_state,
         stats_for_all_methods: matches!(
             &m.per_method_stat_specifier,
-            Some(grpc_stats_pb::filter_config::PerMethodStatSpecifier::StatsForAllMethods(v)) if v.value
+            Some(P::StatsForAllMethods(v)) if v.value
         ),
         enable_upstream_stats: m.enable_upstream_stats,
         methods,
@@ -176,6 +184,7 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
         (!m.downstream_nodes.is_empty(), "downstream_nodes"),
         (m.max_active_faults.is_some(), "max_active_faults"),
         (m.response_rate_limit.is_some(), "response_rate_limit"),
+        (m.filter_metadata.is_some(), "filter_metadata"),
     ])?;
     let share = |p: Option<&lateen_xds_proto::envoy::r#type::v3::FractionalPercent>| {
         p.map_or(Ok(FractionalPercent::NONE), |p| {
@@ -194,6 +203,7 @@ fn fault(m: &fault_pb::HttpFault) -> Result<Fault> {
         })
     });
     let abort = m.abort.as_ref().map(|a| {
+        refuse_set(&[(!a.response_body.is_empty(), "response_body")])?;
         let abort = match a.error_type.as_ref() {
             Some(E::HttpStatus(s)) => match u16::try_from(*s) {
                 Ok(s @ 200..=599) => FaultValue::Fixed(AbortCode::Http(s)),

@@ -10,7 +10,7 @@ use lateen_xds_proto::istio::{
 
 use super::common::opt_duration;
 use super::typed;
-use crate::error::{At, Result, refuse_set};
+use crate::error::{At, Result, refuse, refuse_set};
 
 pub(super) const STATS: &str = "stats.PluginConfig";
 pub(super) const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
@@ -83,6 +83,16 @@ pub(super) fn peer_metadata(any: &Any) -> Result<PeerMetadata> {
     use peer_pb::discovery_method::MethodSpecifier as D;
     use peer_pb::propagation_method::MethodSpecifier as P;
     let m: peer_pb::Config = typed(any)?;
+    for (list, field) in [
+        (&m.downstream_discovery, "downstream_discovery"),
+        (&m.upstream_discovery, "upstream_discovery"),
+    ] {
+        let baggage =
+            |d: &peer_pb::DiscoveryMethod| matches!(d.method_specifier, Some(D::Baggage(_)));
+        if let Some(i) = list.iter().position(baggage) {
+            return refuse("is not implemented").at("baggage").item(field, i);
+        }
+    }
     let headers = |list: &[peer_pb::DiscoveryMethod]| {
         list.iter()
             .any(|d| matches!(d.method_specifier, Some(D::IstioHeaders(_))))

@@ -297,6 +297,8 @@ fn retries(m: &core::RetryPolicy) -> Result<(u32, Duration)> {
     let base = match m.retry_back_off.as_ref() {
         None => Duration::from_secs(1),
         Some(back_off) => {
+            refuse_set(&[(back_off.max_interval.is_some(), "max_interval")])
+                .at("retry_back_off")?;
             let base = need(back_off.base_interval.as_ref(), "base_interval");
             duration(base.at("retry_back_off")?).at("retry_back_off.base_interval")?
         }

@@ -1,7 +1,9 @@
 //! Listeners, listener filters, filter chains.
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_proxy_core::config::address::{SocketOption, SocketOptionValue};
 use lateen_proxy_core::config::filter_chain::{FilterChain, FilterChainMatch, SourceType};
 use lateen_proxy_core::config::listener::{
     Listener, ListenerFilter, ListenerFilterKind, ListenerFilterPredicate, ProxyVersions,
@@ -34,8 +36,22 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         (m.api_listener.is_some(), "api_listener"),
         (m.listener_specifier.is_some(), "internal_listener"),
         (m.enable_mptcp, "enable_mptcp"),
+        (m.stats_matcher.is_some(), "stats_matcher"),
+        (
+            m.per_connection_buffer_high_watermark_timeout.is_some(),
+            "per_connection_buffer_high_watermark_timeout",
+        ),
+        (
+            m.drain_type == pb::listener::DrainType::ModifyOnly as i32,
+            "drain_type",
+        ),
+        // Every worker has a socket of its own, which balances exactly.
+        (
+            m.connection_balance_config.as_ref().is_some_and(extended),
+            "connection_balance_config.extend_balance",
+        ),
     ])?;
-    let address = common::address(need(m.address.as_ref(), "address")?).at("address")?;
+    let (address, ipv4_compat) = own_address(need(m.address.as_ref(), "address")?).at("address")?;
     if let Address::Host { host, .. } = &address {
         return refuse(format!("`{host}` is no IP address")).at("address.socket_address.address");
     }
@@ -72,6 +88,10 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         stat_prefix: stat.into(),
         address,
         additional_addresses: list(&m.additional_addresses, "additional_addresses", |a| {
+            refuse_set(&[
+                (a.socket_options.is_some(), "socket_options"),
+                (a.tcp_keepalive.is_some(), "tcp_keepalive"),
+            ])?;
             common::address(need(a.address.as_ref(), "address")?).at("address")
         })?,
         bind_to_port: bool_or(bind, true),
@@ -80,7 +100,14 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         freebind: bool_or(m.freebind.as_ref(), false),
         backlog: u32_of(m.tcp_backlog_size.as_ref()),
         reuse_port: bool_or(m.enable_reuse_port.as_ref(), true),
-        socket_options: list(&m.socket_options, "socket_options", socket_option)?,
+        ipv4_compat,
+        // An overload manager knows no more than the limit on connections.
+        ignore_global_conn_limit: m.ignore_global_conn_limit || m.bypass_overload_manager,
+        socket_options: {
+            let mut options = keepalive(m.tcp_keepalive.as_ref());
+            options.extend(list(&m.socket_options, "socket_options", socket_option)?);
+            options
+        },
         listener_filters: list(&m.listener_filters, "listener_filters", listener_filter)?,
         listener_filters_timeout: opt_duration(
             m.listener_filters_timeout.as_ref(),
@@ -103,6 +130,49 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         max_connections_per_event: u32_of(m.max_connections_to_accept_per_socket_event.as_ref()),
         metadata: metadata(m.metadata.as_ref()),
     })
+}
+
+fn extended(m: &pb::listener::ConnectionBalanceConfig) -> bool {
+    use pb::listener::connection_balance_config::BalanceType as B;
+    matches!(m.balance_type, Some(B::ExtendBalance(_)))
+}
+
+/// The address to listen on, and whether an IPv6 one takes IPv4 connections too.
+fn own_address(m: &core::Address) -> Result<(Address, bool)> {
+    let mut plain = m.clone();
+    let Some(core::address::Address::SocketAddress(socket)) = &mut plain.address else {
+        return Ok((common::address(m)?, false));
+    };
+    let compat = std::mem::take(&mut socket.ipv4_compat);
+    let address = common::address(&plain)?;
+    match address {
+        Address::Socket(SocketAddr::V6(_)) => Ok((address, compat)),
+        _ if compat => refuse("needs an IPv6 address").at("socket_address.ipv4_compat"),
+        _ => Ok((address, false)),
+    }
+}
+
+/// Probes of idle connections as options of the listening socket; accepted ones inherit them.
+fn keepalive(m: Option<&core::TcpKeepalive>) -> Vec<SocketOption> {
+    // Linux: SOL_SOCKET and SO_KEEPALIVE; IPPROTO_TCP and its three options.
+    const SOCKET: i32 = 1;
+    const ON: i32 = 9;
+    const TCP: i32 = 6;
+    const IDLE: i32 = 4;
+    const INTERVAL: i32 = 5;
+    const COUNT: i32 = 6;
+    let Some(m) = m else { return Vec::new() };
+    let option = |level, name, value: u32| SocketOption {
+        level,
+        name,
+        value: SocketOptionValue::Int(i32::try_from(value).unwrap_or(i32::MAX)),
+    };
+    let given = |value: Option<&_>, name| u32_of(value).map(|v| option(TCP, name, v));
+    let on = std::iter::once(option(SOCKET, ON, 1));
+    on.chain(given(m.keepalive_probes.as_ref(), COUNT))
+        .chain(given(m.keepalive_time.as_ref(), IDLE))
+        .chain(given(m.keepalive_interval.as_ref(), INTERVAL))
+        .collect()
 }
 
 fn no_twins(chains: &[Arc<FilterChain>]) -> Result<()> {
@@ -144,9 +214,10 @@ fn chain(m: &pb::FilterChain, c: &Collected<'_>) -> Result<FilterChain> {
 }
 
 fn chain_match(m: &pb::FilterChainMatch) -> Result<FilterChainMatch> {
-    if !m.address_suffix.is_empty() || m.suffix_len.is_some() {
-        return refuse("is not implemented").at("address_suffix");
-    }
+    refuse_set(&[
+        (!m.address_suffix.is_empty(), "address_suffix"),
+        (m.suffix_len.is_some(), "suffix_len"),
+    ])?;
     let server_names = list(&m.server_names, "server_names", |n| {
         let star = n.matches('*').count();
         if n.is_empty() || star > 1 || (star == 1 && !n.starts_with("*.") && n != "*") {
@@ -219,8 +290,13 @@ fn downstream_transport(
 }
 
 fn listener_filter(m: &pb::ListenerFilter) -> Result<ListenerFilter> {
-    let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &m.config_type else {
-        return refuse("is required").at("typed_config");
+    let any = match &m.config_type {
+        Some(pb::listener_filter::ConfigType::TypedConfig(any)) => any,
+        Some(pb::listener_filter::ConfigType::ConfigDiscovery(_)) => {
+            return refuse(format!("filter {}: ECDS is not implemented", m.name))
+                .at("config_discovery");
+        }
+        None => return refuse("is required").at("typed_config"),
     };
     let name = type_name(any)?;
     let kind = match name.as_str() {

@@ -10,7 +10,7 @@ use lateen_xds_proto::envoy::extensions::filters::network::direct_response::v3 a
 use lateen_xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
-use super::common::{data_source_bytes, timeout};
+use super::common::{bool_or, data_source_bytes, timeout};
 use super::{
     Collected, access_log, http_connection_manager, istio, rbac, subset, type_name, typed,
 };
@@ -88,6 +88,32 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
     refuse_set(&[
         (m.tunneling_config.is_some(), "tunneling_config"),
         (m.on_demand.is_some(), "on_demand"),
+        (m.backoff_options.is_some(), "backoff_options"),
+        (
+            bool_or(m.check_drain_close.as_ref(), false),
+            "check_drain_close",
+        ),
+        (
+            m.downstream_idle_timeout.is_some(),
+            "downstream_idle_timeout",
+        ),
+        (m.upstream_idle_timeout.is_some(), "upstream_idle_timeout"),
+        (
+            m.max_downstream_connection_duration_jitter_percentage
+                .is_some(),
+            "max_downstream_connection_duration_jitter_percentage",
+        ),
+        (m.max_early_data_bytes.is_some(), "max_early_data_bytes"),
+        (!m.proxy_protocol_tlvs.is_empty(), "proxy_protocol_tlvs"),
+        (m.upstream_connect_mode != 0, "upstream_connect_mode"),
+        (
+            m.flush_access_log_on_connected,
+            "flush_access_log_on_connected",
+        ),
+        (
+            options.flush_access_log_on_start,
+            "access_log_options.flush_access_log_on_start",
+        ),
         (
             m.access_log_flush_interval.is_some(),
             "access_log_flush_interval",

@@ -25,6 +25,7 @@ pub(super) fn filter(m: &pb::LocalRateLimit) -> Result<LocalRateLimit> {
         (!m.descriptors.is_empty(), "descriptors"),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.stage != 0, "stage"),
+        (m.enable_retry_after_header, "enable_retry_after_header"),
         (
             m.local_rate_limit_per_downstream_connection,
             "local_rate_limit_per_downstream_connection",

@@ -14,12 +14,13 @@ use lateen_xds_proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::common::{cidr, need, opt_duration, port};
 use super::{matcher, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 pub(super) fn http(m: &http::Rbac) -> Result<Rbac> {
     for (set, field) in [
         (m.matcher.is_some(), "matcher"),
         (m.shadow_matcher.is_some(), "shadow_matcher"),
+        (m.track_per_rule_stats, "track_per_rule_stats"),
     ] {
         if set {
             return refuse("is not implemented").at(field);
@@ -72,6 +73,7 @@ pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
 }
 
 fn rules(m: &pb::Rbac) -> Result<Arc<Rules>> {
+    refuse_set(&[(m.audit_logging_options.is_some(), "audit_logging_options")])?;
     let action = match pb::rbac::Action::try_from(m.action) {
         Ok(pb::rbac::Action::Allow) => Action::Allow,
         Ok(pb::rbac::Action::Deny) => Action::Deny,
@@ -90,9 +92,11 @@ fn rules(m: &pb::Rbac) -> Result<Arc<Rules>> {
 }
 
 fn policy(m: &pb::Policy) -> Result<Policy> {
-    if m.condition.is_some() || m.checked_condition.is_some() {
-        return refuse("CEL conditions are not implemented").at("condition");
-    }
+    refuse_set(&[
+        (m.condition.is_some(), "condition"),
+        (m.checked_condition.is_some(), "checked_condition"),
+        (m.cel_config.is_some(), "cel_config"),
+    ])?;
     if m.permissions.is_empty() || m.principals.is_empty() {
         return refuse("at least one permission and one principal are required");
     }
@@ -183,7 +187,10 @@ fn principal(m: &pb::Principal) -> Result<Principal> {
                     Box::new(matcher::string(s).at("filter_state.string_match")?),
                 )
             }
-            _ => return refuse("only string_match is implemented").at("filter_state"),
+            Some(matcher_pb::filter_state_matcher::Matcher::AddressMatch(_)) => {
+                return refuse("is not implemented").at("filter_state.address_match");
+            }
+            None => return refuse("string_match is required").at("filter_state"),
         },
         Some(I::SourcedMetadata(_)) => return refuse("is not implemented").at("sourced_metadata"),
         Some(I::Custom(e)) => return refuse(format!("{} is not implemented", e.name)).at("custom"),

@@ -7,15 +7,19 @@ use lateen_xds_proto::envoy::extensions::retry::priority::previous_priorities::v
 
 use super::common::{duration, header_name, need, timeout};
 use super::{matcher, type_name, typed};
-use crate::error::{At, Result, list, refuse};
+use crate::error::{At, Result, list, refuse, refuse_set};
 
 const BASE: Duration = Duration::from_millis(25);
 const TOLD_MAX: Duration = Duration::from_secs(300);
 
 pub(super) fn retry_policy(m: &pb::RetryPolicy) -> Result<RetryPolicy> {
-    if !m.retry_options_predicates.is_empty() {
-        return refuse("is not implemented").at("retry_options_predicates");
-    }
+    refuse_set(&[
+        (
+            !m.retry_options_predicates.is_empty(),
+            "retry_options_predicates",
+        ),
+        (m.refresh_cluster_on_retry, "refresh_cluster_on_retry"),
+    ])?;
     let (base_interval, max_interval) = back_off(m.retry_back_off.as_ref()).at("retry_back_off")?;
     let codes = list(&m.retriable_status_codes, "retriable_status_codes", |c| {
         u16::try_from(*c).or_else(|_| refuse(format!("{c} is no status")))

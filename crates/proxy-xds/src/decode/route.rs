@@ -16,11 +16,11 @@ use lateen_proxy_core::config::{
 use lateen_proxy_core::matcher::Regex;
 use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
 use lateen_proxy_core::uri_template::UriTemplate;
-use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::route::v3 as pb;
 use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use lateen_xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use lateen_xds_proto::{Any, UInt32Value, UInt64Value};
 
 use super::common::{
     bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need,
@@ -46,6 +46,7 @@ pub(super) fn configuration(
         ),
         (!m.vhost_header.is_empty(), "vhost_header"),
         (!m.internal_only_headers.is_empty(), "internal_only_headers"),
+        (!m.route_specifiers.is_empty(), "route_specifiers"),
     ])?;
     let most_body = m
         .max_direct_response_body_size_bytes
@@ -93,6 +94,12 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
     }
     for (set, field) in [
         (m.matcher.is_some(), "matcher"),
+        (!m.route_specifiers.is_empty(), "route_specifiers"),
+        (!m.virtual_clusters.is_empty(), "virtual_clusters"),
+        (
+            m.include_is_timeout_retry_header,
+            "include_is_timeout_retry_header",
+        ),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
         (!m.virtual_clusters.is_empty(), "virtual_clusters"),
@@ -136,9 +143,18 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
             .at("retry_policy")?,
         mirrors: mirrors(&m.request_mirror_policies)?.into(),
         per_filter: with_cors(per_filter(&m.typed_per_filter_config)?, m.cors.as_ref())?.into(),
-        per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
+        per_request_buffer_limit: buffer_limit(
+            m.request_body_buffer_limit.as_ref(),
+            m.per_request_buffer_limit_bytes.as_ref(),
+        ),
         metadata: metadata(m.metadata.as_ref()),
     })
+}
+
+/// The newer of the two fields holds where both are given.
+fn buffer_limit(newer: Option<&UInt64Value>, older: Option<&UInt32Value>) -> Option<u32> {
+    let newer = newer.map(|v| u32::try_from(v.value).unwrap_or(u32::MAX));
+    newer.or_else(|| u32_of(older))
 }
 
 fn domain(text: &str) -> Result<Name> {
@@ -180,9 +196,10 @@ fn per_filter(map: &HashMap<String, Any>) -> Result<PerFilter> {
 }
 
 fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
-    if m.tracing.is_some() {
-        return refuse("is not implemented").at("tracing");
-    }
+    refuse_set(&[
+        (m.tracing.is_some(), "tracing"),
+        (!m.route_specifiers.is_empty(), "route_specifiers"),
+    ])?;
     let matching = route_match(need(m.r#match.as_ref(), "match")?).at("match")?;
     let mut per_filter = per_filter(&m.typed_per_filter_config)?;
     let action = match m.action.as_ref() {
@@ -222,7 +239,10 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
             })),
             None => None,
         },
-        per_request_buffer_limit: u32_of(m.per_request_buffer_limit_bytes.as_ref()),
+        per_request_buffer_limit: buffer_limit(
+            m.request_body_buffer_limit.as_ref(),
+            m.per_request_buffer_limit_bytes.as_ref(),
+        ),
         stat_prefix: name(&m.stat_prefix),
     })
 }
@@ -292,14 +312,14 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
         (m.early_data_policy.is_some(), "early_data_policy"),
+        (m.flush_timeout.is_some(), "flush_timeout"),
         (
             m.retry_policy_typed_config.is_some(),
             "retry_policy_typed_config",
         ),
     ])?;
     for (i, upgrade) in m.upgrade_configs.iter().enumerate() {
-        refuse_set(&[(upgrade.connect_config.is_some(), "connect_config")])
-            .item("upgrade_configs", i)?;
+        connect_config(upgrade).item("upgrade_configs", i)?;
     }
     let path_rewrite = match (m.prefix_rewrite.as_str(), m.regex_rewrite.as_ref()) {
         ("", None) => None,
@@ -356,6 +376,25 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     })
 }
 
+/// A CONNECT may end here; nothing else may.
+fn connect_config(m: &pb::route_action::UpgradeConfig) -> Result<()> {
+    let Some(config) = &m.connect_config else {
+        return Ok(());
+    };
+    if !m.upgrade_type.eq_ignore_ascii_case("connect") {
+        return refuse(format!("is for CONNECT alone, not `{}`", m.upgrade_type))
+            .at("connect_config");
+    }
+    refuse_set(&[
+        (
+            config.proxy_protocol_config.is_some(),
+            "proxy_protocol_config",
+        ),
+        (config.allow_post, "allow_post"),
+    ])
+    .at("connect_config")
+}
+
 fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
     use pb::route_action::ClusterSpecifier as S;
     Ok(match m.cluster_specifier.as_ref() {
@@ -369,8 +408,11 @@ fn cluster_specifier(m: &pb::RouteAction) -> Result<ClusterSpecifier> {
         Some(S::WeightedClusters(w)) => ClusterSpecifier::Weighted(Arc::new(
             weighted(w, m.metadata_match.as_ref()).at("weighted_clusters")?,
         )),
-        Some(S::ClusterSpecifierPlugin(_) | S::InlineClusterSpecifierPlugin(_)) => {
-            return refuse("cluster specifier plugins are not implemented");
+        Some(S::ClusterSpecifierPlugin(_)) => {
+            return refuse("is not implemented").at("cluster_specifier_plugin");
+        }
+        Some(S::InlineClusterSpecifierPlugin(_)) => {
+            return refuse("is not implemented").at("inline_cluster_specifier_plugin");
         }
         None => {
             return refuse("a cluster is required: cluster, cluster_header or weighted_clusters");

@@ -10,7 +10,7 @@ use lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
 use lateen_xds_proto::envoy::service::discovery::v3 as discovery;
 use lateen_xds_proto::{Message, json};
 
-use super::common::fetch_timeout;
+use super::common::{fetch_timeout, only_v3};
 use super::{Context, message};
 use crate::error::{At, DecodeError, Result, refuse, refuse_set};
 
@@ -55,6 +55,7 @@ pub fn own_name(key: &str) -> &str {
 /// The source that an SDS reference names, and its fetch timeout in milliseconds.
 pub(crate) fn source(m: &core::ConfigSource, context: &Context) -> Result<(ResourceSource, u64)> {
     use core::config_source::ConfigSourceSpecifier as S;
+    only_v3(m)?;
     let found = match &m.config_source_specifier {
         Some(S::Ads(_) | S::Self_(_)) => ResourceSource::Ads,
         Some(S::Path(path)) => file(path, context).at("path")?,
@@ -82,6 +83,11 @@ fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
     refuse_set(&[
         (!m.cluster_names.is_empty(), "cluster_names"),
         (!m.config_validators.is_empty(), "config_validators"),
+        (m.rate_limit_settings.is_some(), "rate_limit_settings"),
+        (
+            m.transport_api_version == core::ApiVersion::V2 as i32,
+            "transport_api_version",
+        ),
     ])?;
     if m.transport_api_version == core::ApiVersion::V2 as i32 {
         return refuse("must be V3").at("transport_api_version");
@@ -94,6 +100,7 @@ fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
     let [service] = m.grpc_services.as_slice() else {
         return refuse("one service is required").at("grpc_services");
     };
+    stream_service(service).item("grpc_services", 0)?;
     match &service.target_specifier {
         Some(TargetSpecifier::EnvoyGrpc(grpc)) if !grpc.cluster_name.is_empty() => {
             Ok(ResourceSource::Grpc {
@@ -102,6 +109,30 @@ fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
             })
         }
         _ => refuse("envoy_grpc with a cluster_name is required").item("grpc_services", 0),
+    }
+}
+
+/// A stream of discovery has no time limit and no retries of its own.
+fn stream_service(m: &core::GrpcService) -> Result<()> {
+    use core::grpc_service::TargetSpecifier;
+    refuse_set(&[
+        (!m.initial_metadata.is_empty(), "initial_metadata"),
+        (m.retry_policy.is_some(), "retry_policy"),
+    ])?;
+    match &m.target_specifier {
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) => refuse_set(&[
+            (!grpc.authority.is_empty(), "authority"),
+            (grpc.retry_policy.is_some(), "retry_policy"),
+            (
+                grpc.max_receive_message_length.is_some(),
+                "max_receive_message_length",
+            ),
+        ])
+        .at("envoy_grpc"),
+        Some(TargetSpecifier::GoogleGrpc(_)) => {
+            refuse("is not implemented, envoy_grpc is").at("google_grpc")
+        }
+        None => Ok(()),
     }
 }
 

@@ -540,9 +540,9 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         (
             ROUTES,
             route(
-                json!({ "cluster": "c", "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }] }),
+                json!({ "cluster": "c", "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": { "allow_post": true } }] }),
             ),
-            "virtual_hosts[0].routes[0].route.upgrade_configs[0].connect_config: is not",
+            "virtual_hosts[0].routes[0].route.upgrade_configs[0].connect_config.allow_post: is not",
         ),
         (
             LISTENER,
@@ -553,11 +553,6 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
             LISTENER,
             manager(json!({ "proxy_status_config": {} })),
             in_manager("proxy_status_config"),
-        ),
-        (
-            LISTENER,
-            manager(json!({ "http_protocol_options": { "allow_absolute_url": false } })),
-            in_manager("http_protocol_options.allow_absolute_url"),
         ),
         (
             LISTENER,

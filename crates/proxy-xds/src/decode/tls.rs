@@ -207,6 +207,14 @@ fn common(m: Option<&pb::CommonTlsContext>, c: &Collected<'_>) -> Result<CommonT
         ),
         (m.custom_handshaker.is_some(), "custom_handshaker"),
         (
+            m.tls_certificate_certificate_provider.is_some(),
+            "tls_certificate_certificate_provider",
+        ),
+        (
+            m.tls_certificate_certificate_provider_instance.is_some(),
+            "tls_certificate_certificate_provider_instance",
+        ),
+        (
             m.tls_certificate_provider_instance.is_some(),
             "tls_certificate_provider_instance",
         ),
@@ -274,12 +282,23 @@ fn validation_source(m: &pb::CommonTlsContext, c: &Collected<'_>) -> Result<Vali
             ValidationSource::Sds(sds(s, c).at("validation_context_sds_secret_config")?)
         }
         Some(V::CombinedValidationContext(v)) => {
+            refuse_set(&[
+                (
+                    v.validation_context_certificate_provider.is_some(),
+                    "validation_context_certificate_provider",
+                ),
+                (
+                    v.validation_context_certificate_provider_instance.is_some(),
+                    "validation_context_certificate_provider_instance",
+                ),
+            ])
+            .at("combined_validation_context")?;
             let default = v.default_validation_context.clone().unwrap_or_default();
             let secret = need(
                 v.validation_context_sds_secret_config.as_ref(),
                 "validation_context_sds_secret_config",
             )
-            .and_then(|s| sds(s, c))
+            .and_then(|s| sds(s, c).at("validation_context_sds_secret_config"))
             .at("combined_validation_context")?;
             let default = validation(&default, c.context)
                 .at("default_validation_context")
@@ -289,11 +308,12 @@ fn validation_source(m: &pb::CommonTlsContext, c: &Collected<'_>) -> Result<Vali
                 sds: secret,
             }
         }
-        Some(
-            V::ValidationContextCertificateProvider(_)
-            | V::ValidationContextCertificateProviderInstance(_),
-        ) => {
-            return refuse("certificate providers are not implemented");
+        Some(V::ValidationContextCertificateProvider(_)) => {
+            return refuse("is not implemented").at("validation_context_certificate_provider");
+        }
+        Some(V::ValidationContextCertificateProviderInstance(_)) => {
+            return refuse("is not implemented")
+                .at("validation_context_certificate_provider_instance");
         }
     })
 }
@@ -325,10 +345,9 @@ fn material(source: &core::DataSource, context: &Context) -> Result<Material> {
 }
 
 fn certificate(m: &pb::TlsCertificate, context: &Context) -> Result<TlsCertificate> {
-    if m.pkcs12.is_some() || m.private_key_provider.is_some() {
-        return refuse("pkcs12 and private_key_provider are not implemented");
-    }
     refuse_set(&[
+        (m.pkcs12.is_some(), "pkcs12"),
+        (m.private_key_provider.is_some(), "private_key_provider"),
         (m.ocsp_staple.is_some(), "ocsp_staple"),
         (
             !m.signed_certificate_timestamp.is_empty(),
@@ -507,6 +526,7 @@ pub(super) fn secret(m: &pb::Secret, context: &Context) -> Result<(Name, Secret)
             Secret::SessionTicketKeys(ticket_keys(k, context).at("session_ticket_keys")?)
         }
         Some(T::GenericSecret(g)) => {
+            refuse_set(&[(!g.secrets.is_empty(), "secrets")]).at("generic_secret")?;
             let source = need(g.secret.as_ref(), "secret").at("generic_secret")?;
             Secret::Generic(Private(
                 material(source, context).at("generic_secret.secret")?,

@@ -50,6 +50,9 @@ fn custom_tag(m: &Tag, context: &Context) -> Result<(Name, CustomTag)> {
             let value = (context.environment)(&e.name);
             CustomTag::Literal(value.unwrap_or_else(|| e.default_value.clone()).into())
         }
+        Some(T::Metadata(_)) => {
+            return refuse(format!("tag {}: is not implemented", m.tag)).at("metadata");
+        }
         _ => return refuse(format!("the value of tag {} is not implemented", m.tag)),
     };
     Ok((m.tag.as_str().into(), value))
@@ -83,7 +86,11 @@ fn zipkin(m: &pb::ZipkinConfig) -> Result<Zipkin> {
     if m.collector_endpoint_version != Version::HttpJson as i32 {
         return refuse("only HTTP_JSON is implemented").at("collector_endpoint_version");
     }
-    refuse_set(&[(m.split_spans_for_request, "split_spans_for_request")])?;
+    refuse_set(&[
+        (m.split_spans_for_request, "split_spans_for_request"),
+        (m.collector_service.is_some(), "collector_service"),
+        (m.timestamp_trace_ids, "timestamp_trace_ids"),
+    ])?;
     let host = match m.collector_hostname.is_empty() {
         true => &m.collector_cluster,
         false => &m.collector_hostname,

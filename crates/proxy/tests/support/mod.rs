@@ -240,6 +240,8 @@ pub fn listener(name: &str, address: SocketAddr, chains: Vec<Arc<FilterChain>>) 
         freebind: false,
         backlog: None,
         reuse_port: true,
+        ipv4_compat: false,
+        ignore_global_conn_limit: false,
         socket_options: vec![],
         listener_filters: vec![],
         listener_filters_timeout: Duration::from_secs(15),
