@@ -2,6 +2,7 @@
 #![expect(deprecated, reason = "an old field must be refused, not passed over")]
 
 mod fields;
+mod overload;
 
 use std::fmt;
 use std::sync::Arc;
@@ -347,6 +348,7 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
         cds,
         stats_flush_interval: flush.unwrap_or(Duration::from_secs(5)),
         stats_matcher: stats_matcher(m).at("stats_config.stats_matcher")?,
+        max_downstream_connections: overload::connections(m).at("overload_manager")?,
         runtime: runtime(m),
     })
 }

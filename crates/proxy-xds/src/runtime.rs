@@ -37,6 +37,8 @@ const NOT_DONE: [&str; 11] = [
 ];
 /// The key of the limit on all downstream connections.
 const MAX_CONNECTIONS: &str = "overload.global_downstream_max_connections";
+/// What stands before and behind a listener's name in the key of the limit on its connections.
+const LISTENER: (&str, &str) = ("envoy.resource_limits.listener.", ".connection_limit");
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 
@@ -51,6 +53,9 @@ pub struct Runtime {
 /// # Errors
 /// A key of Envoy's that is not done here.
 pub(crate) fn check_key(key: &str) -> Result<()> {
+    if limited_listener(key).is_some() {
+        return Ok(());
+    }
     match NOT_DONE.iter().find(|begin| key.starts_with(*begin)) {
         Some(_) => Err(DecodeError::new(format!(
             "runtime key {key} is not implemented"
@@ -75,12 +80,19 @@ impl Runtime {
     /// The limit on all downstream connections.
     #[must_use]
     pub fn max_downstream_connections(&self) -> Option<u32> {
-        let most = self.number(MAX_CONNECTIONS)?;
-        // Out of range is no limit.
-        Some(
-            most.as_u64()
-                .map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)),
-        )
+        self.limit(MAX_CONNECTIONS)
+    }
+
+    /// The listeners with a limit on their connections, and it.
+    pub fn listener_connections(&self) -> impl Iterator<Item = (Name, u32)> {
+        let of_listener = |key: &Name| Some((limited_listener(key)?.into(), self.limit(key)?));
+        self.values.keys().filter_map(of_listener)
+    }
+
+    /// A count; out of range is no limit.
+    fn limit(&self, key: &str) -> Option<u32> {
+        let most = self.number(key)?.as_u64();
+        Some(most.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)))
     }
 
     /// A message's wire bytes with the values in their fields.
@@ -251,6 +263,11 @@ impl Runtime {
         };
         Some(json!({ "numerator": n, "denominator": denominator }))
     }
+}
+
+/// Which listener's connections a key limits.
+fn limited_listener(key: &str) -> Option<&str> {
+    key.strip_prefix(LISTENER.0)?.strip_suffix(LISTENER.1)
 }
 
 /// Numbers may be written as texts in a layer.
@@ -428,6 +445,25 @@ mod tests {
         assert_eq!(fault["abort"]["http_status"], json!(418));
         assert_eq!(fault["abort"]["percentage"]["numerator"], json!(100));
         assert_eq!(fault["delay"]["fixed_delay"], json!("0.050s"));
+    }
+
+    #[test]
+    fn connections_have_limits() {
+        let one = "envoy.resource_limits.listener.a.b.connection_limit";
+        let values = runtime(&[
+            (MAX_CONNECTIONS, json!("7")),
+            (one, json!(1)),
+            (
+                "envoy.resource_limits.listener.c.connection_limit",
+                json!(-1),
+            ),
+            ("envoy.resource_limits.listener.d.other", json!(1)),
+        ]);
+        assert_eq!(values.max_downstream_connections(), Some(7));
+        let listeners: Vec<_> = values.listener_connections().collect();
+        assert_eq!(listeners, [("a.b".into(), 1), ("c".into(), u32::MAX)]);
+        assert!(check_key(one).is_ok());
+        assert!(check_key("envoy.resource_limits.listener.d.other").is_err());
     }
 
     #[test]

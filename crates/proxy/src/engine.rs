@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::HostStats;
 use crate::io::clock;
 use crate::listener::bound_addresses;
+use crate::listener::limits::ConnectionLimits;
 use crate::mesh::Own;
 use crate::upstream::InFlight;
 use crate::upstream::table::SharedClusters;
@@ -34,8 +35,8 @@ pub struct EngineOptions {
     pub flush_interval: Duration,
     /// How long connections of a removed listener or chain may go on.
     pub drain_time: Duration,
-    /// Most downstream connections of the process; 0 = no limit.
-    pub max_connections: u32,
+    /// Limits on downstream connections.
+    pub limits: Arc<ConnectionLimits>,
     /// Statistics.
     pub stats: Registry,
     /// This proxy's own workload.
@@ -50,7 +51,7 @@ impl Default for EngineOptions {
             node_ip: None,
             flush_interval: Duration::from_secs(10),
             drain_time: Duration::from_secs(600),
-            max_connections: 0,
+            limits: Arc::default(),
             stats: Registry::new(),
             own: Arc::default(),
         }
@@ -192,7 +193,7 @@ impl Engine {
                 node_ip: options.node_ip,
                 flush_interval: options.flush_interval,
                 drain_time: options.drain_time,
-                max_connections: options.max_connections.div_ceil(count as u32),
+                limits: options.limits.clone(),
                 clusters: clusters.clone(),
                 stats: options.stats.clone(),
                 own: options.own.clone(),
@@ -349,7 +350,7 @@ fn socket(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!listener.ipv4_compat)?;
     }
     if listener.freebind {
         crate::os::set_freebind(&socket, address.is_ipv4())?;

@@ -99,6 +99,7 @@ cells! {
         counter downstream_pre_cx_timeout,
         counter downstream_listener_filter_error,
         counter downstream_cx_overflow,
+        counter downstream_global_cx_overflow,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::http::stream::HttpContext;
 use crate::http::trace;
 use crate::io::{clock, timer};
 use crate::listener::Listeners;
+use crate::listener::limits::ConnectionLimits;
 use crate::logs::LogSinks;
 use crate::mesh::{Mesh, Own};
 use crate::stats::Stats;
@@ -76,8 +77,8 @@ pub struct WorkerOptions {
     pub flush_interval: Duration,
     /// How long a removed listener is drained.
     pub drain_time: Duration,
-    /// Most downstream connections of the worker; 0 = no limit.
-    pub max_connections: u32,
+    /// Limits on downstream connections, shared by all workers.
+    pub limits: Arc<ConnectionLimits>,
     /// Shared breaker counts.
     pub clusters: Arc<SharedClusters>,
     /// Statistics.
@@ -246,12 +247,6 @@ impl Worker {
         // Workers count in steps, so that no counter is shared.
         self.next_id.set(id + 64);
         id
-    }
-
-    /// Whether one more connection is served.
-    pub fn has_room(&self) -> bool {
-        let most = self.options.max_connections;
-        most == 0 || (self.connections.borrow().len() as u32) < most
     }
 
     /// Counts a connection until [`Worker::forget`].

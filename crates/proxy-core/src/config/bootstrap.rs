@@ -75,6 +75,8 @@ pub struct Bootstrap {
     pub stats_flush_interval: Duration,
     /// Which statistics are kept.
     pub stats_matcher: StatsMatcher,
+    /// Most downstream connections of the whole proxy (overload manager).
+    pub max_downstream_connections: Option<u32>,
     /// Static runtime layers, flattened.
     pub runtime: Fields,
 }

@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 
 use super::ListenerState;
 use super::inspect::{self, Inspected};
+use super::limits::{Admitted, Full};
 use super::secure;
 use crate::conn::Connection;
 use crate::http::record::now_ns;
@@ -38,11 +39,14 @@ pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpLis
                 let Some(listener) = worker.listeners.at(address) else {
                     continue;
                 };
-                if !worker.has_room() {
-                    tracing::warn!(%address, "connection limit reached");
-                    continue;
-                }
-                spawn_local(serve(worker.clone(), listener, stream));
+                let admitted = match worker.options.limits.admit(&listener.config) {
+                    Ok(admitted) => admitted,
+                    Err(full) => {
+                        refuse(&worker, &listener, full);
+                        continue;
+                    }
+                };
+                spawn_local(serve(worker.clone(), listener, (stream, admitted)));
             }
             Err(error) => {
                 // Out of descriptors or the like: a moment later may be better.
@@ -51,6 +55,17 @@ pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpLis
             }
         }
     }
+}
+
+/// Counts a connection that a limit keeps out; it is closed without a word.
+fn refuse(worker: &Worker, listener: &ListenerState, full: Full) {
+    let stats = worker.stats.listener(&listener.config.stat_prefix);
+    let cells = &stats.cells;
+    match full {
+        Full::Global => cells.downstream_global_cx_overflow.inc(),
+        Full::Listener => cells.downstream_cx_overflow.inc(),
+    }
+    tracing::debug!(listener = %listener.config.name, ?full, "connection limit reached");
 }
 
 /// Where the client meant to go, before redirection.
@@ -68,7 +83,11 @@ fn original_destination(io: &Io) -> Option<SocketAddr> {
     found.flatten()
 }
 
-async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStream) {
+async fn serve(
+    worker: Rc<Worker>,
+    listener: Rc<ListenerState>,
+    (stream, admitted): (TcpStream, Admitted),
+) {
     let accepted_ns = now_ns();
     let io = Io::tcp(stream);
     let (listener, local) = hand_off(&worker, listener, &io);
@@ -97,7 +116,7 @@ async fn serve(worker: Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStrea
         return no_chain(&worker, &listener, io, inspected, accepted_ns, why);
     };
     drop(early);
-    let open = OpenConnection::new(stats, accepted_ns);
+    let open = OpenConnection::new(stats, accepted_ns, admitted);
     let conn = match chain.tls.clone() {
         None => connection(&worker, &listener, chain, io, inspected, accepted_ns),
         Some(tls) => {
@@ -158,15 +177,19 @@ fn ms_since(begun_ns: u64) -> u64 {
 }
 
 /// Counts an open connection of a listener, whose chain is chosen.
-struct OpenConnection(Rc<ListenerStats>, u64);
+struct OpenConnection(
+    Rc<ListenerStats>,
+    u64,
+    #[expect(dead_code, reason = "given back on drop")] Admitted,
+);
 
 impl OpenConnection {
-    fn new(stats: Rc<ListenerStats>, accepted_ns: u64) -> Self {
+    fn new(stats: Rc<ListenerStats>, accepted_ns: u64, admitted: Admitted) -> Self {
         stats.cells.downstream_cx_total.inc();
         stats.cells.downstream_cx_active.add(1);
         stats.here.0.inc();
         stats.here.1.add(1);
-        Self(stats, accepted_ns)
+        Self(stats, accepted_ns, admitted)
     }
 }
 

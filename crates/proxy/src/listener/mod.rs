@@ -4,6 +4,7 @@
 mod accept;
 pub(crate) mod hello;
 pub(crate) mod inspect;
+pub mod limits;
 mod secure;
 
 use std::cell::{Cell, RefCell};

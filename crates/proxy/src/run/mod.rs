@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use lateen_process::{Stop, stop};
 use lateen_proxy_core::config::ResourceMap;
-use lateen_proxy_core::config::bootstrap::StatsMatcher;
+use lateen_proxy_core::config::bootstrap::{Bootstrap, StatsMatcher};
 use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_xds::ads;
 use lateen_proxy_xds::bootstrap::Loaded;
 use lateen_proxy_xds::decode::Context;
+use lateen_proxy_xds::runtime::Runtime;
 use lateen_proxy_xds::world::StaticError;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, ServerState};
 use crate::agent::{self, Agent, AgentOptions, BadProbe};
 use crate::engine::{self, Engine, EngineOptions};
+use crate::listener::limits::ConnectionLimits;
 use crate::mesh::Own;
 pub use state::{Live, LogLevels};
 
@@ -53,7 +55,7 @@ pub struct ProxyOptions {
     pub termination_drain: Duration,
     /// How long requests in flight may take after that.
     pub termination_grace: Duration,
-    /// Most downstream connections; 0 = no limit.
+    /// Most downstream connections; 0 = what the bootstrap says.
     pub max_connections: u32,
     /// A file that the admin port's address is written to, for ports that the system chooses
     /// (`--admin-address-path`).
@@ -112,6 +114,15 @@ pub fn run(options: ProxyOptions) -> Result<ExitCode, RunError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Limits on connections: the flag's before the overload manager's before the runtime's.
+fn limits(flag: u32, bootstrap: &Bootstrap) -> ConnectionLimits {
+    let runtime = Runtime::new(&bootstrap.runtime);
+    let configured = bootstrap.max_downstream_connections;
+    let global = Some(flag).filter(|most| *most > 0).or(configured);
+    let global = global.or_else(|| runtime.max_downstream_connections());
+    ConnectionLimits::new(global, runtime.listener_connections())
+}
+
 /// Runs a proxy in the caller's runtime until `stop`.
 ///
 /// # Errors
@@ -119,13 +130,14 @@ pub fn run(options: ProxyOptions) -> Result<ExitCode, RunError> {
 pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     let registry = Registry::new();
     keep_wanted(&registry, options.loaded.bootstrap.stats_matcher.clone());
+    let bootstrap = &options.loaded.bootstrap;
     let engine = Engine::start(&EngineOptions {
         concurrency: options.concurrency,
         hostname: options.hostname.clone(),
         node_ip: options.node_ip.or_else(own_address),
         flush_interval: options.flush_interval,
         drain_time: options.drain_time,
-        max_connections: options.max_connections,
+        limits: Arc::new(limits(options.max_connections, bootstrap)),
         stats: registry.clone(),
         own: Arc::new(Own::of_node(&options.loaded.bootstrap.node)),
     })

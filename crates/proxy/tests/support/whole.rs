@@ -32,7 +32,12 @@ impl Proxy {
     /// One whose admin pages can be asked.
     pub fn with_admin(listeners: Value, clusters: Value, admin: SocketAddr) -> Self {
         let admin = json!({ "address": socket(admin) });
-        Self::run(options_of(bootstrap(listeners, clusters, Some(admin))))
+        Self::run(options_of(bootstrap(listeners, clusters, json!({ "admin": admin }))))
+    }
+
+    /// With further fields of the bootstrap.
+    pub fn with(listeners: Value, clusters: Value, extra: Value) -> Self {
+        Self::run(options_of(bootstrap(listeners, clusters, extra)))
     }
 
     fn run(options: ProxyOptions) -> Self {
@@ -82,21 +87,21 @@ pub fn try_serve(listeners: Value, clusters: Value) -> Result<(), String> {
     ended.map_err(|error| error.to_string())
 }
 
-fn bootstrap(listeners: Value, clusters: Value, admin: Option<Value>) -> Value {
+fn bootstrap(listeners: Value, clusters: Value, extra: Value) -> Value {
     let mut bootstrap = json!({
         "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
             "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",
             "LABELS": { "app": "a", "version": "v1" } } },
         "static_resources": { "listeners": listeners, "clusters": clusters },
     });
-    if let Some(admin) = admin {
-        bootstrap["admin"] = admin;
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        bootstrap[key] = value.clone();
     }
     bootstrap
 }
 
 fn options(listeners: Value, clusters: Value) -> ProxyOptions {
-    options_of(bootstrap(listeners, clusters, None))
+    options_of(bootstrap(listeners, clusters, Value::Null))
 }
 
 fn options_of(bootstrap: Value) -> ProxyOptions {
