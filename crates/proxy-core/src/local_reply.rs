@@ -88,6 +88,8 @@ pub enum ResetReason {
     ConnectionTermination,
     /// RST_STREAM by the upstream.
     RemoteReset,
+    /// CONNECT_ERROR by the upstream.
+    RemoteConnectError,
     /// REFUSED_STREAM by the upstream.
     RemoteRefusedStreamReset,
     /// Reset here.
@@ -108,6 +110,7 @@ impl ResetReason {
             Self::ConnectionTimeout => "connection timeout",
             Self::ConnectionTermination => "connection termination",
             Self::RemoteReset => "remote reset",
+            Self::RemoteConnectError => "remote error with CONNECT request",
             Self::RemoteRefusedStreamReset => "remote refused stream reset",
             Self::LocalReset => "local reset",
             Self::Overflow => "overflow",
@@ -124,7 +127,9 @@ impl ResetReason {
             | Self::LocalConnectionFailure
             | Self::ConnectionTimeout => F::UPSTREAM_CONNECTION_FAILURE,
             Self::ConnectionTermination => F::UPSTREAM_CONNECTION_TERMINATION,
-            Self::RemoteReset | Self::RemoteRefusedStreamReset => F::UPSTREAM_REMOTE_RESET,
+            Self::RemoteReset | Self::RemoteConnectError | Self::RemoteRefusedStreamReset => {
+                F::UPSTREAM_REMOTE_RESET
+            }
             Self::LocalReset => F::LOCAL_RESET,
             Self::Overflow => F::UPSTREAM_OVERFLOW,
             Self::ProtocolError => F::UPSTREAM_PROTOCOL_ERROR,

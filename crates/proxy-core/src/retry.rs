@@ -172,12 +172,14 @@ impl<'a> Retry<'a> {
     }
 
     fn wants_grpc<H: Headers + ?Sized>(&self, headers: &H) -> bool {
-        let bit = match headers.known(Known::GrpcStatus) {
-            Some(b"1") => RetryOn::GRPC_CANCELLED,
-            Some(b"4") => RetryOn::GRPC_DEADLINE_EXCEEDED,
-            Some(b"8") => RetryOn::GRPC_RESOURCE_EXHAUSTED,
-            Some(b"13") => RetryOn::GRPC_INTERNAL,
-            Some(b"14") => RetryOn::GRPC_UNAVAILABLE,
+        let status = headers.known(Known::GrpcStatus);
+        let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u32>().ok();
+        let bit = match status.and_then(number) {
+            Some(1) => RetryOn::GRPC_CANCELLED,
+            Some(4) => RetryOn::GRPC_DEADLINE_EXCEEDED,
+            Some(8) => RetryOn::GRPC_RESOURCE_EXHAUSTED,
+            Some(13) => RetryOn::GRPC_INTERNAL,
+            Some(14) => RetryOn::GRPC_UNAVAILABLE,
             _ => return false,
         };
         self.on.has(bit)

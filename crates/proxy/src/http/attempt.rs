@@ -20,7 +20,7 @@ use super::record::{Protocol, now_ns};
 use super::responder::{Body, Responder};
 use super::source::RequestBody;
 use super::stream::Stream;
-use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset};
+use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset, reset_by};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
 use crate::http2::Reason;
@@ -122,6 +122,9 @@ impl Stream<'_> {
         record.upstream_tls = client.io.meters().and_then(|m| m.session());
         let before = client.io.counts();
         client.begins();
+        if tries.terminates {
+            return self.terminate(body, out, &mut client, tried).await;
+        }
         let framing = match () {
             () if tries.upgrade => Framing::Close,
             () if body.is_empty() => Framing::None,
@@ -146,6 +149,7 @@ impl Stream<'_> {
                 reader: &mut parts.reader,
                 to_head,
                 upgrade: tries.upgrade && !connect,
+                inform: self.http.config.proxy_100_continue,
                 seen: 0,
             }),
             sender: BodyWriter::H1(&parts.io, &mut parts.writer),
@@ -180,6 +184,41 @@ impl Stream<'_> {
         meter
     }
 
+    /// Accepts a CONNECT in the place of its upstream, which gets its bytes alone.
+    async fn terminate(
+        &mut self,
+        body: &mut RequestBody<'_>,
+        out: &mut Responder<'_>,
+        client: &mut H1Client,
+        tried: Try<'_>,
+    ) -> Attempt {
+        let record = &mut *self.record;
+        record.upstream_protocol = None;
+        record.response.clear();
+        record.response.status = 200;
+        record.times.upstream_sent = now_ns();
+        record.times.upstream_first = record.times.upstream_sent;
+        client.writer.begin(false, |_| {});
+        let exchange = Exchange {
+            receiver: Receiver::H1(H1Receiver {
+                io: &client.io,
+                reader: &mut client.reader,
+                to_head: false,
+                upgrade: false,
+                inform: false,
+                seen: 0,
+            }),
+            sender: BodyWriter::H1(&client.io, &mut client.writer),
+            hold: true,
+            body,
+            meter: Meter::default(),
+            sent: false,
+        };
+        Box::pin(self.tunnel(exchange, out)).await;
+        tried.host.connection_closed();
+        Attempt::Done
+    }
+
     async fn over_h2(
         &mut self,
         body: &mut RequestBody<'_>,
@@ -211,6 +250,9 @@ impl Stream<'_> {
             let reset = UpstreamReset::new(ResetReason::ConnectionTermination);
             return Attempt::Reset(reset, false);
         };
+        if self.http.config.proxy_100_continue {
+            handle.ask_informational();
+        }
         let exchange = Exchange {
             receiver: Receiver::H2(&handle, tries.upgrade && !connect),
             sender: BodyWriter::H2(H2Writer::new(&handle, end)),
@@ -298,6 +340,7 @@ impl Stream<'_> {
     ) -> Result<Answer, Attempt> {
         let trailers_on = self.passes_trailers(tries);
         let mut trailers = Head::new();
+        let mut informing = false;
         poll_fn(|cx| {
             if !exchange.sent {
                 match exchange.poll_send(&mut trailers, trailers_on, cx) {
@@ -313,8 +356,17 @@ impl Stream<'_> {
                     Poll::Ready(Err(PumpError::Sink(_))) => exchange.sent = true,
                 }
             }
-            if let Poll::Ready(done) = exchange.receiver.poll_head(head, cx) {
-                return Poll::Ready(done.map_err(|reset| Attempt::Reset(reset, exchange.sent)));
+            // One informational head at a time, so that none piles up.
+            informing = informing && out.writer().poll_flush(cx).is_pending();
+            while !informing && let Poll::Ready(done) = exchange.receiver.poll_head(head, cx) {
+                if done.is_err() || head.status >= 200 || head.status == 101 {
+                    return Poll::Ready(done.map_err(|reset| Attempt::Reset(reset, exchange.sent)));
+                }
+                // Another try might not say the same.
+                tries.retries.stop();
+                head.remove_known(Known::ContentLength);
+                out.inform(head);
+                informing = out.writer().poll_flush(cx).is_pending();
             }
             if std::mem::take(&mut exchange.meter.moved) {
                 tries.deadlines.touch();
@@ -587,7 +639,7 @@ impl Stream<'_> {
                 let reason = match error {
                     ReadError::Closed(_) => ResetReason::ConnectionTermination,
                     ReadError::Malformed(_) => ResetReason::ProtocolError,
-                    ReadError::Reset(_) => ResetReason::RemoteReset,
+                    ReadError::Reset(reason) => reset_by(reason),
                 };
                 record.flags.set(reason.flag());
                 record.details = Cow::Owned(reason.details_after());

@@ -139,6 +139,7 @@ impl Call {
             // The proxy asks on its own behalf, as in Envoy.
             source: None,
             alpn: &[],
+            raw: false,
         };
         let begun = timer::now_ms();
         let busy = Busy::new(&host);
@@ -192,6 +193,7 @@ impl Call {
             reader: &mut parts.reader,
             to_head: self.head.method() == b"HEAD",
             upgrade: false,
+            inform: false,
             seen: 0,
         });
         let sender = BodyWriter::H1(&parts.io, &mut parts.writer);

@@ -133,6 +133,8 @@ pub(super) struct Tries<'f> {
     pub(super) deadlines: Deadlines,
     pub(super) retries: Retries<'f>,
     pub(super) upgrade: bool,
+    /// A CONNECT that ends here: its bytes go on as TCP (`connect_config`).
+    pub(super) terminates: bool,
     pub(super) priority: usize,
     pub(super) hash: Option<u64>,
     /// A request that failed on a connection that was open before was sent
@@ -151,6 +153,10 @@ impl Stream<'_> {
         chosen: &Chosen,
         upgrade: bool,
     ) {
+        if upgrade && self.record.request.method() == b"CONNECT" {
+            // Whatever is answered, no request follows on this connection.
+            out.set_close();
+        }
         let worker = self.record.conn.worker.clone();
         let Some(cluster) = self.cluster_of(forward, chosen) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
@@ -210,6 +216,7 @@ impl Stream<'_> {
             deadlines,
             retries,
             upgrade,
+            terminates: upgrade && self.ends_connect(forward),
             priority,
             hash,
             renewed: false,
@@ -226,6 +233,12 @@ impl Stream<'_> {
             shadow::send(&worker, &shadows, bytes, forward.timeout);
         }
         self.timer.set(NEVER);
+    }
+
+    /// Whether a CONNECT ends here, as the route says.
+    fn ends_connect(&self, forward: &Forward) -> bool {
+        self.record.request.method() == b"CONNECT"
+            && forward.upgrades.iter().any(|u| u.connect_config)
     }
 
     async fn try_until_done(
@@ -579,6 +592,7 @@ impl Stream<'_> {
             },
             source: self.record.conn.source,
             alpn: &[],
+            raw: tries.terminates,
         };
         let cluster = tries.cluster.clone();
         self.record.times.connect = (0, 0);

@@ -33,3 +33,8 @@ pub fn give(mut head: Head) {
         }
     });
 }
+
+/// Informational answers that are passed on where that is asked for.
+pub fn is_special(status: u16) -> bool {
+    (100..=104).contains(&status) && status != 101
+}

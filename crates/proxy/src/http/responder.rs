@@ -140,6 +140,22 @@ impl Responder<'_> {
         }
     }
 
+    /// Passes an informational head on; clients of HTTP/1.0 know none (RFC 9110 section 15.2).
+    pub fn inform(&mut self, head: &Head) {
+        match self {
+            Self::H1 { http_10: true, .. } => {}
+            Self::H1 { writer, .. } => {
+                let mut text = Vec::new();
+                write_status_line(head.status, false, &mut text);
+                head.write_lines(&mut text);
+                text.extend_from_slice(b"\r\n");
+                writer.stage(&text);
+            }
+            // That the stream is gone shows where it is waited for.
+            Self::H2 { stream, .. } => drop(stream.respond(head, head.status, false)),
+        }
+    }
+
     /// Ready when the client gave the stream up before its answer (HTTP/2).
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -20,6 +20,8 @@ pub(super) struct Retries<'p> {
     policy: Option<&'p RetryPolicy>,
     done: u32,
     exhausted: bool,
+    /// No more tries, whatever happens.
+    over: bool,
     /// How long the answer that is tried again said to wait.
     told: Option<Duration>,
     permit: Option<Permit>,
@@ -38,6 +40,7 @@ impl<'p> Retries<'p> {
             policy,
             done: 0,
             exhausted: false,
+            over: false,
             told: None,
             permit: None,
             stats: stats.clone(),
@@ -70,9 +73,14 @@ impl<'p> Retries<'p> {
         self.permit = Some(permit);
     }
 
+    /// What the client has heard of this try binds it: there is no other.
+    pub(super) fn stop(&mut self) {
+        self.over = true;
+    }
+
     fn spend(&mut self, wanted: bool) -> bool {
         self.told = None;
-        if !wanted {
+        if !wanted || self.over {
             if self.done > 0 {
                 self.stats.cells.upstream_rq_retry_success.inc();
             }

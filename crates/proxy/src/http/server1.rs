@@ -74,6 +74,8 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
         headers: config.max_headers_count as usize,
         accept_http_10: config.http1.accept_http_10,
         allow_chunked_length: config.http1.allow_chunked_length,
+        custom_methods: config.http1.allow_custom_methods,
+        absolute_urls: config.http1.allow_absolute_url,
     };
     let oldest = config.max_connection_duration.filter(|d| !d.is_zero());
     let until = timer::deadline(timer::now_ms(), oldest);

@@ -229,7 +229,13 @@ impl Stream<'_> {
     ) {
         let connect = self.record.request.method() == b"CONNECT";
         asks.upgrade |= connect;
-        self.expects = asks.expect_continue && !self.http.config.proxy_100_continue;
+        if asks.expect_continue && self.http.config.proxy_100_continue {
+            // The upstream says whether it goes on.
+            let name = Known::Expect;
+            self.record.request.set_known(name, b"100-continue");
+        } else {
+            self.expects = asks.expect_continue;
+        }
         if let Some(refused) = asks.refused {
             if refused.status == 400 {
                 out.set_close();

@@ -36,8 +36,7 @@ impl UpstreamReset {
     /// What the end of an HTTP/2 stream means.
     pub fn from_gone(gone: Gone) -> Self {
         Self::new(match gone {
-            Gone::Remote(Reason::REFUSED_STREAM) => ResetReason::RemoteRefusedStreamReset,
-            Gone::Remote(_) => ResetReason::RemoteReset,
+            Gone::Remote(reason) => reset_by(reason),
             Gone::Local(_) => ResetReason::ProtocolError,
             Gone::Connection => ResetReason::ConnectionTermination,
         })
@@ -73,12 +72,15 @@ pub struct H1Receiver<'a> {
     pub to_head: bool,
     /// The request asked to upgrade.
     pub upgrade: bool,
+    /// Informational heads are given too.
+    pub inform: bool,
     /// Bytes looked at before.
     pub seen: usize,
 }
 
 impl<'a> Receiver<'a> {
-    /// Waits for the head of the final answer; informational ones are swallowed.
+    /// Waits for the head of the final answer. Informational ones are swallowed unless they were
+    /// asked for; then they come first.
     pub fn poll_head(
         &mut self,
         head: &mut Head,
@@ -136,6 +138,14 @@ impl H1Receiver<'_> {
                             return Poll::Ready(Err(malformed("unasked 101")));
                         }
                         if status < 200 && status != 101 {
+                            if self.inform && heads::is_special(status) {
+                                // The first one alone, as Envoy does.
+                                self.inform = false;
+                                return Poll::Ready(Ok(Answer {
+                                    body: Body::None,
+                                    keep_alive: true,
+                                }));
+                            }
                             continue;
                         }
                         self.reader.begin(parsed.framing);
@@ -164,6 +174,16 @@ impl H1Receiver<'_> {
                 }
             }
         }
+    }
+}
+
+/// What a reset by the upstream means.
+pub fn reset_by(reason: Reason) -> ResetReason {
+    match reason {
+        Reason::REFUSED_STREAM => ResetReason::RemoteRefusedStreamReset,
+        Reason::PROTOCOL_ERROR => ResetReason::ProtocolError,
+        Reason::CONNECT_ERROR => ResetReason::RemoteConnectError,
+        _ => ResetReason::RemoteReset,
     }
 }
 

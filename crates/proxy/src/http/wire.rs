@@ -167,6 +167,11 @@ impl StreamHandle {
         self.wire.session.borrow_mut().poll_head(self.slot, cx)
     }
 
+    /// Has informational heads of the answer given too.
+    pub fn ask_informational(&self) {
+        self.wire.session.borrow_mut().ask_informational(self.slot);
+    }
+
     /// So many bytes of the body were used up.
     pub fn release(&self, count: usize) {
         self.wire.act(|s| s.release(self.slot, count));

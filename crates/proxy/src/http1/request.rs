@@ -26,6 +26,10 @@ pub struct Limits {
     /// Whether `Content-Length` is dropped when chunked is also given instead
     /// of refusing (`allow_chunked_length`).
     pub allow_chunked_length: bool,
+    /// Whether any token is a method, not only those of Envoy's list (`allow_custom_methods`).
+    pub custom_methods: bool,
+    /// Whether a target may be a URL (`allow_absolute_url`).
+    pub absolute_urls: bool,
 }
 
 impl Default for Limits {
@@ -35,6 +39,8 @@ impl Default for Limits {
             headers: 100,
             accept_http_10: false,
             allow_chunked_length: false,
+            custom_methods: false,
+            absolute_urls: true,
         }
     }
 }
@@ -154,7 +160,7 @@ pub fn parse_request(
         return Err(LOW_VERSION);
     }
     let method = parsed.method.unwrap_or_default().as_bytes();
-    if !is_method(method) {
+    if !(is_method(method) || limits.custom_methods) {
         return Err(BAD);
     }
     head.clear();
@@ -168,7 +174,15 @@ pub fn parse_request(
         expect_continue: false,
         refused: None,
     };
-    let absolute = set_target(method, parsed.path.unwrap_or_default(), head, &mut request)?;
+    let path = parsed.path.unwrap_or_default();
+    let absolute = if !limits.absolute_urls && is_url(method, path) {
+        // It stands for the path, as it came, and the connection manager refuses it.
+        head.set_path(path.as_bytes());
+        request.refused = Some(Reject::request(404, "absolute_path_rejected"));
+        false
+    } else {
+        set_target(method, path, head, &mut request)?
+    };
     let mut fields = Fields::default();
     let copied = head.copy(super::lines_of(input, parsed.headers, consumed));
     for line in parsed.headers.iter() {
@@ -340,6 +354,17 @@ fn is_method(method: &[u8]) -> bool {
             | b"UNLOCK"
             | b"UNSUBSCRIBE"
     )
+}
+
+/// Whether a target is neither a path nor an authority, nor the `*` of OPTIONS.
+fn is_url(method: &[u8], target: &str) -> bool {
+    let plain = target.bytes().all(|b| b.is_ascii_graphic());
+    let url = !target.starts_with('/') && target.contains("://");
+    match method {
+        b"CONNECT" => false,
+        b"OPTIONS" => url && plain,
+        _ => (url || target == "*") && plain,
+    }
 }
 
 /// Puts path and, for absolute forms, authority into the head. True when the

@@ -493,7 +493,13 @@ impl Session {
             return;
         };
         if head.status < 200 {
-            heads::give(head);
+            if slot.inform && !end && heads::is_special(head.status) {
+                slot.inform = false;
+                slot.early = Some(Box::new(head));
+                slot.wake();
+            } else {
+                heads::give(head);
+            }
             if end {
                 self.reset(index, Reason::PROTOCOL_ERROR);
             }

@@ -164,11 +164,21 @@ impl Session {
         }
     }
 
+    /// Has the first informational head given before the answer's.
+    pub fn ask_informational(&mut self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            slot.inform = true;
+        }
+    }
+
     /// Takes the head of the answer.
     pub fn poll_head(&mut self, index: u32, cx: &Context<'_>) -> Poll<Result<Head, Gone>> {
         let Some(slot) = self.slot(index) else {
             return Poll::Ready(Err(Gone::Connection));
         };
+        if let Some(head) = slot.early.take() {
+            return Poll::Ready(Ok(*head));
+        }
         if let Some(head) = slot.head.take() {
             return Poll::Ready(Ok(head));
         }

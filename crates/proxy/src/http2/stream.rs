@@ -34,6 +34,10 @@ pub(super) struct Slot {
     pub(super) left: Option<u64>,
     /// The answer to this request has no body, whatever its length says.
     pub(super) to_head: bool,
+    /// The first informational head is wanted too.
+    pub(super) inform: bool,
+    /// It came and was not yet taken.
+    pub(super) early: Option<Box<Head>>,
     /// What was wrong with its message.
     pub(super) broken: Option<&'static str>,
     /// It was counted as closed.
@@ -65,6 +69,8 @@ impl Slot {
             gone: None,
             left: None,
             to_head: false,
+            inform: false,
+            early: None,
             broken: None,
             counted: false,
             opened: now,

@@ -71,6 +71,8 @@ pub struct ConnectOptions {
     pub authority: Vec<u8>,
     /// Protocols to offer by ALPN where the TLS context names none.
     pub alpn: &'static [&'static str],
+    /// A connection of its own that is not to speak HTTP.
+    pub raw: bool,
 }
 
 impl ConnectOptions {
@@ -91,6 +93,9 @@ pub async fn http(
     priority: usize,
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
+    if options.raw {
+        return Box::pin(raw(cluster, host, priority, options)).await;
+    }
     let (one, two) = match cluster.config.http.protocol {
         UpstreamProtocol::Http1 => (true, false),
         UpstreamProtocol::Http2 => (false, true),
@@ -160,6 +165,24 @@ async fn h1(
     if auto {
         cluster.stats.cells.upstream_cx_http1_total.inc();
     }
+    Ok((HttpConnection::H1(client), false))
+}
+
+/// A connection of its own for bytes that are no HTTP.
+async fn raw(
+    cluster: &Rc<ClusterState>,
+    host: &Rc<Host>,
+    priority: usize,
+    options: &ConnectOptions,
+) -> Result<(HttpConnection, bool), ConnectError> {
+    let _pending = pending(cluster, priority)?;
+    let Some(permit) = connection_permit(cluster, host, priority) else {
+        cluster.stats.cells.upstream_cx_overflow.inc();
+        return Err(ConnectError::Overflow);
+    };
+    let connected = Connected::new(host, &cluster.stats, permit);
+    let io = open(cluster, host, options).await?;
+    let client = Box::new(H1Client::new(io, options.source, connected));
     Ok((HttpConnection::H1(client), false))
 }
 
