@@ -12,7 +12,12 @@ mod support;
 
 use std::path::Path;
 
-use differential::{case, docs, envoy, expand, report, run};
+use differential::{case, docs, envoy, expand, random, report, run};
+
+/// The seed of the cases by chance, and how many of them every test run makes. LATEEN_SEED and
+/// LATEEN_PROPERTY_CASES change them.
+const SEED: u64 = 1;
+const RANDOM_CASES: usize = 240;
 
 #[test]
 fn cases_agree_with_envoy_or_differ_on_purpose() {
@@ -39,6 +44,49 @@ fn cases_agree_with_envoy_or_differ_on_purpose() {
     assert!(
         wrong.is_empty(),
         "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn cases_by_chance_agree_with_envoy() {
+    let given = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seed = given("LATEEN_SEED").unwrap_or(SEED);
+    let count = given("LATEEN_PROPERTY_CASES").map_or(RANDOM_CASES, |n| n as usize);
+    let wanted = std::env::var("LATEEN_CASES").unwrap_or_default();
+    let (file, configs) = random::cases(seed, count);
+    let files = vec![("random".to_owned(), file)];
+    let cases = expand::expand(files, &wanted);
+    let Some(program) = envoy::find() else {
+        println!("SKIPPED: real Envoy not found (set LATEEN_ENVOY or put envoy on PATH)");
+        return;
+    };
+    if cases.is_empty() {
+        return;
+    }
+    let records = run::run(&program, &cases);
+    let mut wrong = Vec::new();
+    for (case, (theirs, ours)) in cases.iter().zip(&records) {
+        let sent = case.case.send.as_ref().map(case::Steps::list);
+        let told = report::judge(case, theirs, ours, &[]);
+        let config = case.case.config.as_ref().map(|name| &configs[name]);
+        wrong.extend(told.map(|t| {
+            format!(
+                "{t}{sent:?}\n{}\n",
+                config.map_or(String::new(), ToString::to_string)
+            )
+        }));
+    }
+    println!("{} cases by chance, seed {seed}", cases.len());
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {} of {} cases:\n{}",
         wrong.len(),
         cases.len(),
         wrong.join("\n")

@@ -95,6 +95,10 @@ pub struct Case {
     /// What the upstreams answer.
     #[serde(default)]
     pub upstream: Upstream,
+    /// What `up` does on HTTP/2, frame by frame: a script for each connection, the last one again
+    /// and again.
+    #[serde(default)]
+    pub serves: Vec<Steps>,
     /// Answers to wait for.
     pub answers: Option<usize>,
     /// Whether a second request shows that the connection is kept. True by default.

@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The program, if there is one.
-pub fn find() -> Option<PathBuf> {
-    let named = std::env::var_os("LATEEN_ENVOY").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("envoy"));
-    named.into_iter().chain(found).find(|p| p.is_file())
-}
+#[path = "../../../proxy-xds/tests/support/envoy.rs"]
+mod program;
+
+pub use program::find;
 
 /// A running Envoy; its drop ends it.
 pub struct Envoy {

@@ -192,6 +192,7 @@ fn fill(case: &mut Case, pattern: &str, value: &str) {
     case.send.iter_mut().for_each(|s| s.each(fill));
     case.frames.iter_mut().for_each(|s| s.each(fill));
     case.upstream.each(fill);
+    case.serves.iter_mut().for_each(|s| s.each(fill));
     case.ours.iter_mut().for_each(fill);
     case.envoys.iter_mut().for_each(fill);
 }

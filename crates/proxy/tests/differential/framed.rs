@@ -14,14 +14,7 @@ pub fn play(case: &Instance, stream: TcpStream) -> Vec<String> {
     let (streams, probe) = (case.case.answers != Some(0), case.case.probe != Some(false));
     let end = client.finish(streams, probe);
     let events = client.events();
-    let mut lines = Vec::new();
-    for stream in client.opened() {
-        let own = of_stream(&events, *stream);
-        if !own.is_empty() {
-            lines.push(format!("stream {stream}"));
-            lines.extend(own);
-        }
-    }
+    let mut lines = of_streams(&events, client.opened());
     let shows = |what: &str| case.case.show.iter().any(|s| s == what);
     let silent = case.case.skip.iter().any(|s| s == "goaway");
     let told = events
@@ -30,6 +23,69 @@ pub fn play(case: &Instance, stream: TcpStream) -> Vec<String> {
     lines.extend(told.filter_map(|event| of_connection(event, &shows)));
     lines.append(&mut client.vain);
     lines.push(end.to_owned());
+    lines
+}
+
+/// Plays an upstream of a case's `serves` on one connection: its script, then the usual answer to
+/// every stream that opens later. Record lines.
+pub fn serve(connection: usize, steps: &[script::Step], stream: TcpStream) -> Vec<String> {
+    let own = |text: &str| text.starts_with("raw") || text.starts_with("settings");
+    let (first, steps) = match steps.split_first() {
+        Some((script::Step::Send(1, text), rest)) if own(text) => (text.as_str(), rest),
+        _ => ("settings", steps),
+    };
+    let mut server = Client::serving(stream, first);
+    let stays = server.steps(steps);
+    // Without a script every stream gets the usual answer.
+    let mut known = match steps.is_empty() {
+        true => 0,
+        false => streams(&server.events()).len(),
+    };
+    while stays && !server.ended() {
+        let came = server.until_ended(|events| streams(events).len() > known);
+        let all = streams(&server.events());
+        for stream in all.iter().skip(known).filter(|_| came) {
+            server.send(&format!(
+                "headers {stream} | :status: 200 & data {stream} es | later"
+            ));
+        }
+        known = all.len();
+    }
+    let events = server.events();
+    let mut lines = vec![format!("connection {connection}")];
+    lines.extend(of_streams(&events, &streams(&events)));
+    lines.extend(events.iter().filter_map(|e| of_connection(e, &|_| false)));
+    // How a proxy says that it leaves, and with which code it gives a stream up, is its own affair.
+    lines.retain(|line| line != "goaway NO_ERROR");
+    for line in lines.iter_mut().filter(|l| l.starts_with("  reset ")) {
+        "  reset".clone_into(line);
+    }
+    lines.append(&mut server.vain);
+    lines
+}
+
+/// The streams that the peer opened, in their order.
+fn streams(events: &[Event]) -> Vec<u32> {
+    let mut all = Vec::new();
+    for event in events {
+        if let Event::Headers { stream, .. } = event
+            && !all.contains(stream)
+        {
+            all.push(*stream);
+        }
+    }
+    all
+}
+
+fn of_streams(events: &[Event], streams: &[u32]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for stream in streams {
+        let own = of_stream(events, *stream);
+        if !own.is_empty() {
+            lines.push(format!("stream {stream}"));
+            lines.extend(own);
+        }
+    }
     lines
 }
 
@@ -44,8 +100,16 @@ fn of_stream(events: &[Event], wanted: u32) -> Vec<String> {
                 end,
             } if *stream == wanted => {
                 flush(&mut body, &mut lines);
-                let answer = fields.first().is_some_and(|(name, _)| name == b":status");
+                let answer = fields
+                    .first()
+                    .is_some_and(|(name, _)| name.starts_with(b":"));
                 let mark = if answer { "" } else { "trailer " };
+                let mut fields = fields.clone();
+                // The order of pseudo fields has no meaning (RFC 9113 section 8.3).
+                fields.sort_by_key(|(name, _)| match name.first() {
+                    Some(b':') => (0, name.clone()),
+                    _ => (1, Vec::new()),
+                });
                 let shown = fields
                     .iter()
                     .map(|(name, value)| format!("  {mark}{}: {}", shown(name), shown(value)));

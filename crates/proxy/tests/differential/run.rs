@@ -95,9 +95,14 @@ fn play(case: &Instance, networks: Networks) -> (Record, Record) {
     });
     let upstreams: Vec<(&String, Upstream)> = serving
         .map(|(place, name)| {
+            let address = bootstrap::upstream(networks.upstream, case.slot, place);
+            if name == "up" && !case.case.serves.is_empty() {
+                let scripts = case.case.serves.iter();
+                let scripts = scripts.map(|s| crate::frames::script::steps(&s.list()));
+                return (name, Upstream::framed(address, scripts.collect()));
+            }
             let answers = case.case.upstream.of(name);
             let answers = answers.iter().map(|a| script::steps(a)).collect();
-            let address = bootstrap::upstream(networks.upstream, case.slot, place);
             (name, Upstream::start(address, answers))
         })
         .collect();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::framed;
 use super::message::{Found, head_end, request, shown};
 use super::script::Step;
 
@@ -38,10 +39,32 @@ pub struct Upstream {
 impl Upstream {
     /// Listens at the address until it is dropped.
     pub fn start(address: SocketAddr, script: Vec<Vec<Step>>) -> Self {
+        Self::with(address, move |stream, connection, seen| {
+            serve(stream, connection, seen, &script);
+        })
+    }
+
+    /// Listens at the address and serves HTTP/2 frame by frame: a script for each connection, the
+    /// last one again and again.
+    pub fn framed(address: SocketAddr, scripts: Vec<Vec<crate::frames::script::Step>>) -> Self {
+        Self::with(address, move |stream, connection, seen| {
+            let at = connection.min(scripts.len()) - 1;
+            let lines = framed::serve(connection, &scripts[at], stream);
+            let mut seen = seen.lock().unwrap();
+            // Connections end in any order; the record is in that of their begin.
+            let place = seen.requests.partition_point(|r| number(r) < connection);
+            seen.requests.insert(place, lines);
+        })
+    }
+
+    fn with(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, usize, &Mutex<Seen>) + Send + Sync + 'static,
+    ) -> Self {
         let socket = TcpListener::bind(address).unwrap();
         let current: Arc<Mutex<Arc<Mutex<Seen>>>> = Arc::default();
         let ending = Arc::new(AtomicBool::new(false));
-        let (now, stop, script) = (current.clone(), ending.clone(), Arc::new(script));
+        let (now, stop, serve) = (current.clone(), ending.clone(), Arc::new(serve));
         let accepting = std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
@@ -53,10 +76,10 @@ impl Upstream {
                     seen.connections.push(stream.try_clone().unwrap());
                     seen.connections.len()
                 };
-                let script = script.clone();
+                let serve = serve.clone();
                 seen.lock().unwrap().serving += 1;
                 std::thread::spawn(move || {
-                    serve(stream, connection, &seen, &script);
+                    serve(stream, connection, &seen);
                     seen.lock().unwrap().serving -= 1;
                 });
             }
@@ -127,6 +150,12 @@ fn serve(mut stream: TcpStream, connection: usize, seen: &Mutex<Seen>, script: &
             return;
         }
     }
+}
+
+/// The number of the connection that a record is of.
+fn number(record: &[String]) -> usize {
+    let number = record.first().and_then(|l| l.strip_prefix("connection "));
+    number.map_or(0, |n| n.parse().unwrap())
 }
 
 fn keep(seen: &Mutex<Seen>, connection: usize, found: &Found) {

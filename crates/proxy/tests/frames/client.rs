@@ -76,9 +76,24 @@ pub struct Client {
 impl Client {
     /// A client of a new connection that has sent nothing.
     pub fn over(stream: TcpStream) -> Self {
+        Self::reading(stream, Reader::default())
+    }
+
+    /// The server's side of a new connection, played by the same steps. The first frames go out
+    /// before anything is read, so that no acknowledgement goes before them.
+    pub fn serving(mut stream: TcpStream, first: &str) -> Self {
+        let _ = stream.write_all(&script::write(first, &mut Streams::default()));
+        let reader = Reader {
+            preface: true,
+            ..Reader::default()
+        };
+        Self::reading(stream, reader)
+    }
+
+    fn reading(stream: TcpStream, reader: Reader) -> Self {
         let shared = Shared::default();
-        let (reader, own) = (stream.try_clone().unwrap(), shared.clone());
-        std::thread::spawn(move || read(reader, &own));
+        let (input, own) = (stream.try_clone().unwrap(), shared.clone());
+        std::thread::spawn(move || read(input, &own, reader));
         stream.set_write_timeout(Some(LONGEST)).unwrap();
         Self {
             stream,
@@ -98,15 +113,21 @@ impl Client {
             self.send("preface & settings");
             self.order(&Order::Acks(1));
         }
+        self.steps(steps);
+    }
+
+    /// Plays steps and nothing before them; false when they closed the connection.
+    pub fn steps(&mut self, steps: &[Step]) -> bool {
         for step in steps {
             match step {
                 Step::Send(count, text) => (0..*count).for_each(|_| self.send(text)),
                 Step::Order(order) => self.order(order),
             }
             if self.left {
-                return;
+                break;
             }
         }
+        !self.left
     }
 
     /// Sends frames in one write. That the server has closed shows elsewhere.
@@ -156,6 +177,18 @@ impl Client {
     /// connection has ended before.
     pub fn until(&mut self, done: impl Fn(&[Event]) -> bool) -> bool {
         self.wait(LONGEST, |seen| done(&seen.events))
+    }
+
+    /// Waits until something is so or the connection has ended, however long that takes.
+    pub fn until_ended(&mut self, done: impl Fn(&[Event]) -> bool) -> bool {
+        loop {
+            if self.until(&done) {
+                return true;
+            }
+            if self.ended() {
+                return false;
+            }
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -275,12 +308,13 @@ fn done(events: &[Event], wanted: u32) -> bool {
 struct Reader {
     bytes: Vec<u8>,
     decoder: Decoder,
+    /// A client's preface must come first.
+    preface: bool,
     /// A header block that is not whole: its stream, END_STREAM, bytes.
     block: Option<(u32, bool, Vec<u8>)>,
 }
 
-fn read(mut stream: TcpStream, shared: &Shared) {
-    let mut reader = Reader::default();
+fn read(mut stream: TcpStream, shared: &Shared, mut reader: Reader) {
     let mut chunk = vec![0; 65536];
     loop {
         let mut seen = shared.0.lock().unwrap();
@@ -308,6 +342,13 @@ impl Reader {
     /// The next frame: nothing when it is not whole, an empty answer when it
     /// makes no event yet.
     fn next(&mut self) -> Option<Option<Event>> {
+        if self.preface {
+            let came = self.bytes.get(..script::PREFACE.len())?;
+            let right = came == script::PREFACE;
+            self.bytes.drain(..script::PREFACE.len());
+            self.preface = false;
+            return Some((!right).then(|| Event::Wrong("preface".to_owned())));
+        }
         let head: [u8; 9] = self.bytes.get(..9)?.try_into().unwrap();
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let payload = self.bytes.get(9..9 + length)?.to_vec();
