@@ -211,6 +211,8 @@ fn request(data: &[u8]) {
         headers: if option & 16 == 0 { 100 } else { 4 },
         accept_http_10: option & 1 != 0,
         allow_chunked_length: option & 2 != 0,
+        custom_methods: option & 4 != 0,
+        absolute_urls: option & 32 == 0,
     };
     let mut head = Head::new();
     let whole = parse_request(input, 0, &limits, &mut head);

@@ -32,7 +32,11 @@ impl Proxy {
     /// One whose admin pages can be asked.
     pub fn with_admin(listeners: Value, clusters: Value, admin: SocketAddr) -> Self {
         let admin = json!({ "address": socket(admin) });
-        Self::run(options_of(bootstrap(listeners, clusters, json!({ "admin": admin }))))
+        Self::run(options_of(bootstrap(
+            listeners,
+            clusters,
+            json!({ "admin": admin }),
+        )))
     }
 
     /// With further fields of the bootstrap.

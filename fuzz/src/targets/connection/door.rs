@@ -158,7 +158,7 @@ fn worker() -> Rc<Worker> {
         node_ip: None,
         flush_interval: Duration::from_secs(1),
         drain_time: Duration::from_secs(1),
-        max_connections: 0,
+        limits: Arc::default(),
         clusters: Arc::default(),
         stats: Registry::new(),
         own: Arc::default(),
