@@ -198,6 +198,7 @@ impl Prober {
             reader,
             to_head: request.method() == b"HEAD",
             upgrade: false,
+            inform: false,
             seen: 0,
         });
         let (answer, keep) = receive(receiver).await?;
