@@ -199,6 +199,9 @@ impl Stream<'_> {
         record.times.upstream_sent = now_ns();
         record.times.upstream_first = record.times.upstream_sent;
         client.writer.begin(false, |_| {});
+        if let Responder::H1 { close, .. } = out {
+            *close = false; // the head of a tunnel does not say so
+        }
         let exchange = Exchange {
             receiver: Receiver::H1(H1Receiver {
                 io: &client.io,

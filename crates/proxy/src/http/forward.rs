@@ -153,7 +153,8 @@ impl Stream<'_> {
         chosen: &Chosen,
         upgrade: bool,
     ) {
-        if upgrade && self.record.request.method() == b"CONNECT" {
+        let terminates = upgrade && self.ends_connect(forward);
+        if terminates {
             // Whatever is answered, no request follows on this connection.
             out.set_close();
         }
@@ -216,7 +217,7 @@ impl Stream<'_> {
             deadlines,
             retries,
             upgrade,
-            terminates: upgrade && self.ends_connect(forward),
+            terminates,
             priority,
             hash,
             renewed: false,
