@@ -167,28 +167,66 @@ impl Runtime {
     }
 
     fn fault(&self, map: &mut Map<String, Json>) {
+        let own = |field: &str, known: &str| text(map, field).unwrap_or_else(|| known.to_owned());
+        let [
+            abort_share,
+            status,
+            grpc_status,
+            delay_share,
+            time,
+            most,
+            rate_share,
+        ] = [
+            ("abort_percent_runtime", "fault.http.abort.abort_percent"),
+            ("abort_http_status_runtime", "fault.http.abort.http_status"),
+            ("abort_grpc_status_runtime", "fault.http.abort.grpc_status"),
+            (
+                "delay_percent_runtime",
+                "fault.http.delay.fixed_delay_percent",
+            ),
+            (
+                "delay_duration_runtime",
+                "fault.http.delay.fixed_duration_ms",
+            ),
+            ("max_active_faults_runtime", "fault.http.max_active_faults"),
+            (
+                "response_rate_limit_percent_runtime",
+                "fault.http.rate_limit.response_percent",
+            ),
+        ]
+        .map(|(field, known)| own(field, known));
         if let Some(Json::Object(abort)) = map.get_mut("abort") {
-            if let Some(share) = self.share("fault.http.abort.abort_percent") {
-                abort.insert("percentage".into(), share);
-            }
-            if let Some(status) = self.number("fault.http.abort.http_status")
-                && abort.contains_key("http_status")
-            {
-                abort.insert("http_status".into(), status.into());
-            }
+            self.part(abort, "percentage", &abort_share);
+            self.code(abort, "http_status", &status);
+            self.code(abort, "grpc_status", &grpc_status);
         }
         if let Some(Json::Object(delay)) = map.get_mut("delay") {
-            if let Some(share) = self.share("fault.http.delay.fixed_delay_percent") {
-                delay.insert("percentage".into(), share);
-            }
-            if let Some(ms) = self.number("fault.http.delay.fixed_duration_ms")
+            self.part(delay, "percentage", &delay_share);
+            if let Some(ms) = self.number(&time)
                 && delay.contains_key("fixed_delay")
             {
                 delay.insert("fixed_delay".into(), milliseconds(&ms));
             }
         }
-        if let Some(most) = self.number("fault.http.max_active_faults") {
+        if let Some(Json::Object(rate)) = map.get_mut("response_rate_limit") {
+            self.part(rate, "percentage", &rate_share);
+        }
+        if let Some(most) = self.number(&most) {
             map.insert("max_active_faults".into(), most.into());
+        }
+    }
+
+    /// A share where its key is known.
+    fn part(&self, map: &mut Map<String, Json>, field: &str, key: &str) {
+        if let Some(share) = self.share(key) {
+            map.insert(field.into(), share);
+        }
+    }
+
+    /// A number in place of another.
+    fn code(&self, map: &mut Map<String, Json>, field: &str, key: &str) {
+        if let (Some(value), Some(code)) = (map.get_mut(field), self.number(key)) {
+            *value = code.into();
         }
     }
 
@@ -435,10 +473,12 @@ mod tests {
     fn faults_have_keys_without_a_field() {
         let values = runtime(&[
             ("fault.http.abort.abort_percent", json!(100)),
-            ("fault.http.abort.http_status", json!(418)),
+            ("fault.http.abort.http_status", json!(499)),
+            ("my.status", json!(418)),
             ("fault.http.delay.fixed_duration_ms", json!(50)),
         ]);
         let mut fault = json!({ "@type": format!("type.googleapis.com/{FAULT}"),
+            "abort_http_status_runtime": "my.status",
             "abort": { "http_status": 503, "percentage": { "numerator": 0 } },
             "delay": { "fixed_delay": "5s" } });
         values.visit(&mut fault);

@@ -13,7 +13,7 @@ use lateen_xds_proto::google::protobuf::Struct;
 
 use super::common::{data_source_bytes, fractional, need, struct_to_value};
 use super::{Context, matcher, type_name, typed, written};
-use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
+use crate::error::{At, DecodeError, Result, list, refuse};
 
 pub(super) fn loggers(logs: &[pb::AccessLog], context: &Context) -> Result<Vec<AccessLog>> {
     list(logs, "access_log", |log| logger(log, context))
@@ -136,7 +136,6 @@ pub(super) fn substitution_format(
             .item("formatters", i);
         }
     }
-    refuse_set(&[(m.json_format_options.is_some(), "json_format_options")])?;
     let omit = m.omit_empty_values;
     match m.format.as_ref() {
         Some(F::TextFormat(text)) => text_format(text, omit, context).at("text_format"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use lateen_proxy_xds::decode::{self, Context};
+use lateen_proxy_xds::runtime::Runtime;
 use lateen_xds_proto::json;
 use serde_json::{Map, Value, json};
 
@@ -58,6 +59,7 @@ fn decoded(message: &str, resource: &Value) -> Result<String, String> {
     let context = Context {
         environment: Box::new(|name| (!["", "b"].contains(&name)).then(|| name.to_owned())),
         read_file: Box::new(|path| Ok(path.into())),
+        runtime: Runtime::default(),
     };
     let text = match message.rsplit('.').next() {
         Some("Listener") => decode::listener(&wire, &context).map(|v| format!("{v:?}")),
@@ -65,7 +67,17 @@ fn decoded(message: &str, resource: &Value) -> Result<String, String> {
         Some("Secret") => decode::secret(&wire, &context).map(|v| format!("{v:?}")),
         _ => panic!("no decoder for {message}"),
     };
-    text.map_err(|e| e.to_string())
+    text.map(|text| without_seeds(&text))
+        .map_err(|e| e.to_string())
+}
+
+/// A print without what the hash tables drew.
+fn without_seeds(text: &str) -> String {
+    let mut parts = text.split("per_hasher_seed: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |out, part| {
+        out + part.trim_start_matches(|c: char| c.is_ascii_digit())
+    })
 }
 
 fn at<'a>(root: &'a mut Value, place: &[Step]) -> &'a mut Value {
@@ -84,6 +96,8 @@ impl Prober {
     /// Probes every field that a resource has and can have.
     pub fn example(&mut self, message: &str, resource: Value) {
         let base = decoded(message, &resource).unwrap_or_else(|e| panic!("{message}: {e}"));
+        let again = decoded(message, &resource);
+        assert!(again.as_ref() == Ok(&base), "prints differ: {base}");
         let schema = table::find(message).unwrap_or_else(|| panic!("{message} is unknown"));
         let scene = Scene {
             message: message.to_owned(),
