@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use lateen_proxy_xds::decode::{self, Context};
-use lateen_proxy_xds::runtime::Runtime;
 use lateen_xds_proto::json;
 use serde_json::{Map, Value, json};
 
@@ -59,7 +58,7 @@ fn decoded(message: &str, resource: &Value) -> Result<String, String> {
     let context = Context {
         environment: Box::new(|name| (!["", "b"].contains(&name)).then(|| name.to_owned())),
         read_file: Box::new(|path| Ok(path.into())),
-        runtime: Runtime::default(),
+        ..Context::empty()
     };
     let text = match message.rsplit('.').next() {
         Some("Listener") => decode::listener(&wire, &context).map(|v| format!("{v:?}")),
