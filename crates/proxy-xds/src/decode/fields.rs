@@ -81,14 +81,6 @@ const IGNORED: &[(&str, &str)] = &[
         "a malformed message resets its stream only, always",
     ),
     (
-        "Http2ProtocolOptions.stream_reset_burst",
-        "about streams that come",
-    ),
-    (
-        "Http2ProtocolOptions.stream_reset_rate",
-        "about streams that come",
-    ),
-    (
         "KeepaliveSettings.interval_jitter",
         "spreads the PINGs of many connections; ours begin when each opens",
     ),
