@@ -18,15 +18,17 @@ use support::whole::{Proxy, eventually, socket, static_cluster, url, wait_for};
 /// Reports of a collector: path, content type and body.
 type Reports = Arc<Mutex<Vec<(String, String, Vec<u8>)>>>;
 
-/// Serves HTTP/1: `answer` makes the answer from the path; what came is kept.
-fn serve(address: SocketAddr, kept: Reports, answer: fn(&str) -> &'static str) {
-    let socket = TcpListener::bind(address).unwrap();
+/// Serves HTTP/1 on a port of its own: `answer` makes the answer from the path; what came is kept.
+fn serve(kept: Reports, answer: fn(&str) -> &'static str) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in socket.incoming().flatten() {
             let kept = kept.clone();
             std::thread::spawn(move || connection(stream, &kept, answer));
         }
     });
+    address
 }
 
 fn connection(mut stream: TcpStream, kept: &Reports, answer: fn(&str) -> &'static str) {
@@ -194,9 +196,8 @@ struct Side {
 
 impl Side {
     fn new() -> Self {
-        let (collector, reports) = (free_address(), Reports::default());
-        serve(
-            collector,
+        let reports = Reports::default();
+        let collector = serve(
             reports.clone(),
             |_| "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         );
@@ -287,8 +288,8 @@ fn upstream_answer(path: &str) -> &'static str {
 /// Both sides' spans for the requests, sorted; ids of requests are named.
 fn compare(program: &std::path::Path, tracing: &Value, direction: &str, count: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let (upstream, nobody) = (free_address(), free_address());
-    serve(upstream, Reports::default(), upstream_answer);
+    let nobody = free_address();
+    let upstream = serve(Reports::default(), upstream_answer);
     let (theirs, ours) = (Side::new(), Side::new());
     let bootstrap = json!({ "node": node(), "static_resources": {
         "listeners": [listener(theirs.address, tracing, direction)],
