@@ -127,6 +127,7 @@ targets! {
     request_headers
     regex
     admin_query
+    dns_answer
     jwt
     jwks
     check_response

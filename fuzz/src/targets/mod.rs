@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod jwt;
 pub mod log;
 pub mod mesh;
+pub mod name;
 pub mod path;
 pub mod pod;
 pub mod server;
@@ -41,6 +42,7 @@ pub const TARGETS: &[&Target] = &[
     &headers::REQUEST,
     &headers::REGEX,
     &headers::ADMIN,
+    &name::ANSWER,
     &jwt::TOKEN,
     &jwt::KEYS,
     &jwt::VERDICT,
