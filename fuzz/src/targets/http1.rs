@@ -265,6 +265,7 @@ fn accepted(request: &RequestHead, head: &Head, limits: &Limits, len: usize) {
     let wide = Limits {
         head_bytes: usize::MAX,
         headers: 250,
+        custom_methods: limits.custom_methods,
         ..Limits::default()
     };
     let again = parse_request(&sent, 0, &wide, &mut back);
