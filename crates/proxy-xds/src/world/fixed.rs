@@ -1,5 +1,6 @@
 //! Static resources: what is wrong with one, told by its file and place, and
 //! what they may wait for.
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::World;
@@ -57,13 +58,14 @@ impl World {
     /// # Errors
     /// Names the first of them.
     pub fn needs_nothing(&self, fixed: &StaticResources) -> Result<(), StaticError> {
+        let waiting = self.waiting();
         for (list, items) in [
             ("clusters", &fixed.clusters),
             ("listeners", &fixed.listeners),
         ] {
             for (index, (name, raw)) in items.iter().enumerate() {
-                if let Some((kind, need)) = self.first_need(raw) {
-                    let (word, missing) = (kind.word(), need.name);
+                if let Some((kind, need)) = waiting.get(&raw.as_ptr()) {
+                    let (word, missing) = (kind.word(), &need.name);
                     return Err(StaticError {
                         file: String::new(),
                         list,
@@ -79,15 +81,17 @@ impl World {
         Ok(())
     }
 
-    /// What the static resource of these bytes waits for first.
-    fn first_need(&self, raw: &Arc<[u8]>) -> Option<(Kind, Needs)> {
+    /// What each static resource waits for first over ADS, by where its bytes are.
+    fn waiting(&self) -> HashMap<*const u8, &(Kind, Needs)> {
         let clusters = self.clusters.fixed().into_iter();
         let clusters = clusters.map(|(_, h)| (&h.raw, &h.needs));
         let listeners = self.listeners.fixed().into_iter();
         let listeners = listeners.map(|(_, h)| (&h.raw, &h.needs));
-        let mut all = clusters.chain(listeners);
-        let (_, needs) = all.find(|(held, _)| Arc::ptr_eq(held, raw))?;
         let over_ads = |(_, need): &&(Kind, Needs)| need.source == ResourceSource::Ads;
-        needs.iter().find(over_ads).cloned()
+        let first = |(raw, needs): (&Arc<[u8]>, _)| {
+            let needs: &[(Kind, Needs)] = needs;
+            Some((raw.as_ptr(), needs.iter().find(over_ads)?))
+        };
+        clusters.chain(listeners).filter_map(first).collect()
     }
 }
