@@ -82,14 +82,13 @@ impl World {
     }
 
     /// What each static resource waits for first over ADS, by where its bytes are.
-    fn waiting(&self) -> HashMap<*const u8, &(Kind, Needs)> {
+    fn waiting<'a>(&'a self) -> HashMap<*const u8, &'a (Kind, Needs)> {
         let clusters = self.clusters.fixed().into_iter();
-        let clusters = clusters.map(|(_, h)| (&h.raw, &h.needs));
+        let clusters = clusters.map(|(_, h)| (&h.raw, &h.needs[..]));
         let listeners = self.listeners.fixed().into_iter();
-        let listeners = listeners.map(|(_, h)| (&h.raw, &h.needs));
+        let listeners = listeners.map(|(_, h)| (&h.raw, &h.needs[..]));
         let over_ads = |(_, need): &&(Kind, Needs)| need.source == ResourceSource::Ads;
-        let first = |(raw, needs): (&Arc<[u8]>, _)| {
-            let needs: &[(Kind, Needs)] = needs;
+        let first = |(raw, needs): (&'a Arc<[u8]>, &'a [(Kind, Needs)])| {
             Some((raw.as_ptr(), needs.iter().find(over_ads)?))
         };
         clusters.chain(listeners).filter_map(first).collect()
