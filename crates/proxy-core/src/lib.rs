@@ -8,6 +8,7 @@ pub mod flags;
 pub mod forwarding;
 pub mod hash_policy;
 pub mod headers;
+pub mod internal_redirect;
 pub mod json;
 pub mod jwt;
 pub mod known;

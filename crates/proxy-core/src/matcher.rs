@@ -391,6 +391,26 @@ impl QueryMatcher {
     }
 }
 
+/// A rule over a cookie of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieMatcher {
+    /// Its name.
+    pub name: Name,
+    /// Rule of its value.
+    pub value: StringMatcher,
+    /// Matches where the rule does not, and requests without the cookie.
+    pub invert: bool,
+}
+
+impl CookieMatcher {
+    /// Whether a request's cookie matches.
+    #[must_use]
+    pub fn matches<H: Headers + ?Sized>(&self, headers: &H) -> bool {
+        let value = crate::hash_policy::cookie(headers, &self.name);
+        value.is_some_and(|value| self.value.matches(&value)) != self.invert
+    }
+}
+
 /// The first value of a query parameter, undecoded; a parameter without `=` has an empty value.
 #[must_use]
 pub fn query_parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

@@ -21,7 +21,7 @@ pub fn path(
     let mut new = match rewrite? {
         PathRewrite::Prefix(prefix) => replace_prefix(matching, bare, prefix.as_bytes()),
         PathRewrite::Regex(regex, with) => regex.replace_all(bare, with),
-        PathRewrite::Template(template) => template.as_bytes().to_vec(),
+        PathRewrite::Template(rewrite) => rewrite.path(bare)?,
     };
     new.extend_from_slice(rest);
     Some(new)
@@ -200,6 +200,7 @@ mod tests {
             tls_presented: None,
             tls_validated: None,
             dynamic_metadata: Default::default(),
+            cookies: Default::default(),
         }
     }
 

@@ -103,6 +103,7 @@ impl RouteMatch {
                 .dynamic_metadata
                 .iter()
                 .all(|m| m.matches((request.metadata)(&m.filter)))
+            && self.cookies.iter().all(|c| c.matches(request.headers))
     }
 
     fn path_matches(&self, path: &[u8], connect: bool) -> bool {

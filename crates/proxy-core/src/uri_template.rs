@@ -1,5 +1,8 @@
 //! URI path templates: `{*}` or `*` for one segment, `{**}` or `**` for the rest, `{name}` and
-//! `{name=pattern}` for named parts.
+//! `{name=pattern}` for named parts, of which rewrites make new paths.
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::config::Name;
 
 /// A compiled template.
@@ -8,6 +11,22 @@ pub struct UriTemplate {
     source: Name,
     segments: Vec<Segment>,
     suffix: Name,
+    /// The named parts and the segments they stand for.
+    variables: Vec<(Name, Range<usize>)>,
+}
+
+/// A path made of the named parts of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateRewrite {
+    template: Arc<UriTemplate>,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(Name),
+    /// The number of a variable.
+    Variable(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +45,7 @@ impl UriTemplate {
         let body = source
             .strip_prefix('/')
             .ok_or("a path template starts with `/`")?;
-        let flat = flatten(body)?;
+        let (flat, variables) = flatten(body)?;
         let mut segments = Vec::new();
         let mut suffix = Name::default();
         let parts: Vec<&str> = flat.split('/').collect();
@@ -61,6 +80,7 @@ impl UriTemplate {
             source: source.into(),
             segments,
             suffix,
+            variables,
         })
     }
 
@@ -73,13 +93,14 @@ impl UriTemplate {
     /// Whether a path (without query) matches.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        let Some(body) = path.strip_prefix(b"/") else {
-            return false;
-        };
-        let Some(body) = body.strip_suffix(self.suffix.as_bytes()) else {
-            return false;
-        };
-        let parts: smallvec::SmallVec<[&[u8]; 16]> = body.split(|b| *b == b'/').collect();
+        self.parts(path).is_some()
+    }
+
+    /// The path's segments, without the suffix, where it matches.
+    fn parts<'p>(&self, path: &'p [u8]) -> Option<Parts<'p>> {
+        let body = path.strip_prefix(b"/")?;
+        let body = body.strip_suffix(self.suffix.as_bytes())?;
+        let parts: Parts<'p> = body.split(|b| *b == b'/').collect();
         let fits = |segs: &[Segment], parts: &[&[u8]]| {
             segs.len() == parts.len()
                 && segs.iter().zip(parts).all(|(s, p)| match s {
@@ -87,7 +108,7 @@ impl UriTemplate {
                     Segment::One | Segment::Rest => !p.is_empty(),
                 })
         };
-        match self.segments.iter().position(|s| *s == Segment::Rest) {
+        let all = match self.rest() {
             None => fits(&self.segments, &parts),
             Some(at) => {
                 let after = self.segments.len() - at - 1;
@@ -95,13 +116,90 @@ impl UriTemplate {
                     && fits(&self.segments[..at], &parts[..at])
                     && fits(&self.segments[at + 1..], &parts[parts.len() - after..])
             }
-        }
+        };
+        all.then_some(parts)
+    }
+
+    fn rest(&self) -> Option<usize> {
+        self.segments.iter().position(|s| *s == Segment::Rest)
+    }
+
+    /// What a variable stands for in a path with these parts: them and the slashes between.
+    fn value<'p>(&self, variable: usize, parts: &[&'p [u8]]) -> Vec<u8> {
+        let segments = &self.variables[variable].1;
+        // Behind `**` segments are counted from the end.
+        let rest = self.rest().unwrap_or(usize::MAX);
+        let more = parts.len() - self.segments.len().min(parts.len());
+        let place = |segment: usize| segment + if segment > rest { more } else { 0 };
+        let range = place(segments.start)..place(segments.end);
+        parts.get(range).unwrap_or_default().join(&b'/')
     }
 }
 
-/// Takes the braces away: `{*}`, `{**}`, `{name}` (= `*`), `{name=a/*}`.
-fn flatten(body: &str) -> Result<String, String> {
+impl TemplateRewrite {
+    /// Compiles a rewrite of the paths that a template matches.
+    ///
+    /// # Errors
+    /// A text saying what is wrong.
+    pub fn parse(text: &str, template: Arc<UriTemplate>) -> Result<Self, String> {
+        if !text.starts_with('/') {
+            return Err("a path starts with `/`".into());
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            if at > 0 {
+                parts.push(Part::Literal(literal(&rest[..at])?));
+            }
+            let name = rest[at..].strip_prefix('{').ok_or("`}` without `{`")?;
+            let (name, after) = name.split_once('}').ok_or("`{` without `}`")?;
+            let variable = template.variables.iter().position(|(n, _)| **n == *name);
+            let variable =
+                variable.ok_or_else(|| format!("`{{{name}}}` is no variable of the path match"))?;
+            parts.push(Part::Variable(variable));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Literal(literal(rest)?));
+        }
+        Ok(Self { template, parts })
+    }
+
+    /// The new path of a path without query; none where the template does not match it.
+    #[must_use]
+    pub fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let parts = self.template.parts(path)?;
+        let mut new = Vec::with_capacity(path.len());
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => new.extend_from_slice(text.as_bytes()),
+                Part::Variable(number) => {
+                    new.extend_from_slice(&self.template.value(*number, &parts));
+                }
+            }
+        }
+        Some(new)
+    }
+}
+
+type Parts<'p> = smallvec::SmallVec<[&'p [u8]; 16]>;
+
+/// Text of a rewrite: characters of a path (RFC 3986 section 3.3).
+fn literal(text: &str) -> Result<Name, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()+,;:@=".contains(&b);
+    match text.bytes().all(fits) {
+        true => Ok(text.into()),
+        false => Err(format!("`{text}` holds what no path does")),
+    }
+}
+
+type Variables = Vec<(Name, Range<usize>)>;
+
+/// Takes the braces away: `{*}`, `{**}`, `{name}` (= `*`), `{name=a/*}`; and says which segments
+/// the names stand for.
+fn flatten(body: &str) -> Result<(String, Variables), String> {
     let mut out = String::new();
+    let mut variables = Variables::new();
     let mut rest = body;
     while let Some(at) = rest.find(['{', '}']) {
         out.push_str(&rest[..at]);
@@ -113,16 +211,31 @@ fn flatten(body: &str) -> Result<String, String> {
         if inner.contains('{') {
             return Err("a variable inside a variable".into());
         }
-        match inner.split_once('=') {
-            Some((_, pattern)) => out.push_str(pattern),
-            None if inner == "*" || inner == "**" => out.push_str(inner),
-            None if inner.is_empty() => return Err("a variable without name".into()),
-            None => out.push('*'),
-        }
+        let (name, pattern) = match inner.split_once('=') {
+            Some((name, pattern)) => (name, pattern),
+            None if inner == "*" || inner == "**" => ("", inner),
+            None => (inner, "*"),
+        };
         rest = &rest[end + 1..];
+        if inner.is_empty() || (name.is_empty() && inner.contains('=')) {
+            return Err("a variable without name".into());
+        }
+        if !name.is_empty() {
+            let first = out.matches('/').count();
+            let last = first + pattern.matches('/').count();
+            let whole = out.is_empty() || out.ends_with('/');
+            if !whole || pattern.is_empty() || rest.contains('/') && !rest.starts_with('/') {
+                return Err(format!("`{name}`: a variable stands for whole segments"));
+            }
+            if variables.iter().any(|(other, _)| **other == *name) {
+                return Err(format!("two variables are named `{name}`"));
+            }
+            variables.push((name.into(), first..last + 1));
+        }
+        out.push_str(pattern);
     }
     out.push_str(rest);
-    Ok(out)
+    Ok((out, variables))
 }
 
 #[cfg(test)]
@@ -147,7 +260,42 @@ mod tests {
             let t = UriTemplate::parse(template).unwrap();
             assert_eq!(t.matches(path.as_bytes()), want, "{template} {path}");
         }
-        for bad in ["foo", "/{", "/}", "/a*b/c", "/**/a/**", "/{**}/{*}"] {
+        let rewritten = |template: &str, rewrite: &str, path: &str| {
+            let template = Arc::new(UriTemplate::parse(template).unwrap());
+            let rewrite = TemplateRewrite::parse(rewrite, template)?;
+            let path = rewrite.path(path.as_bytes());
+            Ok(path.map(|p| String::from_utf8(p).unwrap()))
+        };
+        for (template, rewrite, path, want) in [
+            ("/{one}/{two}", "/{two}/{one}", "/cat/dog", "/dog/cat"),
+            ("/v/{l=lang/*}/*", "/{l}", "/v/lang/en/x.m4s", "/lang/en"),
+            ("/{a}/{b}.vtt", "/{b}-{a}.vtt", "/x/y.vtt", "/y-x.vtt"),
+            ("/{a=**}/end", "/x/{a}", "/1/2/3/end", "/x/1/2/3"),
+            ("/{a=**}/{b=end}", "/{b}/{a}", "/1/2/end", "/end/1/2"),
+            ("/a/{b}/{c=**}", "/{c}/{b}", "/a/1/", "//1"),
+            ("/{a}", "/x", "/1", "/x"),
+        ] {
+            let got = rewritten(template, rewrite, path);
+            assert_eq!(got, Ok(Some(want.to_owned())), "{template} {rewrite}");
+        }
+        assert_eq!(rewritten("/{a}", "/{a}", "/1/2"), Ok(None));
+        for bad in ["{a}", "/{b}", "/{a", "/a}", "/a b", "/\u{e4}", "/?x"] {
+            let refused: Result<_, String> = rewritten("/{a}", bad, "/1");
+            assert!(refused.is_err(), "{bad}");
+        }
+        for bad in [
+            "foo",
+            "/{=a}",
+            "/{a}/{a}",
+            "/{a=}",
+            "/x{a=b}",
+            "/{a=b}c/d",
+            "/{",
+            "/}",
+            "/a*b/c",
+            "/**/a/**",
+            "/{**}/{*}",
+        ] {
             assert!(UriTemplate::parse(bad).is_err(), "{bad}");
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::http_connection_manager::Upgrade;
 use super::http_filter::PerFilter;
 use super::{FractionalPercent, HeaderMutations, Metadata, Name, Rare};
-use crate::matcher::{HeaderMatcher, MetadataMatcher, QueryMatcher, Regex};
+use crate::matcher::{CookieMatcher, HeaderMatcher, MetadataMatcher, QueryMatcher, Regex};
 use crate::router::{RouteIndex, VirtualHostIndex};
-use crate::uri_template::UriTemplate;
+use crate::uri_template::{TemplateRewrite, UriTemplate};
 
 /// A route table.
 #[derive(Clone, Debug)]
@@ -136,6 +136,8 @@ pub struct RouteMatch {
     pub tls_validated: Option<bool>,
     /// All must match.
     pub dynamic_metadata: Rare<Vec<MetadataMatcher>>,
+    /// All must match.
+    pub cookies: Rare<Vec<CookieMatcher>>,
 }
 
 /// How a path is matched; the query never plays a part.
@@ -262,8 +264,8 @@ pub enum PathRewrite {
     Prefix(Name),
     /// Replaces every match; `\1` groups in the substitution.
     Regex(Regex, Substitution),
-    /// Path template.
-    Template(Name),
+    /// Made of the named parts of the route's path template.
+    Template(Arc<TemplateRewrite>),
 }
 
 /// A regex substitution, cut at its groups.
@@ -398,6 +400,19 @@ pub struct InternalRedirect {
     pub allow_cross_scheme: bool,
     /// Response headers copied to the new request.
     pub response_headers_to_copy: Vec<Name>,
+    /// All must agree to where it leads.
+    pub predicates: Vec<RedirectPredicate>,
+}
+
+/// A condition on where an internal redirect leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedirectPredicate {
+    /// Not to a route that a redirect of this route led to before.
+    PreviousRoutes,
+    /// To one of these routes.
+    AllowListedRoutes(Vec<Name>),
+    /// Not from `http` to `https`.
+    SafeCrossScheme,
 }
 
 /// Retries.

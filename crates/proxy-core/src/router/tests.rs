@@ -17,6 +17,7 @@ fn matching(path: PathMatch) -> RouteMatch {
         tls_presented: None,
         tls_validated: None,
         dynamic_metadata: Rare::default(),
+        cookies: Rare::default(),
     }
 }
 

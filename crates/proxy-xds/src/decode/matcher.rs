@@ -2,8 +2,8 @@
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::route::Substitution;
 use lateen_proxy_core::matcher::{
-    HeaderMatcher, HeaderRule, MetadataMatcher, QueryMatcher, Regex, StringMatcher, StringRule,
-    ValueMatcher,
+    CookieMatcher, HeaderMatcher, HeaderRule, MetadataMatcher, QueryMatcher, Regex, StringMatcher,
+    StringRule, ValueMatcher,
 };
 use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::r#type::matcher::v3 as pb;
@@ -98,6 +98,18 @@ pub(super) fn query(m: &route::QueryParameterMatcher) -> Result<QueryMatcher> {
         name: m.name.as_str().into(),
         value,
         present,
+    })
+}
+
+pub(super) fn cookie(m: &route::CookieMatcher) -> Result<CookieMatcher> {
+    if m.name.is_empty() {
+        return refuse("is required").at("name");
+    }
+    let value = need(m.string_match.as_ref(), "string_match")?;
+    Ok(CookieMatcher {
+        name: m.name.as_str().into(),
+        value: string(value).at("string_match")?,
+        invert: m.invert_match,
     })
 }
 

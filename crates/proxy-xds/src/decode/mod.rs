@@ -14,6 +14,7 @@ mod ext_authz;
 mod health_check;
 mod http_connection_manager;
 mod http_filter;
+mod internal_redirect;
 mod istio;
 mod jwt;
 mod lb;

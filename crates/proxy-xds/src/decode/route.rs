@@ -7,18 +7,19 @@ use lateen_proxy_core::config::http_connection_manager::Upgrade;
 use lateen_proxy_core::config::http_filter::PerFilter;
 use lateen_proxy_core::config::route::{
     ClusterSpecifier, Decorator, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite,
-    InternalRedirect, MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath,
-    RequireTls, Substitution, WeightedCluster, WeightedClusters,
+    MaxStreamDuration, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls,
+    Substitution, WeightedCluster, WeightedClusters,
 };
 use lateen_proxy_core::config::{
     FractionalPercent, Name, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
 use lateen_proxy_core::matcher::Regex;
 use lateen_proxy_core::router::{RouteIndex, VirtualHostIndex};
-use lateen_proxy_core::uri_template::UriTemplate;
+use lateen_proxy_core::uri_template::{TemplateRewrite, UriTemplate};
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::route::v3 as pb;
 use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use lateen_xds_proto::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 use lateen_xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use lateen_xds_proto::{Any, UInt32Value, UInt64Value};
 
@@ -26,6 +27,7 @@ use super::common::{
     bool_or, data_source_bytes, header_mutations, header_name, header_names, metadata, need,
     opt_duration, runtime_fractional, timeout, u32_of,
 };
+use super::internal_redirect::internal_redirect;
 use super::retry::retry_policy;
 use super::shared::name;
 use super::{Collected, http_filter, matcher, subset, typed, written};
@@ -274,14 +276,7 @@ pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
         }
         None => return refuse("a path specifier is required: prefix, path, safe_regex, ..."),
     };
-    for (set, field) in [
-        (!m.cookies.is_empty(), "cookies"),
-        (!m.filter_state.is_empty(), "filter_state"),
-    ] {
-        if set {
-            return refuse("is not implemented").at(field);
-        }
-    }
+    refuse_set(&[(!m.filter_state.is_empty(), "filter_state")])?;
     let tls = m.tls_context.as_ref();
     Ok(RouteMatch {
         path,
@@ -298,16 +293,12 @@ pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
         tls_presented: tls.and_then(|t| t.presented.as_ref()).map(|v| v.value),
         tls_validated: tls.and_then(|t| t.validated.as_ref()).map(|v| v.value),
         dynamic_metadata: list(&m.dynamic_metadata, "dynamic_metadata", matcher::metadata)?.into(),
+        cookies: list(&m.cookies, "cookies", matcher::cookie)?.into(),
     })
 }
 
 fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     refuse_set(&[
-        (
-            m.internal_redirect_policy.is_some(),
-            "internal_redirect_policy",
-        ),
-        (m.path_rewrite_policy.is_some(), "path_rewrite_policy"),
         (!m.path_rewrite.is_empty(), "path_rewrite"),
         (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
@@ -321,24 +312,7 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     for (i, upgrade) in m.upgrade_configs.iter().enumerate() {
         connect_config(upgrade).item("upgrade_configs", i)?;
     }
-    let path_rewrite = match (m.prefix_rewrite.as_str(), m.regex_rewrite.as_ref()) {
-        ("", None) => None,
-        (prefix, None) => {
-            let prefix = written::target(prefix).at("prefix_rewrite")?;
-            Some(PathRewrite::Prefix(prefix))
-        }
-        ("", Some(r)) => {
-            let (re, with) = target_substitute(r).at("regex_rewrite")?;
-            Some(PathRewrite::Regex(re, with))
-        }
-        _ => return refuse("only one of prefix_rewrite and regex_rewrite may be set"),
-    };
-    if matches!(
-        (&path_rewrite, &matching.path),
-        (Some(PathRewrite::Prefix(_)), PathMatch::Regex(_))
-    ) {
-        return refuse("cannot be used with safe_regex").at("prefix_rewrite");
-    }
+    let path_rewrite = path_rewrite(m, matching)?;
     use pb::route_action::ClusterNotFoundResponseCode as N;
     Ok(Forward {
         cluster: cluster_specifier(m)?,
@@ -374,6 +348,49 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
             .collect(),
         internal_redirect: internal_redirect(m)?,
     })
+}
+
+fn path_rewrite(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Option<PathRewrite>> {
+    let policy = m.path_rewrite_policy.as_ref();
+    Ok(
+        match (m.prefix_rewrite.as_str(), &m.regex_rewrite, policy) {
+            ("", None, None) => None,
+            (prefix, None, None) => {
+                if matches!(matching.path, PathMatch::Regex(_)) {
+                    return refuse("cannot be used with safe_regex").at("prefix_rewrite");
+                }
+                let prefix = written::target(prefix).at("prefix_rewrite")?;
+                Some(PathRewrite::Prefix(prefix))
+            }
+            ("", Some(r), None) => {
+                let (re, with) = target_substitute(r).at("regex_rewrite")?;
+                Some(PathRewrite::Regex(re, with))
+            }
+            ("", None, Some(policy)) => {
+                let rewrite = template_rewrite(policy, matching).at("path_rewrite_policy")?;
+                Some(PathRewrite::Template(Arc::new(rewrite)))
+            }
+            _ => {
+                return refuse(
+                    "only one of prefix_rewrite, regex_rewrite and path_rewrite_policy may be set",
+                );
+            }
+        },
+    )
+}
+
+fn template_rewrite(
+    m: &core::TypedExtensionConfig,
+    matching: &RouteMatch,
+) -> Result<TemplateRewrite> {
+    let any = need(m.typed_config.as_ref(), "typed_config")?;
+    let config: UriTemplateRewriteConfig = typed(any).at("typed_config")?;
+    let PathMatch::Template(template) = &matching.path else {
+        return refuse("needs a path_match_policy").at("typed_config");
+    };
+    TemplateRewrite::parse(&config.path_template_rewrite, template.clone())
+        .at("path_template_rewrite")
+        .at("typed_config")
 }
 
 /// A CONNECT may end here; nothing else may.
@@ -578,35 +595,6 @@ fn hash_policy(m: &pb::route_action::HashPolicy) -> Result<HashPolicy> {
         source,
         terminal: m.terminal,
     })
-}
-
-fn internal_redirect(m: &pb::RouteAction) -> Result<Option<Arc<InternalRedirect>>> {
-    if m.internal_redirect_action
-        == pb::route_action::InternalRedirectAction::HandleInternalRedirect as i32
-    {
-        return refuse("is deprecated; use internal_redirect_policy")
-            .at("internal_redirect_action");
-    }
-    let Some(p) = &m.internal_redirect_policy else {
-        return Ok(None);
-    };
-    if !p.predicates.is_empty() {
-        return refuse("are not implemented").at("internal_redirect_policy.predicates");
-    }
-    let codes: Vec<u16> = p
-        .redirect_response_codes
-        .iter()
-        .filter_map(|c| u16::try_from(*c).ok())
-        .collect();
-    Ok(Some(Arc::new(InternalRedirect {
-        max_internal_redirects: p.max_internal_redirects.as_ref().map_or(1, |v| v.value),
-        codes: if codes.is_empty() { vec![302] } else { codes },
-        allow_cross_scheme: p.allow_cross_scheme_redirect,
-        response_headers_to_copy: header_names(
-            &p.response_headers_to_copy,
-            "response_headers_to_copy",
-        )?,
-    })))
 }
 
 /// A rewrite whose result is a path or a host.

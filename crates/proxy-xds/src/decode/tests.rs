@@ -534,8 +534,10 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             ROUTES,
-            route(json!({ "cluster": "c", "internal_redirect_policy": {} })),
-            "virtual_hosts[0].routes[0].route.internal_redirect_policy: is not",
+            route(
+                json!({ "cluster": "c", "internal_redirect_policy": { "predicates": [{ "typed_config": { "@type": typed_url("envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig") } }] } }),
+            ),
+            "virtual_hosts[0].routes[0].route.internal_redirect_policy.predicates[0].typed_config: `envoy",
         ),
         (
             ROUTES,

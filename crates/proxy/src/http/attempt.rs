@@ -41,6 +41,8 @@ pub(super) enum Attempt {
     Done,
     /// The answer calls for another try.
     Again,
+    /// The answer leads elsewhere, and the request follows.
+    Redirected,
     /// The connection was stale; the request goes out anew, uncounted.
     Renew,
     /// There is no host.
@@ -303,6 +305,22 @@ impl Stream<'_> {
             exchange.sender.abort(Reason::CANCEL);
             tries.cluster.stats.retried(status);
             return (Attempt::Again, false);
+        }
+        if let Some(policy) = &tries.forward.internal_redirect
+            && policy.follows(status)
+            && !tries.upgrade
+            && self.redirects(policy, exchange.body, tries.chosen)
+        {
+            if tries.retries.exhausted() {
+                let flag = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+                self.record.flags.set(flag);
+            }
+            // Nothing more of it is to come, or nobody waits for it.
+            let whole = exchange.sent && answer.body == Body::None;
+            if !whole {
+                exchange.sender.abort(Reason::CANCEL);
+            }
+            return (Attempt::Redirected, whole && answer.keep_alive);
         }
         let connect = self.record.request.method() == b"CONNECT";
         let left = match connect {

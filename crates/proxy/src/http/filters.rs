@@ -181,11 +181,11 @@ pub(super) fn sees_responses(config: &HttpFilterConfig) -> bool {
 }
 
 /// Runs the filters on a response head.
-pub(super) fn on_response(stream: &mut Stream<'_>, chosen: &Chosen) {
+pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
     let http = stream.http;
     for place in http.on_response.iter().rev() {
         let filter = &http.config.http_filters[*place];
-        let Some(own) = setting(filter, Some(chosen)) else {
+        let Some(own) = setting(filter, chosen) else {
             continue;
         };
         match (&filter.config, own) {

@@ -180,7 +180,7 @@ impl Stream<'_> {
         let retries = Retries::new(policy, &self.record.request, &cluster.stats);
         let respects = self.http.router.respect_expected_rq_timeout;
         let timeouts = retry::timeouts(forward, policy, &self.record.request, true, respects);
-        if retries.possible() {
+        if retries.possible() || forward.internal_redirect.is_some() {
             body.keep(self.buffer_limit(chosen));
         } else if body.is_empty() {
             body.keep(1);
@@ -264,7 +264,7 @@ impl Stream<'_> {
             }
             self.complete = body.complete;
             match attempt {
-                Attempt::Done => return,
+                Attempt::Done | Attempt::Redirected => return,
                 Attempt::Again => {}
                 Attempt::Renew => {
                     self.record.attempts -= 1;

@@ -10,6 +10,7 @@ mod forward;
 pub mod grpc_stats;
 pub mod head;
 pub mod heads;
+mod internal_redirect;
 pub mod jwt;
 pub mod known;
 mod local;

@@ -53,6 +53,13 @@ impl<'a> RequestBody<'a> {
         (self.complete && !self.lost).then_some(&self.kept)
     }
 
+    /// Drops what was kept: it is sent without a body from now on. For bodies that are complete.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+        self.at = 0;
+        self.received = 0;
+    }
+
     /// Sends from the beginning again.
     pub fn restart(&mut self) {
         self.at = 0;

@@ -14,6 +14,7 @@ use lateen_proxy_core::config::{
     HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource, VirtualHost,
 };
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::internal_redirect::Hops;
 use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::rewrite;
@@ -157,6 +158,12 @@ pub struct Stream<'c> {
     pub(super) tells_attempts: bool,
     /// The answer is not the route's: its edits are not for it.
     pub(super) unedited: bool,
+    /// The filters have seen the request.
+    pub(super) filtered: bool,
+    /// The redirects that were followed; most requests follow none.
+    pub(super) hops: Option<Box<Hops>>,
+    /// The answer leads elsewhere: the request is served once more.
+    pub(super) redirected: bool,
 }
 
 /// Where a request goes.
@@ -182,6 +189,9 @@ impl<'c> Stream<'c> {
             complete: false,
             tells_attempts: true,
             unedited: false,
+            filtered: false,
+            hops: None,
+            redirected: false,
         }
     }
 }
@@ -190,12 +200,7 @@ impl Stream<'_> {
     /// Serves the request. Afterwards the responder knows whether the
     /// connection must end.
     pub async fn serve(&mut self, body: BodyReader<'_>, out: &mut Responder<'_>, asks: Asks) {
-        let cells = &self.http.stats.cells;
-        cells.downstream_rq_total.inc();
-        match self.record.protocol {
-            Protocol::Http2 => cells.downstream_rq_http2_total.inc(),
-            _ => cells.downstream_rq_http1_total.inc(),
-        }
+        self.count();
         let mut body = RequestBody::new(body);
         self.complete = body.complete;
         if self.complete {
@@ -208,7 +213,13 @@ impl Stream<'_> {
                 events.inc(HttpEvent::downstream_cx_drain_close);
             }
         }
-        self.answer(&mut body, out, asks).await;
+        loop {
+            self.answer(&mut body, out, asks).await;
+            if !std::mem::take(&mut self.redirected) {
+                break;
+            }
+            self.begin_hop(&mut body);
+        }
         self.record.received += body.received;
         self.record.times.end = now_ns();
         if !self.complete && self.record.code != 0 {
@@ -218,6 +229,16 @@ impl Stream<'_> {
         // A body nobody read would be taken for the next request.
         if !body.reader.is_done() {
             out.set_close();
+        }
+    }
+
+    /// Counts a request.
+    pub(super) fn count(&self) {
+        let cells = &self.http.stats.cells;
+        cells.downstream_rq_total.inc();
+        match self.record.protocol {
+            Protocol::Http2 => cells.downstream_rq_http2_total.inc(),
+            _ => cells.downstream_rq_http1_total.inc(),
         }
     }
 
@@ -245,7 +266,9 @@ impl Stream<'_> {
                 .await;
         }
         let http = self.http;
-        if !self.underscores_pass() {
+        // Of one that follows a redirect the headers have been cleaned.
+        let first = self.hops.is_none();
+        if first && !self.underscores_pass() {
             out.set_close();
             // The codec refuses it: the log shows no request.
             self.record.request.clear();
@@ -260,8 +283,10 @@ impl Stream<'_> {
             let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
             return self.reply(out, reply.flag(flag)).await;
         }
-        sanitize::request(self.record, &http.config);
-        if let Some(peers) = &http.peers {
+        if first {
+            sanitize::request(self.record, &http.config);
+        }
+        if let Some(peers) = http.peers.as_ref().filter(|_| first) {
             peers::of_request(self.record, peers);
         }
         if let Some(reply) = self.normalize_path() {
@@ -297,6 +322,7 @@ impl Stream<'_> {
             }
         }
         // Filters judge a request without a route too: only who passes learns that there is none.
+        self.filtered = true;
         match filters::on_request(self, body, out, &mut chosen).await {
             Ok(()) => {}
             Err(Stop::Gone) => return self.client_gone(out),
@@ -572,10 +598,11 @@ impl Stream<'_> {
 
     /// What filters do to a response, then what every response bears.
     pub(super) fn finish_response(&mut self, out: &mut Responder<'_>) {
-        if let Some(chosen) = self.chosen.take() {
-            filters::on_response(self, &chosen);
-            self.chosen = Some(chosen);
+        let chosen = self.chosen.take();
+        if chosen.is_some() || self.filtered {
+            filters::on_response(self, chosen.as_ref());
         }
+        self.chosen = chosen;
         let record = &mut *self.record;
         for cookie in self.cookies.drain(..) {
             record.response.add(b"set-cookie", cookie.as_bytes());

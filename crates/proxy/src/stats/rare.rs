@@ -147,6 +147,8 @@ events! {
         Counter update_attempt,
         Counter update_failure,
         Counter update_no_rebuild,
+        Counter upstream_internal_redirect_failed_total,
+        Counter upstream_internal_redirect_succeeded_total,
         Gauge max_host_weight,
         Histogram upstream_cx_length_ms,
         Histogram upstream_rq_per_cx,
@@ -187,6 +189,11 @@ events! {
         Counter downstream_rq_response_before_rq_complete,
         Counter downstream_rq_too_large,
         Counter downstream_rq_ws_on_non_ws_route,
+        Counter passthrough_internal_redirect_bad_location,
+        Counter passthrough_internal_redirect_no_route,
+        Counter passthrough_internal_redirect_predicate,
+        Counter passthrough_internal_redirect_too_many_redirects,
+        Counter passthrough_internal_redirect_unsafe_scheme,
     }
 }
 

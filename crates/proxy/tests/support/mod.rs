@@ -67,6 +67,7 @@ pub fn route(prefix: &str, action: RouteAction) -> Arc<Route> {
             tls_presented: None,
             tls_validated: None,
             dynamic_metadata: Rare::default(),
+            cookies: Rare::default(),
         },
         action,
         headers: Rare::default(),
