@@ -47,6 +47,9 @@ pub struct Loaded {
     pub raw: Arc<[u8]>,
     /// Fields that were passed over (only with `allow_unknown`).
     pub unknown: Vec<String>,
+    /// Names and texts of the sources, for who wants the line of a bad resource in its error. They
+    /// live until the resources are decoded: a large bootstrap is not to be held.
+    pub texts: Vec<(String, String)>,
 }
 
 /// Why a bootstrap is refused.
@@ -241,6 +244,7 @@ pub fn from_message(mut m: pb::Bootstrap) -> Result<Loaded> {
         fixed,
         raw: m.encode_to_vec().into(),
         unknown: vec![],
+        texts: vec![],
     })
 }
 

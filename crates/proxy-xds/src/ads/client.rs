@@ -18,7 +18,7 @@ use super::grpc::{Deframer, frame};
 use super::secrets::SecretStreams;
 use super::state::{Outcomes, Request, Response, State};
 use super::traffic::{Counted, Traffic};
-use crate::bootstrap::Loaded;
+use crate::bootstrap::{Loaded, Source};
 use crate::decode::Context;
 use crate::kind::Kind;
 use crate::runtime::Runtime;
@@ -119,21 +119,24 @@ pub struct AdsClient {
 /// # Errors
 /// When a static resource is not acceptable.
 pub fn start(
-    loaded: Loaded,
+    mut loaded: Loaded,
     mut context: Context,
     options: Options,
 ) -> Result<(Handle, AdsClient), StaticError> {
     context.runtime = Runtime::new(&loaded.bootstrap.runtime);
     let started = Instant::now();
     let now = now_since(started);
-    let in_file = |error: StaticError| StaticError {
-        file: loaded.file.clone(),
-        ..error
+    let texts = loaded.texts.iter();
+    let texts: Vec<_> = texts.map(|(name, text)| Source { name, text }).collect();
+    let in_file = |error: StaticError| {
+        let file = loaded.file.clone();
+        StaticError { file, ..error }.located(&texts)
     };
     let mut world = World::new(context, &loaded.fixed, now).map_err(in_file)?;
     if loaded.bootstrap.ads.is_none() {
         world.needs_nothing(&loaded.fixed).map_err(in_file)?;
     }
+    loaded.texts = Vec::new();
     let mut wildcard = Vec::new();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     wildcard.extend(loaded.bootstrap.cds.map(|d| (Kind::Cluster, ms(d))));

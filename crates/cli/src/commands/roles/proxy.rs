@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use lateen_process::logs::{self, LogFile, Output, Pattern};
 use lateen_proxy::admin::is_logger;
 use lateen_proxy::agent::AgentOptions;
-use lateen_proxy::run::{LogLevels, ProxyOptions, RunError};
+use lateen_proxy::run::{LogLevels, ProxyOptions};
 use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
 use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::{ads, sidecar};
@@ -276,8 +276,13 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         let name = path.as_deref().unwrap_or("--config-yaml");
         return Ok(style::print(&format!("configuration '{name}' OK\n"))?);
     }
-    let loaded = bootstrap::load(&sources, &overrides)
+    let mut loaded = bootstrap::load(&sources, &overrides)
         .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    loaded.texts.extend(path.zip(file));
+    let on_line = args.config_yaml.clone();
+    loaded
+        .texts
+        .extend(on_line.map(|text| ("--config-yaml".to_owned(), text)));
     let options = ProxyOptions {
         loaded,
         context: context(),
@@ -298,13 +303,7 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         agent: None,
         log_levels: Some(Arc::new(levels)),
     };
-    match lateen_proxy::run::run(options) {
-        Ok(_) => Ok(()),
-        Err(RunError::Resource(error)) => {
-            Err(Failure::new(FAILED, error.located(&sources).to_string()).into())
-        }
-        Err(error) => Err(Failure::new(FAILED, error.to_string()).into()),
-    }
+    serve(options)
 }
 
 /// How long requests in flight may take when a proxy stops.
