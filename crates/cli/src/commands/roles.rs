@@ -4,6 +4,7 @@
 
 mod agent;
 mod control_plane;
+mod log_pattern;
 mod proxy;
 
 use std::collections::BTreeMap;

@@ -2,17 +2,26 @@
 //! on a terminal. Standard output is left to data.
 
 mod file;
-mod pattern;
+mod filter;
+mod line;
+mod plain;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{Layer, reload};
+
+use filter::Filter;
+use plain::Plain;
 
 pub use file::LogFile;
-pub use pattern::{Pattern, Told};
+pub use line::{Line, Told};
+pub use tracing::Level;
 
 /// A level specification that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +33,7 @@ pub struct BadLevel {
     reason: String,
 }
 
-type Handle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+type Handle = reload::Handle<Filter, tracing_subscriber::Registry>;
 
 /// The levels of a running log: readable, and settable while it runs.
 #[derive(Clone)]
@@ -33,19 +42,48 @@ pub struct Levels {
     state: Arc<Mutex<State>>,
 }
 
-/// The level of everything, and of the targets that have their own.
+/// The level of everything, and of the targets that have their own, by their names.
+#[derive(Clone, Debug)]
 struct State {
     all: String,
     targets: BTreeMap<String, String>,
 }
 
 impl State {
-    fn spec(&self) -> String {
-        let pairs = self
-            .targets
-            .iter()
-            .map(|(target, level)| format!(",{target}={level}"));
-        self.all.clone() + &pairs.collect::<String>()
+    /// Reads a level and `target=level` pairs joined by commas; what stands later holds.
+    fn parse(spec: &str) -> Result<Self, BadLevel> {
+        let mut state = Self {
+            all: "info".to_owned(),
+            targets: BTreeMap::new(),
+        };
+        for part in spec.split(',') {
+            match part.split_once('=') {
+                None => part.clone_into(&mut state.all),
+                Some((target, level)) => {
+                    state.targets.insert(target.to_owned(), level.to_owned());
+                }
+            }
+        }
+        state.filter().map_err(|bad| BadLevel {
+            given: spec.to_owned(),
+            ..bad
+        })?;
+        Ok(state)
+    }
+
+    fn filter(&self) -> Result<Filter, BadLevel> {
+        let level = |name: &String| {
+            filter::level(name).ok_or_else(|| BadLevel {
+                given: name.clone(),
+                reason: format!("{name:?} is no level"),
+            })
+        };
+        let targets = self.targets.iter();
+        let targets = targets.map(|(target, name)| Ok((target.clone(), level(name)?)));
+        Ok(Filter::new(
+            level(&self.all)?,
+            targets.collect::<Result<_, _>>()?,
+        ))
     }
 }
 
@@ -57,34 +95,24 @@ impl Levels {
         all.chain(state.targets.clone()).collect()
     }
 
-    /// Sets the level of one target, or of everything (which forgets the targets' own).
+    /// Sets the level of one target, or of everything (which forgets the targets' own). It holds
+    /// for every thread from its next event on.
     ///
     /// # Errors
     /// When `level` is no level.
     pub fn set(&self, target: Option<&str>, level: &str) -> Result<(), BadLevel> {
-        let level = match level {
-            // Envoy's names.
-            "warning" => "warn",
-            "critical" => "error",
-            other => other,
-        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = State {
-            all: state.all.clone(),
-            targets: state.targets.clone(),
-        };
+        let mut next = state.clone();
         match target {
             Some(target) => {
                 next.targets.insert(target.to_owned(), level.to_owned());
             }
             None => {
-                next = State {
-                    all: level.to_owned(),
-                    targets: BTreeMap::new(),
-                }
+                level.clone_into(&mut next.all);
+                next.targets.clear();
             }
         }
-        let filter = filter(&next.spec())?;
+        let filter = next.filter()?;
         if let Some(handle) = &self.handle {
             // The subscriber lives as long as the process: the handle cannot outlive it.
             let _ = handle.reload(filter);
@@ -94,29 +122,15 @@ impl Levels {
     }
 }
 
-fn filter(spec: &str) -> Result<EnvFilter, BadLevel> {
-    let bad = |reason: String| BadLevel {
-        given: spec.to_owned(),
-        reason,
-    };
-    for part in spec.split(',') {
-        let level = part.rsplit('=').next().unwrap_or_default();
-        if !["off", "error", "warn", "info", "debug", "trace"].contains(&level) {
-            return Err(bad(format!("{level:?} is no level")));
-        }
-    }
-    EnvFilter::try_new(spec).map_err(|error| bad(error.to_string()))
-}
-
 /// Where the lines go and what they look like.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Output {
     /// Colours, for a terminal.
     pub colours: bool,
     /// A file in place of standard error.
     pub file: Option<LogFile>,
-    /// A pattern in place of the usual line.
-    pub pattern: Option<Pattern>,
+    /// What writes a line in place of the usual one.
+    pub line: Option<Line>,
 }
 
 impl Output {
@@ -124,15 +138,25 @@ impl Output {
     where
         S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     {
-        let lines = tracing_subscriber::fmt::layer().with_ansi(self.colours);
-        match (self.file, self.pattern) {
+        // Whatever a message quotes stays on its line and writes to no terminal.
+        let fields = format::debug_fn(|to, field, value| {
+            let mut to = Plain(to);
+            match field.name() {
+                "message" => write!(to, "{value:?}"),
+                name => write!(to, "{name}={value:?}"),
+            }
+        });
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(self.colours)
+            .fmt_fields(fields.delimited(" "));
+        match (self.file, self.line) {
             (None, None) => lines.with_writer(std::io::stderr).boxed(),
             (Some(file), None) => lines.with_writer(file).boxed(),
-            (None, Some(pattern)) => {
-                let lines = lines.with_writer(std::io::stderr);
-                lines.event_format(pattern).boxed()
-            }
-            (Some(file), Some(pattern)) => lines.with_writer(file).event_format(pattern).boxed(),
+            (None, Some(line)) => lines
+                .with_writer(std::io::stderr)
+                .event_format(line)
+                .boxed(),
+            (Some(file), Some(line)) => lines.with_writer(file).event_format(line).boxed(),
         }
     }
 }
@@ -155,21 +179,15 @@ pub fn start(spec: &str, colours: bool) -> Result<Levels, BadLevel> {
 /// # Errors
 /// As [`start`].
 pub fn start_to(spec: &str, output: Output) -> Result<Levels, BadLevel> {
-    let (layer, handle) = reload::Layer::new(filter(spec)?);
+    let state = State::parse(spec)?;
+    let (layer, handle) = reload::Layer::new(state.filter()?);
     let started = tracing_subscriber::registry()
         .with(layer)
         .with(output.layer())
         .try_init();
-    let mut parts = spec.split(',');
-    let all = parts.next().unwrap_or("info").to_owned();
-    let pairs = parts.filter_map(|part| part.split_once('='));
-    let targets = pairs
-        .map(|(target, level)| (target.to_owned(), level.to_owned()))
-        .collect();
-    let state = Arc::new(Mutex::new(State { all, targets }));
     Ok(Levels {
         handle: started.is_ok().then_some(handle),
-        state,
+        state: Arc::new(Mutex::new(state)),
     })
 }
 
@@ -192,7 +210,7 @@ mod tests {
         let levels = super::start("info,h2=warn", false).expect("levels");
         assert_eq!(levels.list()[1], ("h2".to_owned(), "warn".to_owned()));
         levels.set(Some("hyper"), "warning").expect("a level");
-        assert_eq!(levels.list()[2], ("hyper".to_owned(), "warn".to_owned()));
+        assert_eq!(levels.list()[2], ("hyper".to_owned(), "warning".to_owned()));
         assert!(levels.set(None, "loud").is_err());
         levels.set(None, "debug").expect("a level");
         assert_eq!(levels.list(), [("all".to_owned(), "debug".to_owned())]);

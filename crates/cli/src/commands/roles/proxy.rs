@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use lateen_process::logs::{self, LogFile, Output, Pattern};
+use lateen_process::logs::{self, Line, LogFile, Output};
 use lateen_proxy::admin::is_logger;
 use lateen_proxy::agent::AgentOptions;
 use lateen_proxy::run::{LogLevels, ProxyOptions};
@@ -18,6 +18,7 @@ use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::{ads, sidecar};
 use serde_json::json;
 
+use super::log_pattern::Pattern;
 use crate::exit::{self, FAILED, Failure};
 use crate::style;
 
@@ -439,21 +440,19 @@ fn log_output(args: &EnvoyArgs) -> anyhow::Result<Output> {
     Ok(Output {
         colours: false,
         file: args.log_path.as_ref().map(open).transpose()?,
-        pattern: pattern.map(|text| Pattern::parse(text, args.log_format_escaped)),
+        line: pattern.map(|text| {
+            let pattern = Pattern::parse(text, args.log_format_escaped);
+            Line::new(move |told| pattern.line(told))
+        }),
     })
 }
 
 /// Envoy's log line.
 const ENVOYS_FORMAT: &str = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v";
 
-/// Log levels in Envoy's words; a component's name is a target here.
+/// Log levels in Envoy's words; a component is a logger, by the names of `/logging`.
 fn start_logs(level: &str, components: Option<&str>, output: Output) -> anyhow::Result<Levels> {
-    let plain = |level: &str| match level {
-        "warning" => "warn".to_owned(),
-        "critical" => "error".to_owned(),
-        other => other.to_owned(),
-    };
-    let mut spec = plain(level);
+    let mut spec = level.to_owned();
     for pair in components
         .unwrap_or_default()
         .split(',')
@@ -464,10 +463,10 @@ fn start_logs(level: &str, components: Option<&str>, output: Output) -> anyhow::
             .ok_or_else(|| Failure::new(FAILED, format!("\"{pair}\" is not component:level")))?;
         if !is_logger(name) {
             let why = format!("invalid component specified '{name}'");
-            let hint = "the admin port's /logging takes the same names; lateen and its modules are what there is";
+            let hint = "the admin port's /logging lists the names";
             return Err(Failure::new(FAILED, why).hint(hint).into());
         }
-        spec.push_str(&format!(",{name}={}", plain(level)));
+        spec.push_str(&format!(",{name}={level}"));
     }
     let bad = |error: logs::BadLevel| Failure::new(FAILED, error.to_string());
     let file = output.file.clone();

@@ -2,26 +2,24 @@
 //! formatting"): `%` and a letter stand for a part of the event, the rest for itself. Times are in
 //! UTC. A letter that has no meaning stays as it is written.
 
-use std::fmt::{self, Write as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::fmt::Write as _;
 
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use lateen_process::logs::{Level, Told};
+use lateen_proxy_core::access_log::TimeFormat;
 
 /// A pattern, read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+#[derive(Debug)]
+pub(super) struct Pattern {
     parts: Vec<Part>,
     /// Escape what C escapes in the message (`--log-format-escaped`).
     escaped: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 enum Part {
     Text(String),
     Flag(char, Option<Width>),
+    Time(TimeFormat, Option<Width>),
 }
 
 /// `%-8l`, `%=8l`, `%8l`, `%3!l`.
@@ -42,34 +40,10 @@ enum Side {
 
 /// Widest column, spdlog's limit.
 const WIDEST: usize = 64;
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
 
 impl Pattern {
     /// Reads a pattern; there is none that is wrong.
-    #[must_use]
-    pub fn parse(text: &str, escaped: bool) -> Self {
+    pub(super) fn parse(text: &str, escaped: bool) -> Self {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text.chars().peekable();
@@ -103,7 +77,10 @@ impl Pattern {
                     if !plain.is_empty() {
                         parts.push(Part::Text(std::mem::take(&mut plain)));
                     }
-                    parts.push(Part::Flag(flag, width));
+                    parts.push(match time(flag) {
+                        Some(format) => Part::Time(format, width),
+                        None => Part::Flag(flag, width),
+                    });
                 }
             }
         }
@@ -114,8 +91,7 @@ impl Pattern {
     }
 
     /// The line of one event, without its end.
-    #[must_use]
-    pub fn line(&self, told: &Told<'_>) -> String {
+    pub(super) fn line(&self, told: &Told<'_>) -> String {
         let mut line = String::new();
         let mut one = String::new();
         for part in &self.parts {
@@ -125,6 +101,12 @@ impl Pattern {
                     one.clear();
                     self.flag(*flag, told, &mut one);
                     pad(&mut line, &one, *width);
+                }
+                Part::Time(format, width) => {
+                    let nanos = u64::try_from(told.time.as_nanos()).unwrap_or(u64::MAX);
+                    let mut text = Vec::new();
+                    format.write(nanos, &mut text);
+                    pad(&mut line, &String::from_utf8_lossy(&text), *width);
                 }
             }
         }
@@ -150,29 +132,9 @@ impl Pattern {
             '@' => to.push_str(&format!("{}:{}", told.file, told.line)),
             // A function's name is not known; colours are for terminals.
             '!' | '^' | '$' => {}
-            _ if date(flag, told.time, to) => {}
             other => to.extend(['%', other]),
         }
     }
-}
-
-/// What is told of an event.
-#[derive(Debug)]
-pub struct Told<'a> {
-    /// Since 1970.
-    pub time: Duration,
-    /// Its level.
-    pub level: Level,
-    /// The logger.
-    pub target: &'a str,
-    /// The source file, as the compiler was given it.
-    pub file: &'a str,
-    /// Its line.
-    pub line: u32,
-    /// The thread's number.
-    pub thread: u64,
-    /// What happened, with its fields.
-    pub message: &'a str,
 }
 
 /// Envoy's words for the levels.
@@ -234,109 +196,42 @@ fn escape_json(text: &str, to: &mut String) {
     }
 }
 
-/// A part of the time; false where the letter means none.
-fn date(flag: char, time: Duration, to: &mut String) -> bool {
-    let seconds = time.as_secs();
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-    let (year, month, day) = civil(days);
-    let weekday = usize::try_from((days + 4) % 7).unwrap_or(0);
-    let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
-    let half = if hour < 12 { "AM" } else { "PM" };
-    let short = |names: &[&'static str], at: usize| names.get(at).map_or("", |name| &name[..3]);
-    // Writing to a string cannot fail.
-    _ = match flag {
-        'Y' => write!(to, "{year}"),
-        'C' => write!(to, "{:02}", year % 100),
-        'm' => write!(to, "{month:02}"),
-        'd' => write!(to, "{day:02}"),
-        'D' | 'x' => write!(to, "{month:02}/{day:02}/{:02}", year % 100),
-        'H' => write!(to, "{hour:02}"),
-        'I' => write!(to, "{twelve:02}"),
-        'M' => write!(to, "{minute:02}"),
-        'S' => write!(to, "{second:02}"),
-        'T' | 'X' => write!(to, "{hour:02}:{minute:02}:{second:02}"),
-        'R' => write!(to, "{hour:02}:{minute:02}"),
-        'r' => write!(to, "{twelve:02}:{minute:02}:{second:02} {half}"),
-        'p' => write!(to, "{half}"),
-        'e' => write!(to, "{:03}", time.subsec_millis()),
-        'f' => write!(to, "{:06}", time.subsec_micros()),
-        'F' => write!(to, "{:09}", time.subsec_nanos()),
-        'E' => write!(to, "{seconds}"),
-        'z' => write!(to, "+00:00"),
-        'a' => write!(to, "{}", short(&DAYS, weekday)),
-        'A' => write!(to, "{}", DAYS[weekday]),
-        'b' | 'h' => write!(to, "{}", short(&MONTHS, month - 1)),
-        'B' => write!(to, "{}", MONTHS.get(month - 1).unwrap_or(&"")),
-        'c' => write!(
-            to,
-            "{} {} {day} {hour:02}:{minute:02}:{second:02} {year}",
-            short(&DAYS, weekday),
-            short(&MONTHS, month - 1),
-        ),
-        _ => return false,
+/// A part of the time in `strftime`'s words; none where the letter means none.
+fn time(flag: char) -> Option<TimeFormat> {
+    let format = match flag {
+        'Y' => "%Y",
+        'C' => "%y",
+        'm' => "%m",
+        'd' => "%d",
+        'D' | 'x' => "%D",
+        'H' => "%H",
+        'I' => "%I",
+        'M' => "%M",
+        'S' => "%S",
+        'T' | 'X' => "%T",
+        'R' => "%R",
+        'r' => "%I:%M:%S %p",
+        'p' => "%p",
+        'e' => "%3f",
+        'f' => "%6f",
+        'F' => "%9f",
+        'E' => "%s",
+        // With a colon, which strftime's has not; it is UTC anyway.
+        'z' => "+00:00",
+        'a' => "%a",
+        'A' => "%A",
+        'b' | 'h' => "%b",
+        'B' => "%B",
+        'c' => "%a %b %e %T %Y",
+        _ => return None,
     };
-    true
-}
-
-/// Year, month (from 1) and day of the month of a day since 1970, by counting from a 1st of March:
-/// the leap day is then a year's last.
-fn civil(days: u64) -> (u64, usize, u64) {
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; an era is 400 years.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Five months from March on have 153 days.
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, usize::try_from(month).unwrap_or(1), day)
-}
-
-impl<S, N> FormatEvent<S, N> for Pattern
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut message = String::new();
-        context.format_fields(Writer::new(&mut message), event)?;
-        let about = event.metadata();
-        let told = Told {
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-            level: *about.level(),
-            target: about.target(),
-            file: about.file().unwrap_or_default(),
-            line: about.line().unwrap_or_default(),
-            thread: thread(),
-            message: &message,
-        };
-        writeln!(writer, "{}", self.line(&told))
-    }
-}
-
-/// The system's number of this thread: the one that `ps -T` shows.
-fn thread() -> u64 {
-    let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-    let name = link.file_name().and_then(|name| name.to_str());
-    name.and_then(|name| name.parse().ok()).unwrap_or(0)
+    TimeFormat::parse(format).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn line(pattern: &str, escaped: bool, seconds: u64, message: &str) -> String {
