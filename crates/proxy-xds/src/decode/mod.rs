@@ -76,6 +76,28 @@ pub fn open_log(path: &str) -> std::io::Result<()> {
     options.create(true).append(true).open(path).map(drop)
 }
 
+/// Whether a log could be opened, without making what is not there: trying out a configuration
+/// leaves nothing behind.
+///
+/// # Errors
+/// As [`open_log`]'s, as far as that can be known.
+pub fn try_log(path: &str) -> std::io::Result<()> {
+    let path = std::path::Path::new(path);
+    if path.exists() {
+        let mut options = std::fs::OpenOptions::new();
+        return options.append(true).open(path).map(drop);
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let folder = std::fs::metadata(parent.unwrap_or(std::path::Path::new(".")))?;
+    match (folder.is_dir(), folder.permissions().readonly()) {
+        (false, _) => Err(std::io::ErrorKind::NotADirectory.into()),
+        (true, true) => Err(std::io::ErrorKind::PermissionDenied.into()),
+        (true, false) => Ok(()),
+    }
+}
+
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Context")

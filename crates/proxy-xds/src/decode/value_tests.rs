@@ -139,7 +139,19 @@ fn a_log_must_be_writable_when_it_is_loaded() {
     };
     let good = chained(&json!({}), &logs(&dir.path().join("log")));
     assert_eq!(of_listener(&good, &Context::files()), "");
+    // Trying a configuration out leaves nothing behind.
+    let trying = Context {
+        open_log: Box::new(try_log),
+        ..Context::files()
+    };
+    let other = dir.path().join("other");
+    assert_eq!(
+        of_listener(&chained(&json!({}), &logs(&other)), &trying),
+        ""
+    );
+    assert!(!other.exists() && dir.path().join("log").exists());
     let bad = chained(&json!({}), &logs(&dir.path().join("none/log")));
+    assert!(of_listener(&bad, &trying).contains("cannot be opened"));
     let error = of_listener(&bad, &Context::files());
     assert!(
         error.contains("access_log[0].typed_config.path: ") && error.contains("cannot be opened"),
