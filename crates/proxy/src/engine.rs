@@ -238,7 +238,7 @@ impl Engine {
         let (done, answer) = oneshot::channel();
         let sent = first.orders.send(Command::Warm(snapshot.clone(), done));
         if sent.is_ok() && tokio::time::timeout(most, answer).await.is_err() {
-            tracing::warn!("some clusters are not ready; listeners open without them");
+            tracing::warn!(target: crate::logger::MAIN, "some clusters are not ready; listeners open without them");
         }
     }
 

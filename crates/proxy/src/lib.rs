@@ -13,6 +13,7 @@ pub mod http1;
 pub mod http2;
 pub mod io;
 pub mod listener;
+pub mod logger;
 pub mod logs;
 pub mod mesh;
 mod os;

@@ -38,7 +38,7 @@ impl Sink {
                 match OpenOptions::new().create(true).append(true).open(&**path) {
                     Ok(file) => Target::File(file),
                     Err(error) => {
-                        tracing::error!(%path, %error, "access log cannot be opened");
+                        tracing::error!(target: crate::logger::FILE, %path, %error, "access log cannot be opened");
                         Target::Nowhere
                     }
                 }
@@ -68,7 +68,7 @@ impl Sink {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                tracing::error!(%error, "access log cannot be written; lines are lost");
+                tracing::error!(target: crate::logger::FILE, %error, "access log cannot be written; lines are lost");
             }
             Err(_) => {}
         }

@@ -193,12 +193,12 @@ impl Tracer {
                 }
                 Ok((answer, false)) => {
                     let status = answer.head.status;
-                    tracing::debug!(status, cluster = %cluster.config.name, "spans were not taken");
+                    tracing::debug!(target: crate::logger::TRACING, status, cluster = %cluster.config.name, "spans were not taken");
                     self.reports_dropped.inc();
                     self.spans_dropped.add(count);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, cluster = %cluster.config.name, "spans were not sent");
+                    tracing::debug!(target: crate::logger::TRACING, %error, cluster = %cluster.config.name, "spans were not sent");
                     self.reports_failed.inc();
                     self.spans_dropped.add(count);
                 }

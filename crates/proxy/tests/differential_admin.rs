@@ -105,6 +105,7 @@ fn pages(theirs: &Side, ours: &Side, judge: &mut Judge) {
         ("POST", "/ready", true),
         ("POST", "/stats?filter=nothing_has_this", true),
         ("POST", "/reopen_logs", true),
+        ("POST", "/logging?nonsense=info", false),
         ("POST", "/logging?level=nonsense", false),
         ("POST", "/logging?level=error", false),
         ("POST", "/logging", false),
@@ -126,6 +127,9 @@ fn documents(theirs: &Side, ours: &Side, judge: &mut Judge) {
     let [a, b] = both("/clusters?filter=^up$").map(|text| page::clusters(&text));
     judge.compare("/clusters", &a, &b, true);
     let lines = |text: String| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
+    // Envoy's order is that of its source.
+    let [a, b] = [theirs, ours].map(|side| lines(ask(side, "POST", "/logging").body));
+    judge.same("/logging", &a, &b);
     let [a, b] = both("/listeners").map(lines);
     judge.same("/listeners", &a, &b);
     let commands = |text: String| -> page::Keys {

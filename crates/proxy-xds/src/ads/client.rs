@@ -229,7 +229,7 @@ impl AdsClient {
                 failures + 1
             };
             let wait = back_off(BACK_OFF_BASE, BACK_OFF_MAX, failures, fastrand::u64(..));
-            tracing::warn!(cluster = %ads.cluster, %error, retry_ms = wait.as_millis(), "ADS stream ended");
+            tracing::warn!(target: "config", cluster = %ads.cluster, %error, retry_ms = wait.as_millis(), "ADS stream ended");
             self.set_status(|s| {
                 s.connected = false;
                 s.last_error = error;
@@ -449,7 +449,7 @@ impl AdsClient {
                 Request::Delta(r) => (&r.type_url, &r.error_detail),
             };
             if let Some(error) = error {
-                tracing::warn!(type_url = %url, reason = %error.message, "xDS response refused");
+                tracing::warn!(target: "config", type_url = %url, reason = %error.message, "xDS response refused");
             }
         }
         self.set_status(|s| {

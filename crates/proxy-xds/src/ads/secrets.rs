@@ -116,7 +116,7 @@ impl Stream {
             let wait = back_off(BACK_OFF_BASE, BACK_OFF_MAX, failures, fastrand::u64(..));
             let retry_ms = wait.as_millis();
             let (cluster, secret) = (&self.cluster, &self.name);
-            tracing::warn!(%cluster, %secret, %error, retry_ms, "SDS stream ended");
+            tracing::warn!(target: "secret", %cluster, %secret, %error, retry_ms, "SDS stream ended");
             tokio::time::sleep(wait).await;
         }
     }

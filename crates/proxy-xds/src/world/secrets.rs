@@ -104,7 +104,7 @@ impl World {
             Err(error) => {
                 let before = self.refused.get(&(Kind::Secret, key.clone()));
                 if before.is_none_or(|before| before.error != error.to_string()) {
-                    tracing::warn!(secret = %own_name(&key), %error, "secret refused");
+                    tracing::warn!(target: "secret", secret = %own_name(&key), %error, "secret refused");
                 }
                 let refused = Refused {
                     raw: incoming.raw.clone(),
@@ -139,7 +139,7 @@ impl World {
                 Ok(raw) => raw,
                 Err(error) => {
                     if !known {
-                        tracing::warn!(%path, %error, "secret");
+                        tracing::warn!(target: "secret", %path, %error, "secret");
                         self.watched.files.insert(key, Vec::new());
                     }
                     continue;
@@ -192,7 +192,7 @@ impl World {
                 }
                 // A key may be in place before its certificate.
                 Err(error) => {
-                    tracing::warn!(secret = %own_name(&key), %error, "files of a secret");
+                    tracing::warn!(target: "secret", secret = %own_name(&key), %error, "files of a secret");
                 }
             }
         }

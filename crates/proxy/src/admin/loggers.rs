@@ -3,8 +3,8 @@
 use super::State;
 use super::query::Query;
 
-/// Envoy's loggers: tools set their levels by these names. Those that mean nothing here are kept
-/// and change nothing.
+/// Envoy's loggers: tools set levels by these names, and look for them in the list first. Which of
+/// them are of lines of ours says `crate::logger`; the others have no lines.
 const ENVOYS: &[&str] = &[
     "a2a",
     "admin",
@@ -82,6 +82,13 @@ const ENVOYS: &[&str] = &[
 ];
 /// The names of this program's own begin so.
 const OWN: &str = "lateen";
+/// The level of what has none of its own, among [`State::loggers`].
+const ALL: &str = "all";
+
+/// Envoy's levels, and the short name that it takes too.
+const LEVELS: &[&str] = &[
+    "trace", "debug", "info", "warning", "warn", "error", "critical", "off",
+];
 
 const USAGE: &str = "usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
@@ -102,8 +109,15 @@ pub fn change(state: &dyn State, query: &Query) -> Result<String, String> {
         let set = state.set_level(logger, level);
         set.map_err(|why| refused(&why))
     };
+    let known = |level: &str| match LEVELS.contains(&level) {
+        true => Ok(()),
+        false => Err(refused("unknown logger level")),
+    };
     match name.as_str() {
-        "level" => set(None, value)?,
+        "level" => {
+            known(value)?;
+            set(None, value)?;
+        }
         "paths" => {
             let pairs: Option<Vec<_>> = value.split(',').map(|p| p.split_once(':')).collect();
             let full = |pair: &(&str, &str)| !pair.0.is_empty() && !pair.1.is_empty();
@@ -114,11 +128,18 @@ pub fn change(state: &dyn State, query: &Query) -> Result<String, String> {
             if !pairs.iter().all(|(logger, _)| is_logger(logger)) {
                 return Err(refused("unknown logger name"));
             }
+            // All of them or none.
+            for (_, level) in &pairs {
+                known(level)?;
+            }
             for (logger, level) in pairs {
                 set(Some(logger), level)?;
             }
         }
-        logger if is_logger(logger) => set(Some(logger), value)?,
+        logger if is_logger(logger) => {
+            known(value)?;
+            set(Some(logger), value)?;
+        }
         _ => return Err(refused("unknown logger name")),
     }
     Ok(list(state))
@@ -130,8 +151,23 @@ pub fn is_logger(logger: &str) -> bool {
     ENVOYS.contains(&logger) || logger.starts_with(OWN)
 }
 
+/// Every logger with its level, as Envoy lists them; behind them those of this program's own that
+/// have a level of their own.
 fn list(state: &dyn State) -> String {
-    let rows = state.loggers().into_iter();
-    let rows = rows.map(|(name, level)| format!("  {name}: {level}\n"));
-    format!("active loggers:\n{}", rows.collect::<String>())
+    let own = state.loggers();
+    let find = |logger: &str| own.iter().find(|(name, _)| name == logger);
+    let all = find(ALL).map_or("info", |(_, level)| level);
+    let mut text = "active loggers:\n".to_owned();
+    let mut row = |name: &str, level: &str| {
+        let level = if level == "warn" { "warning" } else { level };
+        text.push_str(&format!("  {name}: {level}\n"));
+    };
+    for name in ENVOYS {
+        row(name, find(name).map_or(all, |(_, level)| level));
+    }
+    for (name, level) in own.iter().filter(|(name, _)| name.starts_with(OWN)) {
+        row(name, level);
+    }
+    text.push('\n');
+    text
 }

@@ -48,7 +48,7 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "admin accept failed");
+                    tracing::warn!(target: crate::logger::ADMIN, %error, "admin accept failed");
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                     continue;
                 }
@@ -64,7 +64,7 @@ pub async fn serve(
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "admin connection ended");
+                tracing::debug!(target: crate::logger::ADMIN, %error, "admin connection ended");
             }
         });
     }

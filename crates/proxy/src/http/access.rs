@@ -2,6 +2,7 @@
 //! this brings the facts and answers a refusal.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::rc::Rc;
 
 use lateen_proxy_core::config::rbac::{NetworkRbac, Rbac};
@@ -14,7 +15,8 @@ use lateen_proxy_core::stats::{Counter, Scope};
 use super::head::Head;
 use super::local::LocalReply;
 use super::record::StreamRecord;
-use crate::conn::Connection;
+use crate::conn::{Connection, PeerCertificate};
+use crate::logger::{Headers, RBAC, tells};
 
 /// Where verdicts are found in dynamic metadata.
 pub(super) const NAMESPACE: &str = "envoy.filters.http.rbac";
@@ -139,6 +141,9 @@ pub(super) fn judge(
     };
     let verdict = judge_facts(rbac, &facts);
     let shadowed = shadow(rbac, &facts);
+    if tells!(RBAC) {
+        say(&conn, Some(record), rbac, shadowed, verdict);
+    }
     drop(seen); // it borrows the request's record, which is written to below
     let stats = &conn.worker.stats;
     let count = |kind, allowed| {
@@ -185,16 +190,76 @@ pub fn admits(conn: &Rc<Connection>, rbac: &NetworkRbac) -> bool {
         let (scope, name) = counter_name(&scope, &rbac.rbac, kind, allowed);
         conn.worker.stats.named(&scope, name).inc();
     };
+    let shadowed = shadow(&rbac.rbac, &facts);
+    if tells!(RBAC) {
+        say(conn, None, &rbac.rbac, shadowed, verdict);
+    }
     if rbac.rbac.rules.is_some() {
         count(Kind::Enforced, verdict.allowed);
     }
-    if let Some(shadowed) = shadow(&rbac.rbac, &facts) {
+    if let Some(shadowed) = shadowed {
         count(Kind::Shadow, shadowed.allowed);
     }
     if !verdict.allowed {
         *conn.termination.borrow_mut() = Some(verdict.details());
     }
     verdict.allowed
+}
+
+/// Tells what was judged and how, in Envoy's words: Istio's pages have people look for them.
+#[cold]
+fn say(
+    conn: &Connection,
+    record: Option<&StreamRecord>,
+    rbac: &Rbac,
+    shadowed: Option<Verdict<'_>>,
+    verdict: Verdict<'_>,
+) {
+    let (direct, local) = (conn.io.peer, conn.local);
+    let remote = record.map_or(conn.remote, |record| record.remote);
+    let name = conn.server_name.as_bytes().escape_ascii();
+    let about = format!(
+        "requestedServerName: {name}, sourceIP: {direct}, directRemoteIP: {direct}, remoteIP: {remote}, localAddress: {local}, ssl: {}",
+        Certificate(conn.peer.as_ref())
+    );
+    match record.map(|record| Headers(&record.request)) {
+        Some(headers) => {
+            tracing::debug!(target: RBAC, "checking request: {about}, headers: {headers}");
+        }
+        None => tracing::debug!(target: RBAC, "checking connection: {about}"),
+    }
+    let say = |kind: &str, verdict: Verdict<'_>| {
+        let result = if verdict.allowed { "allowed" } else { "denied" };
+        let policy = verdict.policy.map_or("none", |name| name).as_bytes();
+        let policy = policy.escape_ascii();
+        tracing::debug!(target: RBAC, "{kind} {result}, matched policy {policy}");
+    };
+    if let Some(shadowed) = shadowed {
+        say("shadow", shadowed);
+    }
+    match rbac.rules {
+        Some(_) => say("enforced", verdict),
+        None => tracing::debug!(target: RBAC, "allowed by default or by policy"),
+    }
+}
+
+/// What rules may know of a client's certificate.
+struct Certificate<'a>(Option<&'a PeerCertificate>);
+
+impl fmt::Display for Certificate<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(certificate) = self.0 else {
+            return to.write_str("none");
+        };
+        let (uris, dns) = (certificate.uris.join(","), certificate.dns.join(","));
+        write!(
+            to,
+            "uriSanPeerCertificate: {}, dnsSanPeerCertificate: {}, subjectPeerCertificate: {}",
+            uris.as_bytes().escape_ascii(),
+            dns.as_bytes().escape_ascii(),
+            certificate.subject.as_bytes().escape_ascii()
+        )
+    }
 }
 
 fn peer(conn: &Connection) -> Option<Peer<'_>> {

@@ -287,6 +287,7 @@ impl Stream<'_> {
             Err(attempt) => return (self.failed(exchange, attempt, tries, tried), false),
         };
         self.record.times.upstream_first = now_ns();
+        crate::logger::answered(self.record);
         self.complete = exchange.body.complete;
         let status = self.record.response.status;
         tried.host.note_answer(&tries.cluster, status);

@@ -29,6 +29,7 @@ use super::stream::{Chosen, Stream};
 use super::upstream::UpstreamReset;
 use super::{peers, rewrite, shadow, trace};
 use crate::io::timer::{self, NEVER};
+use crate::logger;
 use crate::stats::rare::ClusterEvent;
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
@@ -167,6 +168,7 @@ impl Stream<'_> {
         };
         self.record.cluster_name = Some(cluster.config.name.clone());
         self.record.cluster = Some(cluster.clone());
+        logger::matched(self.record, &cluster.config.name);
         let priority = usize::from(forward.high_priority);
         let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
             cluster.stats.cells.upstream_rq_active_overflow.inc();
@@ -292,6 +294,7 @@ impl Stream<'_> {
                     }
                 }
             }
+            logger::retried(self.record);
             body.restart();
             let wait = tries.retries.back_off(fastrand::u64(..));
             tries.deadlines.per_try = NEVER;
@@ -319,6 +322,7 @@ impl Stream<'_> {
         reset: &UpstreamReset,
         sent: bool,
     ) -> Option<LocalReply<'static>> {
+        logger::reset(self.record, &reset.reason, &reset.text);
         let overflow = reset.reason == ResetReason::Overflow;
         if body.can_restart() && !overflow && tries.retries.on_reset(reset.reason, sent) {
             return None;
@@ -585,6 +589,7 @@ impl Stream<'_> {
         let keep = !self.http.router.suppress_envoy_headers;
         rewrite::host_of_endpoint(self.record, tries.forward, &host, keep);
         tries.tried.push(host.clone());
+        logger::forwarded(self.record, &host.text);
         let options = ConnectOptions {
             downstream_h2: self.record.protocol == Protocol::Http2,
             authority: match tries.cluster.config.http.auto_sni {

@@ -95,6 +95,7 @@ impl Stream<'_> {
         record.flags.set(reply.flags);
         record.details = reply.details;
         record.code = reply.status;
+        crate::logger::local_reply(record);
         record.response.clear();
         record.response.status = reply.status;
         self.tells_attempts = !reply.of_manager;

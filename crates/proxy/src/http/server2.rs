@@ -150,7 +150,7 @@ impl Server {
     }
 
     fn fail(&self, error: ConnectionError) -> End {
-        tracing::debug!(%error, "HTTP/2 connection");
+        tracing::debug!(target: crate::logger::HTTP2, %error, "HTTP/2 connection");
         let events = &self.http.stats.events;
         events.inc(HttpEvent::downstream_cx_protocol_error);
         if error.details == "too many early resets" {

@@ -90,7 +90,7 @@ pub(super) fn send(
 ) {
     for shadow in shadows {
         let Some(cluster) = worker.clusters.get(&shadow.cluster) else {
-            tracing::debug!(cluster = %shadow.cluster, "mirror to an unknown cluster");
+            tracing::debug!(target: crate::logger::ROUTER, cluster = %shadow.cluster, "mirror to an unknown cluster");
             continue;
         };
         let call = Call {
@@ -103,7 +103,7 @@ pub(super) fn send(
         let h2 = shadow.h2;
         tokio::task::spawn_local(async move {
             if let Err(error) = call.send_to(&cluster, h2).await {
-                tracing::debug!(cluster = %cluster.config.name, %error, "mirrored request");
+                tracing::debug!(target: crate::logger::ROUTER, cluster = %cluster.config.name, %error, "mirrored request");
             }
         });
     }

@@ -36,6 +36,7 @@ use super::{ext_authz, filters, peers, sanitize, trace};
 use crate::http1::Reject;
 use crate::http2::Reason;
 use crate::io::Timer;
+use crate::logger;
 use crate::stats::rare::HttpEvent;
 use crate::stats::{HttpStats, PlaceStats, Stats};
 use crate::upstream::ClusterState;
@@ -206,6 +207,7 @@ impl Stream<'_> {
         if self.complete {
             self.record.times.request_end = now_ns();
         }
+        logger::request(self.record, self.complete);
         if self.record.conn.must_close() && !out.closes() {
             out.set_close();
             if !out.is_h2() {
@@ -640,6 +642,7 @@ impl Stream<'_> {
             out.set_close();
         }
         record.says_close = out.closes();
+        logger::response(record);
     }
 
     /// Response edits of the route's levels.

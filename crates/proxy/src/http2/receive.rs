@@ -382,7 +382,7 @@ impl Session {
             decoded
         };
         if let Err(error) = decoded {
-            tracing::debug!(%error, "header block");
+            tracing::debug!(target: crate::logger::HTTP2, %error, "header block");
             let reason = Reason::COMPRESSION_ERROR;
             return Err(ConnectionError::new(
                 reason,
@@ -431,7 +431,7 @@ impl Session {
         if self.block.is_some_and(|b| b.target != Target::Nothing)
             && let Some(why) = refusal
         {
-            tracing::debug!(?why, "HTTP/2 message refused");
+            tracing::debug!(target: crate::logger::HTTP2, ?why, "HTTP/2 message refused");
             self.refuse_block(Reason::PROTOCOL_ERROR, refusal);
         }
         let Some(block) = self.block.take() else {

@@ -189,7 +189,7 @@ impl Io {
         let local = stream.local_addr().unwrap_or(NOWHERE);
         let peer = stream.peer_addr().unwrap_or(NOWHERE);
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
+            tracing::debug!(target: crate::logger::CONNECTION, %error, "TCP_NODELAY");
         }
         Self::over(Socket::Tcp(stream), local, peer)
     }
@@ -497,7 +497,7 @@ impl Io {
         if let Socket::Tcp(stream) = &*self.socket.borrow() {
             let socket = socket2::SockRef::from(stream);
             if let Err(error) = socket.set_linger(Some(std::time::Duration::ZERO)) {
-                tracing::debug!(%error, "SO_LINGER");
+                tracing::debug!(target: crate::logger::CONNECTION, %error, "SO_LINGER");
             }
         }
     }

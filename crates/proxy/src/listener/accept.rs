@@ -25,6 +25,7 @@ use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::http::{server1, server2};
 use crate::io::{Buf, Io, Timer, timer};
+use crate::logger;
 use crate::stats::rare::{HelloEvent, HttpEvent, ListenerEvent};
 use crate::stats::{HttpStats, ListenerStats};
 use crate::tcp;
@@ -50,7 +51,7 @@ pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpLis
             }
             Err(error) => {
                 // Out of descriptors or the like: a moment later may be better.
-                tracing::warn!(%address, %error, "accept");
+                tracing::warn!(target: logger::CONN_HANDLER, %address, %error, "accept");
                 timer.sleep(Duration::from_millis(100)).await;
             }
         }
@@ -65,7 +66,7 @@ fn refuse(worker: &Worker, listener: &ListenerState, full: Full) {
         Full::Global => cells.downstream_global_cx_overflow.inc(),
         Full::Listener => cells.downstream_cx_overflow.inc(),
     }
-    tracing::debug!(listener = %listener.config.name, ?full, "connection limit reached");
+    tracing::debug!(target: logger::CONN_HANDLER, listener = %listener.config.name, ?full, "connection limit reached");
 }
 
 /// Where the client meant to go, before redirection.
@@ -97,7 +98,7 @@ async fn serve(
     let inspected = match inspect::run(&io, &listener.config, local).await {
         Ok(inspected) => inspected,
         Err(stopped) => {
-            tracing::debug!(listener = %listener.config.name, ?stopped, "listener filters");
+            tracing::debug!(target: logger::FILTER, listener = %listener.config.name, ?stopped, "listener filters");
             match stopped {
                 inspect::Stopped::Timeout => cells.downstream_pre_cx_timeout.inc(),
                 inspect::Stopped::Closed => cells.downstream_listener_filter_error.inc(),
@@ -131,6 +132,7 @@ async fn serve(
     };
     let conn = Rc::new(conn);
     worker.remember(&conn);
+    logger::opened(&conn);
     let open = (open, Forget(conn.clone()));
     run_filters(conn, &listener, open).await;
 }
@@ -270,6 +272,7 @@ impl Drop for Forget {
     fn drop(&mut self) {
         let conn = &self.0;
         conn.worker.forget(conn.id);
+        logger::closed(conn);
         if !conn.listener.access_logs.is_empty() {
             let mut record = tcp::TcpRecord::new(conn.clone());
             record.details = conn.details.get();

@@ -166,7 +166,9 @@ impl Listeners {
                         before.abort();
                     }
                 }
-                Err(error) => tracing::error!(%address, %error, "listening socket"),
+                Err(error) => {
+                    tracing::error!(target: crate::logger::MAIN, %address, %error, "listening socket")
+                }
             }
         }
     }

@@ -58,7 +58,7 @@ pub(super) async fn handshake(
     let session = match session {
         Ok(session) => session,
         Err(error) => {
-            tracing::warn!(listener = %listener.config.name, %error, "TLS context");
+            tracing::warn!(target: crate::logger::CONFIG, listener = %listener.config.name, %error, "TLS context");
             io.reset_on_close();
             let why = not_ready(&error);
             let conn = connection(worker, listener, chain, io, inspected, accepted_ns);
@@ -131,7 +131,7 @@ fn finish(conn: &mut Connection, stats: &TlsStats) {
 
 /// Logs a connection that its TLS refused.
 fn refuse(mut conn: Connection, failure: String) -> Option<Connection> {
-    tracing::debug!(listener = %conn.listener.name, %failure, "TLS handshake");
+    tracing::debug!(target: crate::logger::CONNECTION, listener = %conn.listener.name, %failure, "TLS handshake");
     conn.failure = failure;
     let conn = Rc::new(conn);
     let mut record = tcp::TcpRecord::new(conn.clone());

@@ -212,11 +212,11 @@ fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<Soc
     let what = || format!("admin address {address}");
     let listener = admin::bind(address).map_err(system(what()))?;
     let bound = listener.local_addr().map_err(system(what()))?;
-    tracing::info!("admin address: {bound}");
+    tracing::info!(target: crate::logger::MAIN, "admin address: {bound}");
     let (live, stop) = (live.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, live, stop).await {
-            tracing::error!(%error, "admin");
+            tracing::error!(target: crate::logger::MAIN, %error, "admin");
         }
     });
     Ok(bound)
@@ -229,7 +229,7 @@ fn serve_agent(options: AgentOptions, live: &Arc<Live>, stop: &Stop) -> Result<(
         let (agent, stop) = (agent.clone(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = agent::serve(listener, role, agent, stop).await {
-                tracing::error!(%error, %address, "agent");
+                tracing::error!(target: crate::logger::MAIN, %error, %address, "agent");
             }
         });
     }
@@ -334,7 +334,7 @@ impl Process {
                         return Err(RunError::Static(error.to_string()));
                     }
                     failed.inc();
-                    tracing::error!("{error}");
+                    tracing::error!(target: crate::logger::MAIN, "{error}");
                 }
                 listeners.take(&snapshot.listeners);
                 clusters.take(&snapshot.clusters);
@@ -358,7 +358,7 @@ impl Process {
             tokio::time::sleep(drain).await;
         }
         if !handle.close(grace).await {
-            tracing::warn!("connections were still open at the end");
+            tracing::warn!(target: crate::logger::MAIN, "connections were still open at the end");
         }
         handle.flush_logs(false).await;
     }

@@ -24,6 +24,6 @@ pub async fn after_changes<T>(mut changes: watch::Receiver<T>, engine: EngineHan
         footprint::release_heap();
         engine.give_back();
         let bytes = footprint::release_program_pages();
-        tracing::debug!(bytes, "the program's pages were given back");
+        tracing::debug!(target: crate::logger::MAIN, bytes, "the program's pages were given back");
     }
 }

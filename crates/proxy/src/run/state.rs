@@ -265,7 +265,7 @@ impl State for Live {
     fn reopen_logs(&self) {
         let log = self.parts.log_levels.as_ref();
         if let Some(Err(error)) = log.map(|log| log.reopen()) {
-            tracing::warn!(%error, "the log goes on in its old file");
+            tracing::warn!(target: crate::logger::MAIN, %error, "the log goes on in its old file");
         }
         let engine = self.parts.engine.clone();
         self.runtime

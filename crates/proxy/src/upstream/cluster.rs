@@ -304,7 +304,7 @@ impl ClusterState {
             return;
         };
         if outliers.note(host, result) {
-            tracing::debug!(cluster = %self.config.name, host = %host.text, "ejected");
+            tracing::debug!(target: crate::logger::UPSTREAM, cluster = %self.config.name, host = %host.text, "ejected");
             self.health_changed();
         }
     }

@@ -21,6 +21,7 @@ use super::http2::{self, H2Stream};
 use crate::http::record::now_ns;
 use crate::io::timer;
 use crate::io::{Io, Meters, Timer};
+use crate::logger::{CONNECTION, POOL, tells};
 use crate::stats::rare::ClusterEvent;
 use crate::tls::notes::Notes;
 use crate::tls::session::UpstreamSession;
@@ -107,6 +108,10 @@ pub async fn http(
     }
     if one && let Some(client) = host.take_idle(options.source) {
         return Ok((HttpConnection::H1(client), true));
+    }
+    if tells!(POOL) {
+        let (cluster, host) = (&cluster.config.name, &host.text);
+        tracing::debug!(target: POOL, "no connection to {host} of cluster {cluster} is free: another one");
     }
     // Rare, and large: it must not be part of every connection's task.
     Box::pin(open_http(cluster, host, priority, options)).await
@@ -329,6 +334,9 @@ pub async fn open(
         // Whoever opens a connection waits for it.
         cells.upstream_rq_pending_failure_eject.inc();
     }
+    if tells!(CONNECTION) {
+        say_opened(cluster, host, outcome.as_ref());
+    }
     match outcome {
         Some(Ok(io)) => {
             let took = timer::now_ms().saturating_sub(now);
@@ -345,6 +353,21 @@ pub async fn open(
             Err(ConnectError::Timeout)
         }
     }
+}
+
+fn say_opened(cluster: &ClusterState, host: &Host, outcome: Option<&Result<Io, ConnectError>>) {
+    let (cluster, host) = (&cluster.config.name, &host.text);
+    let failure = match outcome {
+        Some(Ok(io)) => {
+            let local = io.local;
+            tracing::debug!(target: CONNECTION, "connected to {host} of cluster {cluster} from {local}");
+            return;
+        }
+        Some(Err(error)) => failure_details(error),
+        None => "connection_timeout".to_owned(),
+    };
+    let failure = failure.as_bytes().escape_ascii();
+    tracing::debug!(target: CONNECTION, "connecting to {host} of cluster {cluster}: {failure}");
 }
 
 /// Opens a connection for a health check, which counts in no statistics of the

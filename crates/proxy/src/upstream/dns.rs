@@ -126,7 +126,7 @@ impl Names {
                     self.until(least)
                 }
                 Err(error) => {
-                    tracing::debug!(cluster = %cluster.config.name, %host, %error, "name resolution");
+                    tracing::debug!(target: crate::logger::DNS, cluster = %cluster.config.name, %host, %error, "name resolution");
                     self.count(ClusterEvent::update_failure);
                     cluster.resolved.set(true);
                     let wait = back_off(&self.dns, failures);

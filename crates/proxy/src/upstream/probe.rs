@@ -143,7 +143,7 @@ impl Prober {
     ) -> Result<Io, ()> {
         let opened = connect::open_for_check(cluster, host, check).await;
         opened.map_err(|error| {
-            tracing::debug!(host = %host.text, ?error, "health check");
+            tracing::debug!(target: crate::logger::HC, host = %host.text, ?error, "health check");
         })
     }
 

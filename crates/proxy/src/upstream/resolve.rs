@@ -216,7 +216,7 @@ async fn ask(
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = io::ErrorKind::TimedOut.into(),
             }
-            tracing::debug!(%server, name, attempt, %failure, "name server");
+            tracing::debug!(target: crate::logger::DNS, %server, name, attempt, %failure, "name server");
         }
     }
     Err(failure)
@@ -256,7 +256,9 @@ async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
         match dns::answer(question, &bytes[..count]) {
             Ok(answer) => return Ok(answer),
             // Somebody else's words; ours may still come.
-            Err(error) => tracing::debug!(%server, %error, "name server"),
+            Err(error) => {
+                tracing::debug!(target: crate::logger::DNS, %server, %error, "name server")
+            }
         }
     }
 }

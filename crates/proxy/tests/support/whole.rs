@@ -1,12 +1,13 @@
 //! A whole proxy over a static bootstrap, and the pieces to write one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lateen_process::{Stopper, stop};
 use lateen_proxy::agent::AgentOptions;
-use lateen_proxy::run::{ProxyOptions, serve};
+use lateen_proxy::run::{LogLevels, ProxyOptions, serve};
 use lateen_proxy_xds::ads;
 use lateen_proxy_xds::bootstrap::{Overrides, Source, load};
 use lateen_proxy_xds::decode::Context;
@@ -42,6 +43,13 @@ impl Proxy {
     /// With further fields of the bootstrap.
     pub fn with(listeners: Value, clusters: Value, extra: Value) -> Self {
         Self::run(options_of(bootstrap(listeners, clusters, extra)))
+    }
+
+    /// One on a whole bootstrap, whose admin pages set these levels.
+    pub fn logging(bootstrap: &Value, levels: Arc<dyn LogLevels>) -> Self {
+        let mut options = options_of(bootstrap.clone());
+        options.log_levels = Some(levels);
+        Self::run(options)
     }
 
     fn run(options: ProxyOptions) -> Self {
@@ -91,7 +99,8 @@ pub fn try_serve(listeners: Value, clusters: Value) -> Result<(), String> {
     ended.map_err(|error| error.to_string())
 }
 
-fn bootstrap(listeners: Value, clusters: Value, extra: Value) -> Value {
+/// A bootstrap of these, with further fields.
+pub fn bootstrap(listeners: Value, clusters: Value, extra: Value) -> Value {
     let mut bootstrap = json!({
         "node": { "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop", "metadata": {
             "WORKLOAD_NAME": "a-v1", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes",

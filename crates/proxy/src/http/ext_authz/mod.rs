@@ -21,6 +21,7 @@ use super::record::now_ns;
 use super::responder::Responder;
 use super::source::{Filled, RequestBody};
 use super::stream::Stream;
+use crate::logger::{self, EXT_AUTHZ, tells};
 use crate::stats::Stats;
 
 /// Longest answer of the service, bytes.
@@ -122,6 +123,10 @@ pub(super) async fn check(
         AuthzService::Http(service) => &service.uri.cluster,
         AuthzService::Grpc(service) => &service.cluster,
     };
+    if tells!(EXT_AUTHZ) {
+        let (tags, body) = (logger::tagged(stream.record), sample.map(|s| s.bytes.len()));
+        tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter calling authorization server. cluster={cluster} body={body:?}");
+    }
     let begun = now_ns();
     let asked = request.send(&worker, cluster);
     let answer = stream.pending(body, out, asked).await.ok_or(Stop::Gone)?;
@@ -191,6 +196,9 @@ fn act(
             worker.stats.named(&Scope::cluster(cluster), &stat).inc();
         }
     };
+    if tells!(EXT_AUTHZ) {
+        say(stream, config, &verdict);
+    }
     match verdict {
         Ok(Verdict::Passes {
             headers,
@@ -230,8 +238,7 @@ fn act(
                 .collect();
             Err(Stop::reply(reply))
         }
-        Err(error) => {
-            tracing::debug!(%error, "external authorisation");
+        Err(_) => {
             state.error.inc();
             of_cluster("error");
             if !config.failure_mode_allow {
@@ -246,6 +253,29 @@ fn act(
                 stream.record.request.set(FAILURE_ALLOWED, b"true");
             }
             Ok(false)
+        }
+    }
+}
+
+/// Tells the verdict, in Envoy's words.
+#[cold]
+fn say(stream: &Stream<'_>, config: &ExtAuthz, verdict: &Result<Verdict, CheckError>) {
+    let tags = logger::tagged(stream.record);
+    match verdict {
+        Ok(Verdict::Passes { .. }) => {
+            tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter accepted the request");
+        }
+        Ok(Verdict::Refused { status, .. }) => {
+            tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter rejected the request. Response status code: '{status}'");
+        }
+        Err(error) => {
+            let what = match config.failure_mode_allow {
+                true => "allowed the request with error",
+                false => "rejected the request with an error",
+            };
+            let error = error.to_string();
+            let error = error.as_bytes().escape_ascii();
+            tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter {what}: {error}");
         }
     }
 }

@@ -109,7 +109,9 @@ impl Keys {
             }
             match self.once(worker).await {
                 Ok(keys) => return Some(keys),
-                Err(why) => tracing::warn!(uri = %self.config.uri.path, why, "key set"),
+                Err(why) => {
+                    tracing::warn!(target: crate::logger::JWT, uri = %self.config.uri.path, why, "key set")
+                }
             }
         }
         None

@@ -27,6 +27,7 @@ use super::record::now_ns;
 use super::responder::Responder;
 use super::source::RequestBody;
 use super::stream::Stream;
+use crate::logger::{self, JWT, tells};
 use crate::stats::Stats;
 
 /// Where claims are kept in dynamic metadata.
@@ -119,6 +120,7 @@ pub(super) async fn authenticate(
         None => match rule_of(stream, &config) {
             Some(needed) => needed,
             None => {
+                say(stream, "OK");
                 state.allowed.inc();
                 return Ok(false);
             }
@@ -139,7 +141,16 @@ pub(super) async fn authenticate(
         state,
         choose_anew: false,
     };
-    match check.meets(needed).await {
+    let met = check.meets(needed).await;
+    say(
+        check.stream,
+        match &met {
+            Ok(()) => "OK",
+            Err(Unmet::Gone) => "the client went away",
+            Err(Unmet::Failure(why)) => why.text(),
+        },
+    );
+    match met {
         Ok(()) => {
             state.allowed.inc();
             Ok(check.choose_anew)
@@ -149,6 +160,14 @@ pub(super) async fn authenticate(
             state.denied.inc();
             Err(Stop::reply(refusal(&config, why, &uri)))
         }
+    }
+}
+
+/// Tells how it ended, in Envoy's words.
+fn say(stream: &Stream<'_>, status: &str) {
+    if tells!(JWT) {
+        let tags = logger::tagged(stream.record);
+        tracing::debug!(target: JWT, "{tags} Jwt authentication completed with: {status}");
     }
 }
 
