@@ -25,6 +25,8 @@ impl From<Gone> for ReadError {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Remote(reason) => Self::Reset(reason),
+            // As an answer whose head is over a limit.
+            Gone::Local(Reason::INTERNAL_ERROR) => Self::Reset(Reason::INTERNAL_ERROR),
             Gone::Local(_) => Self::Malformed(BodyError::Truncated),
             Gone::Connection => Self::Closed(io::ErrorKind::ConnectionReset.into()),
         }

@@ -37,6 +37,8 @@ impl UpstreamReset {
     pub fn from_gone(gone: Gone) -> Self {
         Self::new(match gone {
             Gone::Remote(reason) => reset_by(reason),
+            // Fields over a limit are no fault of the protocol (RFC 9113 section 10.5.1).
+            Gone::Local(Reason::INTERNAL_ERROR) => ResetReason::RemoteReset,
             Gone::Local(_) => ResetReason::ProtocolError,
             Gone::Connection => ResetReason::ConnectionTermination,
         })

@@ -67,11 +67,12 @@ impl Session {
         let Some(head) = FrameHead::read(input) else {
             return Ok(0);
         };
-        if head.length > PAYLOAD {
-            return Err(ConnectionError::size("frame too large"));
-        }
+        // Another protocol's bytes look like a frame without end.
         if !self.begun && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
             return Err(ConnectionError::protocol("first frame is not SETTINGS"));
+        }
+        if head.length > PAYLOAD {
+            return Err(ConnectionError::size("frame too large"));
         }
         let continues = self.block.map(|b| b.stream);
         if continues.is_some_and(|s| head.kind != kind::CONTINUATION || head.stream != s) {

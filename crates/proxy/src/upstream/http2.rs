@@ -20,8 +20,8 @@ use crate::io::timer::{self, NEVER, now_ms};
 use crate::io::{Buf, Io, Meters, Timer};
 use crate::tls::session::UpstreamSession;
 
-/// Largest list of header fields of an answer, in bytes.
-const HEADER_LIST: usize = 80 * 1024;
+/// Largest list of header fields of an answer, in bytes: less than over HTTP/1, as in Envoy.
+const HEADER_LIST: usize = 60 * 1024;
 /// Most header fields of an answer.
 const HEADERS: usize = 100;
 /// Data of keep-alive PINGs.
