@@ -71,6 +71,18 @@ impl ResponseFlags {
         self.bits |= other.bits;
     }
 
+    /// These flags but those of `other`, in their order.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        let mut left = Self::NONE;
+        for number in self.in_order() {
+            if other.bits & (1 << number) == 0 {
+                left.push(number);
+            }
+        }
+        left
+    }
+
     fn push(&mut self, number: u32) {
         let at = self.bits.count_ones();
         if self.bits & (1 << number) != 0 {

@@ -50,6 +50,26 @@ pub fn grpc_status(http: u16) -> u32 {
     }
 }
 
+/// HTTP status of a gRPC status, by which a host is judged.
+#[must_use]
+pub fn http_status(grpc: u32) -> u16 {
+    match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        // Unknown, internal, data loss, and what is no status.
+        _ => 500,
+    }
+}
+
 /// Writes `grpc-message`: percent-encodes what is not printable ASCII, and `%`.
 pub fn write_grpc_message(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -202,6 +202,8 @@ pub struct GrpcStats {
 /// Header edits as a filter.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderMutationFilter {
+    /// Edits of the most specific level of a route come last; else those of the least.
+    pub most_specific_wins: bool,
     /// Request edits in order.
     pub request: Vec<HeaderEdit>,
     /// Response edits in order.

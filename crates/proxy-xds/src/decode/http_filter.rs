@@ -94,13 +94,10 @@ fn config(name: &str, any: &Any, c: &Collected<'_>) -> Result<Option<HttpFilterC
         RBAC => HttpFilterConfig::Rbac(Arc::new(rbac::http(&typed(any)?)?)),
         MUTATION => {
             let m: mutation_pb::HeaderMutation = typed(any)?;
-            refuse_set(&[(
-                m.most_specific_header_mutations_wins,
-                "most_specific_header_mutations_wins",
-            )])?;
-            HttpFilterConfig::HeaderMutation(Arc::new(
-                mutations(m.mutations.as_ref()).at("mutations")?,
-            ))
+            HttpFilterConfig::HeaderMutation(Arc::new(HeaderMutationFilter {
+                most_specific_wins: m.most_specific_header_mutations_wins,
+                ..mutations(m.mutations.as_ref()).at("mutations")?
+            }))
         }
         jwt::FILTER => HttpFilterConfig::Jwt(Arc::new(jwt::filter(&typed(any)?, c)?)),
         ext_authz::FILTER => HttpFilterConfig::ExtAuthz(Arc::new(ext_authz::filter(&typed(any)?)?)),
@@ -262,6 +259,7 @@ fn mutations(m: Option<&mutation_pb::Mutations>) -> Result<HeaderMutationFilter>
         }
     }
     Ok(HeaderMutationFilter {
+        most_specific_wins: false,
         request: list(&m.request_mutations, "request_mutations", header_edit)?,
         response: list(&m.response_mutations, "response_mutations", header_edit)?,
     })

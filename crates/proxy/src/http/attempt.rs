@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lateen_proxy_core::flags::ResponseFlags;
-use lateen_proxy_core::local_reply::ResetReason;
+use lateen_proxy_core::local_reply::{ResetReason, http_status};
+use lateen_proxy_core::router::is_grpc;
 
-use super::forward::{Timeout, Tries};
+use super::forward::{Deadlines, Timeout, Tries};
 use super::head::Head;
 use super::known::Known;
 use super::peers;
@@ -125,7 +126,10 @@ impl Stream<'_> {
         let before = client.io.counts();
         client.begins();
         if tries.terminates {
-            return self.terminate(body, out, &mut client, tried).await;
+            let deadlines = &mut tries.deadlines;
+            return self
+                .terminate(body, out, &mut client, tried, deadlines)
+                .await;
         }
         let framing = match () {
             () if tries.upgrade => Framing::Close,
@@ -193,6 +197,7 @@ impl Stream<'_> {
         out: &mut Responder<'_>,
         client: &mut H1Client,
         tried: Try<'_>,
+        deadlines: &mut Deadlines,
     ) -> Attempt {
         let record = &mut *self.record;
         record.upstream_protocol = None;
@@ -219,7 +224,7 @@ impl Stream<'_> {
             meter: Meter::default(),
             sent: false,
         };
-        Box::pin(self.tunnel(exchange, out)).await;
+        Box::pin(self.tunnel(exchange, out, deadlines)).await;
         tried.host.connection_closed();
         Attempt::Done
     }
@@ -290,7 +295,15 @@ impl Stream<'_> {
         crate::logger::answered(self.record);
         self.complete = exchange.body.complete;
         let status = self.record.response.status;
-        tried.host.note_answer(&tries.cluster, status);
+        let grpc = is_grpc(&self.record.request);
+        match grpc {
+            false => tried.host.note_answer(&tries.cluster, status),
+            true => {
+                let told = grpc_status_of(&self.record.response);
+                let bare = answer.body == Body::None;
+                tried.host.note_grpc(&tries.cluster, status, told, bare);
+            }
+        }
         if tried.host.health.is_some()
             && self
                 .record
@@ -329,10 +342,17 @@ impl Stream<'_> {
             false => status == 101,
         };
         if tries.upgrade && left {
-            self.tunnel(exchange, out).await;
+            self.tunnel(exchange, out, &mut tries.deadlines).await;
             return (Attempt::Done, false);
         }
-        self.relay(exchange, out, tries, answer).await
+        let ended = self.relay(exchange, out, tries, answer).await;
+        if grpc && status < 500 && answer.body != Body::None {
+            let told = grpc_status_of(&self.record.trailers);
+            tried
+                .host
+                .note_good(told.is_some_and(|s| http_status(s) < 500));
+        }
+        ended
     }
 
     /// Retries may be in flight only so many at a time.
@@ -650,7 +670,7 @@ impl Stream<'_> {
     }
 
     /// The exchange broke after the answer had begun.
-    fn broke(&mut self, broken: Broken, out: &mut Responder<'_>) {
+    pub(super) fn broke(&mut self, broken: Broken, out: &mut Responder<'_>) {
         let record = &mut *self.record;
         match broken {
             Broken::Downstream => {
@@ -697,7 +717,7 @@ struct Relay<'r, 'b> {
 
 /// Why an exchange broke after the answer had begun.
 #[derive(Debug)]
-enum Broken {
+pub(super) enum Broken {
     Downstream,
     Upstream(ReadError),
     TimedOut(Timeout),
@@ -720,6 +740,13 @@ pub(super) fn fits_pool(client: &H1Client, cluster: &ClusterState) -> bool {
         && http
             .max_connection_duration
             .is_none_or(|most| u128::from(age) < most.as_millis())
+}
+
+/// `grpc-status` of a head or of trailers, where it is there; what is no number is no status.
+fn grpc_status_of(head: &Head) -> Option<u32> {
+    let value = head.known(Known::GrpcStatus)?;
+    let number = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+    Some(number.unwrap_or(u32::MAX))
 }
 
 /// RFC 9110 section 9.2.2.

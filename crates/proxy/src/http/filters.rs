@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::FractionalPercent;
 use lateen_proxy_core::config::http_filter::{
-    AbortCode, Cors, Fault, FaultValue, HeaderEdit, HttpFilter, HttpFilterConfig, PerFilterConfig,
-    per_filter,
+    AbortCode, Cors, Fault, FaultValue, HeaderEdit, HeaderMutationFilter, HttpFilter,
+    HttpFilterConfig, PerFilterConfig, per_filter,
 };
 use lateen_proxy_core::config::route::RouteConfiguration;
 use lateen_proxy_core::flags::ResponseFlags;
@@ -117,12 +117,9 @@ pub(super) async fn on_request(
             (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::take(stream.record, limit),
             (HttpFilterConfig::RateLimit(limit), _) => rate_limit::take(stream.record, limit),
             (_, Some(PerFilterConfig::Cors(cors))) => preflight(stream, cors),
-            (_, Some(PerFilterConfig::HeaderMutation(edits))) => {
-                edit(stream.record, Side::Request, &edits.request);
-                None
-            }
-            (HttpFilterConfig::HeaderMutation(edits), _) => {
-                edit(stream.record, Side::Request, &edits.request);
+            (HttpFilterConfig::HeaderMutation(edits), own) => {
+                let route = own.and(chosen.as_ref());
+                edit_levels(stream.record, Side::Request, edits, route, &filter.name);
                 None
             }
             (_, Some(PerFilterConfig::Rbac(rbac))) => {
@@ -190,11 +187,9 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
         };
         match (&filter.config, own) {
             (_, Some(PerFilterConfig::Cors(cors))) => allow_origin(stream.record, cors),
-            (_, Some(PerFilterConfig::HeaderMutation(edits))) => {
-                edit(stream.record, Side::Response, &edits.response);
-            }
-            (HttpFilterConfig::HeaderMutation(edits), _) => {
-                edit(stream.record, Side::Response, &edits.response);
+            (HttpFilterConfig::HeaderMutation(edits), own) => {
+                let route = own.and(Some(chosen));
+                edit_levels(stream.record, Side::Response, edits, route, &filter.name);
             }
             (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::tell(stream.record, limit),
             (HttpFilterConfig::RateLimit(limit), _) => rate_limit::tell(stream.record, limit),
@@ -203,7 +198,41 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
     }
 }
 
-fn edit(record: &mut StreamRecord, side: Side, edits: &[HeaderEdit]) {
+/// The filter's own edits, then those of every level of the route that has some; the last one
+/// wins where they write the same.
+fn edit_levels(
+    record: &mut StreamRecord,
+    side: Side,
+    own: &HeaderMutationFilter,
+    chosen: Option<&Chosen>,
+    filter: &str,
+) {
+    edit(record, side, own);
+    let Some(chosen) = chosen else {
+        return;
+    };
+    let mut levels = [
+        chosen.weighted.as_ref().map(|w| &w.per_filter),
+        Some(&chosen.route.per_filter),
+        Some(&chosen.host.per_filter),
+        Some(&chosen.table.per_filter),
+    ];
+    if own.most_specific_wins {
+        levels.reverse();
+    }
+    for level in levels.into_iter().flatten() {
+        let set = per_filter([&**level], filter);
+        if let Some(PerFilterConfig::HeaderMutation(edits)) = set {
+            edit(record, side, edits);
+        }
+    }
+}
+
+fn edit(record: &mut StreamRecord, side: Side, edits: &HeaderMutationFilter) {
+    let edits = match side {
+        Side::Request => &edits.request,
+        Side::Response => &edits.response,
+    };
     for edit in edits {
         match edit {
             HeaderEdit::Remove(name) if side == Side::Request => {

@@ -21,7 +21,7 @@ use super::stream::{Asks, HttpContext, Stream};
 use super::wire::StreamHandle;
 use crate::conn::Connection;
 use crate::http1::{Reject, RejectKind};
-use crate::http2::Accepted;
+use crate::http2::{Accepted, Reason};
 use crate::io::Timer;
 
 /// A request with its stream.
@@ -152,6 +152,21 @@ async fn serve_stream(
         record.flags = ResponseFlags::NONE;
         record.flags.set(flag);
         record.details = Cow::Borrowed(details);
+    }
+    let gone = ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION;
+    if record.flags.has(gone)
+        && let Some(reason) = handle.reset_by_peer()
+    {
+        // The stream alone is gone, its connection lives.
+        record.flags = record.flags.without(gone);
+        if reason != Reason::NO_ERROR {
+            record.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+        }
+        record.details = Cow::Borrowed(match reason {
+            Reason::NO_ERROR if record.code != 0 => "via_upstream",
+            Reason::REFUSED_STREAM => "http2.remote_refuse",
+            _ => "http2.remote_reset",
+        });
     }
     record.conn.worker.close_stream(record, http);
     heads::give(std::mem::take(&mut record.request));

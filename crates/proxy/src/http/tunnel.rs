@@ -3,15 +3,18 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::task::Poll;
 
 use lateen_proxy_core::local_reply::ResetReason;
 
-use super::attempt::Exchange;
+use super::attempt::{Broken, Exchange};
+use super::forward::{Deadlines, Timeout};
 use super::head::Head;
 use super::known::Known;
-use super::reader::BodyReader;
+use super::reader::{BodyReader, ReadError};
+use super::record::Protocol;
 use super::responder::{Body, Responder};
 use super::source::RequestBody;
 use super::stream::Stream;
@@ -19,6 +22,7 @@ use super::upstream::Receiver;
 use super::writer::{BodyWriter, Meter, PumpError, poll_pump};
 use crate::http1::Framing;
 use crate::http2::Reason;
+use crate::io::timer::NEVER;
 use crate::stats::HttpStats;
 use crate::stats::rare::HttpEvent;
 use crate::tcp::{self, Ended, Peer};
@@ -42,8 +46,18 @@ impl Drop for ActiveUpgrade {
 }
 
 impl Stream<'_> {
-    /// Both sides left HTTP: bytes go both ways until one side ends.
-    pub(super) async fn tunnel(&mut self, exchange: Exchange<'_, '_>, out: &mut Responder<'_>) {
+    /// Both sides left HTTP: bytes go both ways until both directions have ended, one side broke,
+    /// or a deadline passed: a tunnel idles and lives no longer than any other stream.
+    pub(super) async fn tunnel(
+        &mut self,
+        exchange: Exchange<'_, '_>,
+        out: &mut Responder<'_>,
+        deadlines: &mut Deadlines,
+    ) {
+        // Those of the request and of a try without an answer have been met.
+        deadlines.request = NEVER;
+        deadlines.per_try = NEVER;
+        deadlines.per_try_after = None;
         let record = &mut *self.record;
         record.code = record.response.status;
         record.details = Cow::Borrowed("via_upstream");
@@ -79,14 +93,26 @@ impl Stream<'_> {
             (Receiver::H1(up), BodyReader::H1(io, reader)) => {
                 let down = tcp::Side::new(io, &mut reader.buf);
                 let up = tcp::Side::new(up.io, &mut up.reader.buf);
-                let moved = tcp::copy(down, up, self.timer, None).await;
+                let limits = tcp::Limits {
+                    idle: deadlines.idle_after,
+                    until: match deadlines.max.min(deadlines.upstream) {
+                        NEVER => 0,
+                        until => until,
+                    },
+                };
+                let moved = tcp::copy(down, up, self.timer, limits).await;
                 self.record.received += moved.upward;
                 self.record.sent += moved.downward;
-                self.tunnel_ended(match moved.ended {
-                    Ended::Downstream => Some(Peer::Downstream),
-                    Ended::Upstream => Some(Peer::Upstream),
-                    Ended::Finished | Ended::Idle | Ended::TooOld => moved.first,
-                });
+                match moved.ended {
+                    Ended::Downstream => self.tunnel_ended(Some(Peer::Downstream)),
+                    Ended::Upstream => self.tunnel_ended(Some(Peer::Upstream)),
+                    Ended::Finished => self.tunnel_ended(moved.first),
+                    Ended::Idle => self.broke(Broken::TimedOut(Timeout::Idle), out),
+                    Ended::TooOld if deadlines.upstream < deadlines.max => {
+                        self.broke(Broken::TimedOut(Timeout::Upstream), out);
+                    }
+                    Ended::TooOld => self.broke(Broken::TimedOut(Timeout::MaxDuration), out),
+                }
             }
             (mut receiver, reader) => {
                 if let BodyReader::H1(_, reader) = reader {
@@ -96,32 +122,50 @@ impl Stream<'_> {
                     up.reader.begin(Framing::Close);
                 }
                 let up = (receiver.into_body(), exchange.sender);
-                let ended = self.streams(exchange.body, out.writer(), up).await;
-                if let Err(peer) = ended {
-                    out.cut(Reason::CONNECT_ERROR);
-                    self.tunnel_ended(Some(peer));
+                let ended = self.streams(exchange.body, out.writer(), up, deadlines);
+                match ended.await {
+                    Ok(()) => {}
+                    Err(Broken::TimedOut(timeout)) => self.broke(Broken::TimedOut(timeout), out),
+                    Err(Broken::Downstream) => {
+                        out.cut(Reason::CONNECT_ERROR);
+                        self.tunnel_ended(Some(Peer::Downstream));
+                    }
+                    Err(Broken::Upstream(_)) => {
+                        out.cut(Reason::CONNECT_ERROR);
+                        self.tunnel_ended(Some(Peer::Upstream));
+                    }
                 }
             }
         }
     }
 
     /// Moves bytes both ways where one side is a stream of HTTP/2, until both
-    /// directions have ended. An error names the side that broke.
+    /// directions have ended. An error names the side that broke, or the deadline.
     async fn streams(
         &mut self,
         from: &mut RequestBody<'_>,
         mut back: BodyWriter<'_>,
         (mut upstream, mut to): (BodyReader<'_>, BodyWriter<'_>),
-    ) -> Result<(), Peer> {
+        deadlines: &mut Deadlines,
+    ) -> Result<(), Broken> {
         let (mut upward, mut downward) = (Meter::default(), Meter::default());
         let (mut none, mut done) = (Head::new(), (false, false));
+        let from_h2 = self.record.protocol == Protocol::Http2;
         let ended = poll_fn(|cx| {
             if !done.0
                 && let Poll::Ready(moved) =
                     poll_pump(from, &mut to, &mut upward, &mut none, false, cx)
             {
-                moved.map_err(|error| blamed(&error, Peer::Downstream, Peer::Upstream))?;
+                match moved {
+                    Ok(()) => {}
+                    Err(PumpError::Source(_)) => return Poll::Ready(Err(Broken::Downstream)),
+                    Err(PumpError::Sink(_)) => return Poll::Ready(Err(upstream_gone())),
+                }
                 done.0 = to.poll_close(cx).is_ready();
+                if done.0 && from_h2 {
+                    // What the client wants is whole: the answer has its time.
+                    deadlines.request_complete();
+                }
             }
             if !done.1
                 && let Poll::Ready(moved) = poll_pump(
@@ -133,19 +177,27 @@ impl Stream<'_> {
                     cx,
                 )
             {
-                moved.map_err(|error| blamed(&error, Peer::Upstream, Peer::Downstream))?;
+                match moved {
+                    Ok(()) => {}
+                    Err(PumpError::Source(_)) => return Poll::Ready(Err(upstream_gone())),
+                    Err(PumpError::Sink(_)) => return Poll::Ready(Err(Broken::Downstream)),
+                }
                 done.1 = back.poll_close(cx).is_ready();
             }
             if done == (true, true) {
                 return Poll::Ready(Ok(()));
             }
             if back.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Peer::Downstream));
+                return Poll::Ready(Err(Broken::Downstream));
             }
             if to.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Peer::Upstream));
+                return Poll::Ready(Err(upstream_gone()));
             }
-            Poll::Pending
+            if std::mem::take(&mut upward.moved) | std::mem::take(&mut downward.moved) {
+                deadlines.touch();
+            }
+            self.poll_deadlines(deadlines, cx)
+                .map(|passed| Err(Broken::TimedOut(passed)))
         })
         .await;
         self.record.sent += downward.bytes;
@@ -170,10 +222,7 @@ impl Stream<'_> {
     }
 }
 
-/// Who is to blame for a transfer that failed.
-fn blamed(error: &PumpError, source: Peer, sink: Peer) -> Peer {
-    match error {
-        PumpError::Source(_) => source,
-        PumpError::Sink(_) => sink,
-    }
+/// The upstream left the tunnel.
+fn upstream_gone() -> Broken {
+    Broken::Upstream(ReadError::Closed(ErrorKind::ConnectionReset.into()))
 }

@@ -192,6 +192,11 @@ impl StreamHandle {
         self.wire.session.borrow().broken(self.slot)
     }
 
+    /// The code with which the peer reset the stream, where it did.
+    pub fn reset_by_peer(&self) -> Option<Reason> {
+        self.wire.session.borrow().reset_by_peer(self.slot)
+    }
+
     /// Ready when the stream is no more.
     pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<Gone> {
         self.wire.session.borrow_mut().poll_gone(self.slot, cx)

@@ -543,7 +543,7 @@ impl Fields {
             head.set_known(Known::Connection, b"upgrade");
         }
         if head.known(Known::Te).is_some_and(|v| !v.is_empty()) {
-            keep_te_trailers(head);
+            keep_te_trailers(head, |t| t == b"trailers");
         }
         if head.method() == b"CONNECT" {
             match request.framing {
@@ -593,16 +593,20 @@ fn remove_nominated(head: &mut Head) {
         ];
         if name == b"host" {
             head.remove_authority();
+        } else if name == b"te" {
+            keep_te_trailers(head, |t| t.eq_ignore_ascii_case(b"trailers"));
         } else if !keep.contains(&name.as_slice()) {
             head.remove(&name);
         }
     }
 }
 
-fn keep_te_trailers(head: &mut Head) {
+/// Leaves `te: trailers` where one of the codings is that, as Envoy has it: in any case where
+/// `Connection` names `te`, else in lower case alone.
+fn keep_te_trailers(head: &mut Head, is_trailers: impl Fn(&[u8]) -> bool) {
     let mut trailers = false;
     for value in head.all_known(Known::Te) {
-        each_token(value, |t| trailers |= t.eq_ignore_ascii_case(b"trailers"));
+        each_token(value, |t| trailers |= is_trailers(t));
     }
     if trailers {
         head.set_known(Known::Te, b"trailers");

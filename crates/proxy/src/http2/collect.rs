@@ -206,6 +206,8 @@ impl Collector {
             | Known::TransferEncoding
             | Known::Upgrade => return Err(FIELD),
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(FIELD),
+            // A request's is passed on in lower case alone, as Envoy has it.
+            Known::Te if value != b"trailers" && self.kind != Kind::Response => return Ok(()),
             Known::Host | Known::ContentLength if self.kind == Kind::Trailers => {
                 return Err(FIELD);
             }

@@ -194,6 +194,14 @@ impl Session {
         self.peek(index)?.broken
     }
 
+    /// The code with which the peer reset that stream, where it did.
+    pub fn reset_by_peer(&self, index: u32) -> Option<Reason> {
+        match self.peek(index)?.gone? {
+            Gone::Remote(reason) => Some(reason),
+            Gone::Local(_) | Gone::Connection => None,
+        }
+    }
+
     /// Streams that are somebody's.
     pub fn live(&self) -> usize {
         self.slots.len() - self.free.len()

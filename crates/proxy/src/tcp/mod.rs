@@ -5,6 +5,6 @@ mod proxy;
 mod record;
 mod splice;
 
-pub use copy::{Ended, Moved, Peer, Side, copy};
+pub use copy::{Ended, Limits, Moved, Peer, Side, copy};
 pub use proxy::serve;
 pub use record::TcpRecord;

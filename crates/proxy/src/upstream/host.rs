@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use lateen_proxy_core::config::Address;
 use lateen_proxy_core::config::endpoint::{Endpoint, HealthStatus, Locality};
+use lateen_proxy_core::local_reply::http_status;
 use lateen_proxy_core::outlier::HostResult;
 
 use super::breaker::Permit;
@@ -260,12 +261,27 @@ impl Host {
 
     /// An answer came from this host.
     pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
-        add_one(if status < 500 {
-            &self.counts.successes
-        } else {
-            &self.counts.errors
-        });
+        self.note_good(status < 500);
         cluster.note(self, HostResult::Status(status));
+    }
+
+    /// The head of an answer to a gRPC call came from this host: with its HTTP status, the gRPC
+    /// status that stands in it, and whether nothing follows. What trailers say is told to
+    /// [`Host::note_good`].
+    pub fn note_grpc(&self, cluster: &ClusterState, status: u16, grpc: Option<u32>, bare: bool) {
+        let judged = grpc.map_or(status, http_status);
+        if status >= 500 || bare {
+            self.note_good(status < 500 && grpc.is_some() && judged < 500);
+        }
+        cluster.note(self, HostResult::Status(judged));
+    }
+
+    /// A request ended well, or not.
+    pub fn note_good(&self, good: bool) {
+        add_one(match good {
+            true => &self.counts.successes,
+            false => &self.counts.errors,
+        });
     }
 
     /// No answer came from this host.

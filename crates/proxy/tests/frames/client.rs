@@ -66,6 +66,8 @@ pub struct Client {
     stream: TcpStream,
     shared: Shared,
     streams: Streams,
+    /// Something was sent: acknowledgements may follow.
+    begun: bool,
     answered: usize,
     /// What was waited for in vain.
     pub vain: Vec<String>,
@@ -87,7 +89,9 @@ impl Client {
             preface: true,
             ..Reader::default()
         };
-        Self::reading(stream, reader)
+        let mut server = Self::reading(stream, reader);
+        server.begun = true;
+        server
     }
 
     fn reading(stream: TcpStream, reader: Reader) -> Self {
@@ -99,6 +103,7 @@ impl Client {
             stream,
             shared,
             streams: Streams::default(),
+            begun: false,
             answered: 0,
             vain: Vec::new(),
             left: false,
@@ -134,6 +139,7 @@ impl Client {
     pub fn send(&mut self, text: &str) {
         self.answer();
         let bytes = script::write(text, &mut self.streams);
+        self.begun = true;
         let _ = self.stream.write_all(&bytes);
     }
 
@@ -253,8 +259,12 @@ impl Client {
         }
     }
 
-    /// Acknowledges the SETTINGS and PINGs that have come.
+    /// Acknowledges the SETTINGS and PINGs that have come. Nothing goes before the preface: a
+    /// server may speak first.
     fn answer(&mut self) {
+        if !self.begun {
+            return;
+        }
         let new = {
             let seen = self.shared.0.lock().unwrap();
             seen.events[self.answered..].to_vec()
