@@ -35,12 +35,17 @@ pub fn serve(connection: usize, steps: &[script::Step], stream: TcpStream) -> Ve
         _ => ("settings", steps),
     };
     let mut server = Client::serving(stream, first);
-    let stays = server.steps(steps);
+    // What the last frames say may bring the next stream before their write is over: it is none of
+    // the script's.
+    let last = usize::from(matches!(steps.last(), Some(script::Step::Send(..))));
+    let (first, last) = steps.split_at(steps.len() - last);
+    let mut stays = server.steps(first);
     // Without a script every stream gets the usual answer.
     let mut known = match steps.is_empty() {
         true => 0,
         false => streams(&server.events()).len(),
     };
+    stays = stays && server.steps(last);
     while stays && !server.ended() {
         let came = server.until_ended(|events| streams(events).len() > known);
         let all = streams(&server.events());
