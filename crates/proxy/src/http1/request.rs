@@ -142,7 +142,9 @@ pub fn parse_request(
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
         Err(error) => match plain_spaces(input) {
             Some(spaced) => return parse_request(&spaced, 0, limits, head),
-            None if version_begun(input) => return too_large(input.len(), limits),
+            None if version_begun(input) || tab_begun(input) => {
+                return too_large(input.len(), limits);
+            }
             None => return Err(refusal(error, input)),
         },
     };
@@ -313,6 +315,15 @@ fn version_begun(input: &[u8]) -> bool {
     let last = input[line].rsplit(|b| *b == b' ').next();
     let begun = |last: &[u8]| last.len() < VERSION.len() && begins_version(last);
     !whole && last.is_some_and(|last| last.starts_with(b"HTTP/") && begun(last))
+}
+
+/// Whether the input ends inside a request line with tabs: only its end tells whether they stand
+/// between its words, as [`plain_spaces`] takes them.
+fn tab_begun(input: &[u8]) -> bool {
+    let line = request_line(input);
+    let whole = line.end < input.len();
+    let tab = memchr::memchr(b'\t', &input[line]).is_some();
+    !whole && tab && begins_with_method(input) && !has_control(input)
 }
 
 /// Envoy's fixed list (`allow_custom_methods` off).

@@ -61,6 +61,17 @@ fn half_a_version_is_not_judged() {
 }
 
 #[test]
+fn half_a_line_with_tabs_is_not_judged() {
+    let whole = b"GET /\tHTTP/1.1\r\nHost: x\r\n\r\n";
+    for end in 1..whole.len() {
+        assert!(parse(&whole[..end]).unwrap().is_none(), "{end}");
+    }
+    assert!(parse(whole).unwrap().is_some());
+    assert_eq!(refused(b"GET /\t\r\n\r\n"), (426, "low_version"));
+    assert_eq!(refused(b"GET /\x01\t"), (400, "http1.invalid_characters"));
+}
+
+#[test]
 fn codec_refusals() {
     let line = |text: &str| format!("{text}\r\nHost: x\r\n\r\n").into_bytes();
     let header = |text: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{text}\r\n\r\n").into_bytes();
