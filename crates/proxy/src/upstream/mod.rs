@@ -11,6 +11,7 @@ pub mod health;
 pub mod host;
 pub mod http2;
 pub mod idle;
+mod machine;
 pub mod passive;
 mod probe;
 mod resolve;

@@ -10,13 +10,12 @@ use lateen_proxy_core::dns::{self, Answer, Family};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use super::machine::{self, Machine};
+
 /// Longest answer over UDP that is read.
 const LONGEST: usize = 4096;
 /// How long the system's answers may be kept, which do not say it (as in Envoy).
 const SYSTEM_TTL: u32 = 60;
-const HOSTS: &str = "/etc/hosts";
-const CONFIG: &str = "/etc/resolv.conf";
-const PORT: u16 = 53;
 
 /// An address, and the seconds that it may be kept (0 = not said).
 pub type Found = (IpAddr, u32);
@@ -34,7 +33,8 @@ pub async fn addresses(
         Resolver::System => return by_system(name, family).await,
         Resolver::Servers(servers) => servers,
     };
-    let known = in_hosts(name);
+    let (hosts, machine) = machine::now();
+    let known: Vec<Found> = hosts.of(name).into_iter().map(|ip| (ip, 0)).collect();
     let (first, then): (&[Family], &[Family]) = match family {
         DnsFamily::V4Only => (&[Family::V4], &[]),
         DnsFamily::V6Only => (&[Family::V6], &[]),
@@ -42,7 +42,6 @@ pub async fn addresses(
         DnsFamily::V4Preferred => (&[Family::V4], &[Family::V6]),
         DnsFamily::All => (&[Family::V4, Family::V6], &[]),
     };
-    let machine = Machine::read();
     let mut failure = None;
     for families in [first, then] {
         let mut found = Vec::new();
@@ -81,92 +80,6 @@ async fn by_system(name: &str, family: DnsFamily) -> io::Result<Vec<Found>> {
     };
     found.retain(|(ip, _)| keep.is_none_or(|v4| ip.is_ipv4() == v4));
     Ok(found)
-}
-
-/// What the hosts file says of a name. `localhost` needs none (RFC 6761 section
-/// 6.3).
-fn in_hosts(name: &str) -> Vec<Found> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let text = std::fs::read_to_string(HOSTS).unwrap_or_default();
-    let found = hosts(&text, name);
-    if found.is_empty() && name.eq_ignore_ascii_case("localhost") {
-        return vec![
-            (Ipv4Addr::LOCALHOST.into(), 0),
-            (Ipv6Addr::LOCALHOST.into(), 0),
-        ];
-    }
-    found
-}
-
-fn hosts(text: &str, name: &str) -> Vec<Found> {
-    let lines = text.lines().filter_map(|line| {
-        let line = line.split('#').next()?;
-        let mut words = line.split_ascii_whitespace();
-        let ip: IpAddr = words.next()?.parse().ok()?;
-        words
-            .any(|word| word.eq_ignore_ascii_case(name))
-            .then_some((ip, 0))
-    });
-    let mut found: Vec<Found> = lines.collect();
-    found.dedup();
-    found
-}
-
-/// What the machine says of resolving (`resolv.conf(5)`).
-#[derive(Debug, PartialEq)]
-struct Machine {
-    servers: Vec<SocketAddr>,
-    search: Vec<String>,
-    dots: usize,
-}
-
-impl Machine {
-    fn read() -> Self {
-        Self::parse(&std::fs::read_to_string(CONFIG).unwrap_or_default())
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut machine = Self {
-            servers: Vec::new(),
-            search: Vec::new(),
-            dots: 1,
-        };
-        for line in text.lines() {
-            let line = line.split(['#', ';']).next().unwrap_or_default();
-            let mut words = line.split_ascii_whitespace();
-            match words.next() {
-                Some("nameserver") => {
-                    let ip = words.next().and_then(|w| w.parse::<IpAddr>().ok());
-                    machine
-                        .servers
-                        .extend(ip.map(|ip| SocketAddr::new(ip, PORT)));
-                }
-                Some("search" | "domain") => {
-                    machine.search = words.map(str::to_owned).collect();
-                }
-                Some("options") => {
-                    let mut dots = words.filter_map(|w| w.strip_prefix("ndots:")?.parse().ok());
-                    machine.dots = dots.next_back().unwrap_or(machine.dots);
-                }
-                _ => {}
-            }
-        }
-        machine
-    }
-
-    /// The names to try for one that was written.
-    fn names(&self, name: &str, search: bool) -> Vec<String> {
-        if name.ends_with('.') || !search {
-            return vec![name.to_owned()];
-        }
-        let mut names: Vec<String> = self.search.iter().map(|s| format!("{name}.{s}")).collect();
-        let own = match name.matches('.').count() >= self.dots {
-            true => 0,
-            false => names.len(),
-        };
-        names.insert(own, name.to_owned());
-        names
-    }
 }
 
 async fn look_up(
@@ -273,27 +186,4 @@ async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await?;
     dns::answer(question, &bytes).map_err(io::Error::other)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_machines_files() {
-        let text = "# c\nnameserver 10.0.0.10\nnameserver ::1\nnameserver x\n\
-            search a.svc b.svc ; c\noptions timeout:1 ndots:5\n";
-        let machine = Machine::parse(text);
-        assert_eq!(machine.servers.len(), 2);
-        assert_eq!(
-            machine.names("s.n", true),
-            ["s.n.a.svc", "s.n.b.svc", "s.n"]
-        );
-        assert_eq!(machine.names("1.2.3.4.5.n", true)[0], "1.2.3.4.5.n");
-        assert_eq!(machine.names("s.", true), ["s."]);
-        assert_eq!(machine.names("s.n", false), ["s.n"]);
-        let found = hosts("127.0.0.1 localhost db # x\n::1 DB\n", "db");
-        assert_eq!(found.len(), 2);
-        assert!(hosts("127.0.0.1 localhost # db\n", "db").is_empty());
-    }
 }
