@@ -6,6 +6,7 @@
     reason = "services still send fields that Envoy's API marks as deprecated"
 )]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -76,10 +77,52 @@ fn address(of: SocketAddr) -> core::Address {
     }
 }
 
+/// Field numbers of `envoy.service.auth.v3`: of a check, of its attributes, of their request, of
+/// its HTTP request.
+const ATTRIBUTES: u8 = 1;
+const REQUEST: u8 = 4;
+const HTTP: u8 = 2;
+const BODY: u8 = 11;
+const RAW_BODY: u8 = 12;
+
+/// Messages one in the other, each the last field of the one before, and at the end a field of so
+/// many bytes that are still to follow: lengths are those of the whole.
+fn before(messages: &[(u8, Vec<u8>)], last: (u8, usize)) -> Vec<u8> {
+    // From the inside out.
+    let mut heads: Vec<Vec<u8>> = Vec::new();
+    let mut inside = 0;
+    if last.1 > 0 {
+        let head = field(last.0, last.1);
+        inside = head.len() + last.1;
+        heads.push(head);
+    }
+    for (number, own) in messages.iter().rev() {
+        let length = own.len() + inside;
+        let mut head = field(*number, length);
+        inside = head.len() + length;
+        head.extend_from_slice(own);
+        heads.push(head);
+    }
+    heads.reverse();
+    heads.concat()
+}
+
+/// Tag and length of a field with bytes; the number is below 16.
+fn field(number: u8, mut length: usize) -> Vec<u8> {
+    let mut head = vec![number << 3 | 2];
+    while length >= 0x80 {
+        head.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    head.push(length as u8);
+    head
+}
+
 impl Check<'_> {
-    /// The message on the wire.
+    /// The message on the wire without the body, which is its last field: its bytes follow as they
+    /// are, or, where they are to be text and are none, those of the second value.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut headers: HashMap<String, String> = HashMap::new();
         for (name, value) in &self.headers {
             let value = text(value);
@@ -91,10 +134,11 @@ impl Check<'_> {
                 })
                 .or_insert(value);
         }
-        let (body, raw_body) = match self.body_as_bytes {
-            true => (String::new(), self.body.to_vec()),
-            false => (text(self.body), Vec::new()),
+        let mended = match String::from_utf8_lossy(self.body) {
+            Cow::Owned(text) if !self.body_as_bytes => Some(text.into_bytes()),
+            _ => None,
         };
+        let body = mended.as_deref().unwrap_or(self.body);
         let http = pb::attribute_context::HttpRequest {
             id: self.id.to_string(),
             method: text(self.method),
@@ -106,8 +150,6 @@ impl Check<'_> {
                 .size
                 .map_or(-1, |s| i64::try_from(s).unwrap_or(i64::MAX)),
             protocol: self.protocol.to_owned(),
-            body,
-            raw_body,
             ..Default::default()
         };
         let time = protobuf::Timestamp {
@@ -128,10 +170,6 @@ impl Check<'_> {
                 address: self.destination.map(address),
                 ..Default::default()
             }),
-            request: Some(pb::attribute_context::Request {
-                time: Some(time),
-                http: Some(http),
-            }),
             context_extensions: self
                 .context_extensions
                 .iter()
@@ -148,10 +186,17 @@ impl Check<'_> {
                 }),
             ..Default::default()
         };
-        let request = pb::CheckRequest {
-            attributes: Some(attributes),
+        let request = pb::attribute_context::Request {
+            time: Some(time),
+            http: None,
         };
-        request.encode_to_vec()
+        let place = if self.body_as_bytes { RAW_BODY } else { BODY };
+        let around = [
+            (ATTRIBUTES, attributes.encode_to_vec()),
+            (REQUEST, request.encode_to_vec()),
+            (HTTP, http.encode_to_vec()),
+        ];
+        (before(&around, (place, body.len())), mended)
     }
 }
 
@@ -312,4 +357,57 @@ fn writes(all: &[core::HeaderValueOption]) -> Result<Vec<HeaderWrite>, String> {
         });
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a service reads of the HTTP request.
+    fn read(check: &Check<'_>) -> pb::attribute_context::HttpRequest {
+        let (mut bytes, mended) = check.encode();
+        bytes.extend_from_slice(mended.as_deref().unwrap_or(check.body));
+        let read = pb::CheckRequest::decode(&*bytes).unwrap();
+        let attributes = read.attributes.unwrap();
+        let source = attributes.source.unwrap();
+        assert_eq!(source.principal, check.source_principal);
+        let request = attributes.request.unwrap();
+        assert_eq!(request.time.unwrap().seconds, 7);
+        request.http.unwrap()
+    }
+
+    #[test]
+    fn the_body_follows_its_message() {
+        for length in [0, 1, 127, 128, 20_000, 3_000_000] {
+            let body = vec![b'a'; length];
+            let mut check = Check {
+                source_principal: "spiffe://a",
+                time_ns: 7_000_000_000,
+                path: b"/p",
+                headers: vec![(b"x", b"1")],
+                body: &body,
+                ..Check::default()
+            };
+            let http = read(&check);
+            assert_eq!(
+                (http.path.as_str(), http.headers["x"].as_str()),
+                ("/p", "1")
+            );
+            assert_eq!((http.body.as_bytes(), http.raw_body.len()), (&*body, 0));
+            check.body_as_bytes = true;
+            let http = read(&check);
+            assert_eq!((http.raw_body, http.body), (body.clone(), String::new()));
+        }
+        let check = Check {
+            time_ns: 7_000_000_000,
+            body: b"a\xffb",
+            ..Check::default()
+        };
+        assert_eq!(read(&check).body, "a\u{fffd}b");
+        let raw = Check {
+            body_as_bytes: true,
+            ..check
+        };
+        assert_eq!(read(&raw).raw_body, b"a\xffb");
+    }
 }

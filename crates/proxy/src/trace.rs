@@ -181,6 +181,7 @@ impl Tracer {
             let call = Call {
                 head,
                 body,
+                tail: Vec::new(),
                 timeout: limit,
                 longest: None,
                 repeatable: false,

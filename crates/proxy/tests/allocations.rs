@@ -23,22 +23,38 @@ use support::*;
 struct Counting;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Bytes that are held, and the most that were.
+static HELD: AtomicU64 = AtomicU64::new(0);
+static MOST: AtomicU64 = AtomicU64::new(0);
+
+fn hold(size: usize) {
+    let held = HELD.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
+    MOST.fetch_max(held, Ordering::Relaxed);
+}
+
+fn release(size: usize) {
+    HELD.fetch_sub(size as u64, Ordering::Relaxed);
+}
 
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
+        hold(layout.size());
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        release(layout.size());
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
+        release(layout.size());
+        hold(size);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.realloc(memory, layout, size) }
     }
@@ -160,6 +176,99 @@ fn the_steady_state_of_http2_allocates_next_to_nothing() {
         let mut client = Http2::new(connect(address));
         Box::new(move || client.ask())
     });
+}
+
+/// A server that reads and never answers; how many connections it got bytes on.
+fn silent() -> (SocketAddr, Arc<AtomicU64>) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().flatten() {
+            let asked = counted.clone();
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65_536];
+                let first = stream.read(&mut bytes).is_ok_and(|n| n > 0);
+                asked.fetch_add(u64::from(first), Ordering::SeqCst);
+                while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
+            });
+        }
+    });
+    (address, asked)
+}
+
+/// A body that goes with a check is held once, as long as it may be, and let go with its client:
+/// the configuration's bound is the memory's.
+#[test]
+fn bodies_that_wait_for_a_verdict_are_held_once() {
+    use serde_json::json;
+    use support::whole::{Proxy, eventually, everything, filter, http, static_cluster, wait_for};
+    const BODY: usize = 12 << 20;
+    const UPLOADS: u64 = 4;
+    static PIECE: [u8; 65_536] = [b'x'; 65_536];
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let services = [
+        json!({ "http_service": { "server_uri": {
+            "uri": "http://authz", "cluster": "authz", "timeout": "60s" } } }),
+        json!({ "grpc_service": { "envoy_grpc": { "cluster_name": "authz" }, "timeout": "60s" }, "transport_api_version": "V3" }),
+    ];
+    for (service, grpc) in services.into_iter().zip([false, true]) {
+        let (silent, asked) = silent();
+        let mut config = service;
+        config["with_request_body"] = json!({ "max_request_bytes": BODY, "pack_as_bytes": true });
+        let message = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+        let mut authz = static_cluster("authz", silent);
+        if grpc {
+            authz["http2_protocol_options"] = json!({});
+        }
+        let address = free_address();
+        let check = filter("check", message, config);
+        let listener = http(address, vec![check], everything(), json!({}));
+        let clusters = json!([static_cluster("c", silent), authz]);
+        let _proxy = Proxy::start(json!([listener]), clusters, None);
+        wait_for(address);
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        let clients: Vec<TcpStream> = (0..UPLOADS)
+            .map(|place| {
+                let mut client = connect(address);
+                let chunked = place % 2 == 1;
+                let framing = match chunked {
+                    true => "Transfer-Encoding: chunked".to_owned(),
+                    false => format!("Content-Length: {BODY}"),
+                };
+                let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
+                client.write_all(head.as_bytes()).unwrap();
+                for _ in 0..BODY / PIECE.len() {
+                    if chunked {
+                        client.write_all(b"10000\r\n").unwrap();
+                    }
+                    client.write_all(&PIECE).unwrap();
+                    if chunked {
+                        client.write_all(b"\r\n").unwrap();
+                    }
+                }
+                if chunked {
+                    client.write_all(b"0\r\n\r\n").unwrap();
+                }
+                client
+            })
+            .collect();
+        // Over gRPC the checks share a connection, whose window holds them back.
+        let bodies = UPLOADS * BODY as u64;
+        eventually("the service is asked", || {
+            asked.load(Ordering::SeqCst) >= if grpc { 1 } else { UPLOADS }
+                && HELD.load(Ordering::Relaxed) >= before + bodies
+        });
+        let most = MOST.load(Ordering::Relaxed) - before;
+        eprintln!("{UPLOADS} bodies of {BODY} bytes held {most}");
+        assert!(most < bodies + bodies / 4, "{most} bytes for {bodies}");
+        drop(clients);
+        eventually("the bodies are let go", || {
+            HELD.load(Ordering::Relaxed) < before + BODY as u64 / 2
+        });
+    }
 }
 
 /// A client of HTTP/2 that allocates nothing: one request after another, frames read for their

@@ -33,6 +33,8 @@ pub struct Call {
     pub head: Head,
     /// Its body.
     pub body: Vec<u8>,
+    /// What follows it: bytes that are large and come from elsewhere.
+    pub tail: Vec<u8>,
     /// For everything, connecting included.
     pub timeout: Duration,
     /// Longest body of the answer, bytes; none = the body is thrown away.
@@ -171,6 +173,10 @@ impl Call {
         answered
     }
 
+    fn is_empty(&self) -> bool {
+        self.body.is_empty() && self.tail.is_empty()
+    }
+
     async fn over_h1(
         &self,
         cluster: &Rc<ClusterState>,
@@ -180,7 +186,7 @@ impl Call {
         let open = Open(host);
         client.begins();
         let framing = match () {
-            () if self.body.is_empty() => Framing::None,
+            () if self.is_empty() => Framing::None,
             () if self.head.has(Known::ContentLength) => Framing::Length(1),
             () => Framing::Chunked,
         };
@@ -208,7 +214,7 @@ impl Call {
     }
 
     async fn over_h2(&self, stream: H2Stream) -> Result<Answer, CallError> {
-        let end = self.body.is_empty();
+        let end = self.is_empty();
         let handle = stream.open(&self.head, &[], end).ok_or(CallError::Broken)?;
         let writer = BodyWriter::H2(H2Writer::new(&handle, end));
         let (answer, _) = self.exchange(Receiver::H2(&handle, false), writer).await?;
@@ -222,8 +228,7 @@ impl Call {
         mut sender: BodyWriter<'_>,
     ) -> Result<(Answer, bool), CallError> {
         let mut source = Kept {
-            bytes: &self.body,
-            at: 0,
+            parts: [&self.body, &self.tail],
         };
         let (mut meter, mut nothing) = (Meter::default(), Head::new());
         let sent = poll_fn(|cx| {
@@ -281,23 +286,25 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Bytes as a body.
+/// Bytes as a body: what is left of each part.
 struct Kept<'b> {
-    bytes: &'b [u8],
-    at: usize,
+    parts: [&'b [u8]; 2],
 }
 
 impl Source for Kept<'_> {
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
-        Poll::Ready(Ok(self.at < self.bytes.len()))
+        Poll::Ready(Ok(!self.data().is_empty()))
     }
 
     fn data(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        let [first, then] = self.parts;
+        if first.is_empty() { then } else { first }
     }
 
     fn consume(&mut self, count: usize) -> Result<(), ReadError> {
-        self.at += count;
+        let [first, then] = &mut self.parts;
+        let part = if first.is_empty() { then } else { first };
+        *part = part.get(count..).unwrap_or_default();
         Ok(())
     }
 

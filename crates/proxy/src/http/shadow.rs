@@ -96,6 +96,7 @@ pub(super) fn send(
         let call = Call {
             head: shadow.head.clone(),
             body: body.to_vec(),
+            tail: Vec::new(),
             timeout: timeout.filter(|t| !t.is_zero()).unwrap_or(LONGEST),
             longest: None,
             repeatable: false,

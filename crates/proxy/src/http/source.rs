@@ -9,6 +9,9 @@ use super::reader::{BodyReader, ReadError};
 use super::responder::Responder;
 use super::writer::Source;
 
+/// Bytes from which on a kept body grows by less than it is long.
+const LARGE: usize = 64 * 1024;
+
 /// A request body with what was read of it in front.
 #[derive(Debug)]
 pub struct RequestBody<'a> {
@@ -117,9 +120,24 @@ impl RequestBody<'_> {
         filled
     }
 
-    /// What was kept of the body.
-    pub fn begun(&self) -> &[u8] {
-        &self.kept
+    /// Lends what was kept of the body, so that it need not be held twice. Nothing may be read
+    /// before it is back.
+    pub fn lend(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, kept: Vec<u8>) {
+        self.kept = kept;
+    }
+
+    /// Makes room for so many bytes more. A large body does not double what it holds.
+    fn make_room(&mut self, count: usize) {
+        let kept = &mut self.kept;
+        if kept.len() >= LARGE && kept.capacity() - kept.len() < count {
+            let left = self.limit.saturating_sub(kept.len());
+            kept.reserve_exact((kept.len() / 8).min(left).max(count));
+        }
     }
 }
 
@@ -154,6 +172,7 @@ impl Source for RequestBody<'_> {
                 self.kept = Vec::new();
                 self.at = 0;
             } else {
+                self.make_room(count);
                 self.kept.extend_from_slice(&self.reader.data()[..count]);
                 self.at = self.kept.len();
             }

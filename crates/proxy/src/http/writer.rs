@@ -16,6 +16,9 @@ use crate::io::{Io, buffer};
 /// Staged bytes at which a chunked body is flushed.
 const FLUSH_AT: usize = 16 * 1024;
 
+/// Bytes of data in the largest chunk that is made.
+const LARGEST_CHUNK: usize = 64 * 1024;
+
 /// The sending half of an HTTP/1 connection.
 #[derive(Debug, Default)]
 pub struct H1Writer {
@@ -57,6 +60,8 @@ impl H1Writer {
             if self.staged.len() >= FLUSH_AT {
                 ready!(self.poll_flush(io, cx))?;
             }
+            // What is staged is a copy: of a large kept body only so much at a time.
+            let data = &data[..data.len().min(LARGEST_CHUNK)];
             chunk_head(data.len(), &mut self.staged);
             self.staged.extend_from_slice(data);
             self.staged.extend_from_slice(b"\r\n");

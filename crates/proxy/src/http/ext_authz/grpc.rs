@@ -13,14 +13,14 @@ use super::{CheckError, LONGEST, Sample};
 /// A flag and four bytes of length stand before a message.
 const PREFIX: usize = 5;
 
-/// The request that asks.
+/// The request that asks, and whether the sample follows it as its tail.
 pub(super) fn question(
     stream: &Stream<'_>,
     config: &ExtAuthz,
     service: &GrpcTarget,
     own: Option<&ExtAuthzPerRoute>,
     sample: Option<Sample<'_>>,
-) -> Call {
+) -> (Call, bool) {
     let record = &*stream.record;
     let request = &record.request;
     let allowed = |name: &[u8]| {
@@ -87,18 +87,27 @@ pub(super) fn question(
         head.add(name.as_bytes(), value.as_bytes());
     }
     mark_own(&record.conn.worker, &mut head, service.timeout);
-    let message = check.encode();
+    let (message, text) = check.encode();
+    let follows = text.is_none() && sample.is_some();
+    let tail = text.unwrap_or_default();
+    let after = match (follows, sample) {
+        (true, Some(sample)) => sample.bytes.len(),
+        _ => tail.len(),
+    };
     let mut body = Vec::with_capacity(PREFIX + message.len());
     body.push(0);
-    body.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    let length = u32::try_from(message.len() + after).unwrap_or(u32::MAX);
+    body.extend_from_slice(&length.to_be_bytes());
     body.extend_from_slice(&message);
-    Call {
+    let call = Call {
         head,
         body,
+        tail,
         timeout: service.timeout,
         longest: Some(LONGEST),
         repeatable: true,
-    }
+    };
+    (call, follows)
 }
 
 /// What the service's answer means.

@@ -19,13 +19,13 @@ fn any(matchers: &[StringMatcher], name: &[u8]) -> bool {
     matchers.iter().any(|m| m.matches(name))
 }
 
-/// The request that asks.
+/// The request that asks, and whether the sample follows it as its tail.
 pub(super) fn question(
     stream: &Stream<'_>,
     config: &ExtAuthz,
     service: &HttpAuthz,
     sample: Option<Sample<'_>>,
-) -> Call {
+) -> (Call, bool) {
     let request = &stream.record.request;
     let mut head = Head::new();
     head.set_method(request.method());
@@ -54,13 +54,15 @@ pub(super) fn question(
     }
     mark_own(&stream.record.conn.worker, &mut head, service.uri.timeout);
     head.remove_known(Known::XForwardedFor);
-    Call {
+    let call = Call {
         head,
-        body: sample.map_or(Vec::new(), |s| s.bytes.to_vec()),
+        body: Vec::new(),
+        tail: Vec::new(),
         timeout: service.uri.timeout,
         longest: Some(LONGEST),
         repeatable: true,
-    }
+    };
+    (call, sample.is_some())
 }
 
 /// What the server's answer means.

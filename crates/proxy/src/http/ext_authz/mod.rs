@@ -17,7 +17,7 @@ use super::filters::Stop;
 use super::head::Head;
 use super::known::Known;
 use super::local::LocalReply;
-use super::record::now_ns;
+use super::record::{Protocol, now_ns};
 use super::responder::Responder;
 use super::source::{Filled, RequestBody};
 use super::stream::Stream;
@@ -109,14 +109,24 @@ pub(super) async fn check(
         None => false,
         Some(wanted) => fill(stream, body, out, wanted).await?,
     };
+    let lent = body.lend();
     let sample = wanted.map(|wanted| Sample {
-        bytes: body.begun(),
+        bytes: &lent,
         partial,
         wanted,
     });
-    let request = match &config.service {
+    let told = sample.map(|sample| sample.bytes.len());
+    let (mut request, follows) = match &config.service {
         AuthzService::Http(service) => http::question(stream, &config, service, sample),
         AuthzService::Grpc(service) => grpc::question(stream, &config, service, own, sample),
+    };
+    // The body may be as long as is configured: it is held once, and is the question's meanwhile.
+    let kept = match follows {
+        true => {
+            request.tail = lent;
+            None
+        }
+        false => Some(lent),
     };
     let worker = stream.record.conn.worker.clone();
     let cluster = match &config.service {
@@ -124,12 +134,13 @@ pub(super) async fn check(
         AuthzService::Grpc(service) => &service.cluster,
     };
     if tells!(EXT_AUTHZ) {
-        let (tags, body) = (logger::tagged(stream.record), sample.map(|s| s.bytes.len()));
+        let (tags, body) = (logger::tagged(stream.record), told);
         tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter calling authorization server. cluster={cluster} body={body:?}");
     }
     let begun = now_ns();
     let asked = request.send(&worker, cluster);
     let answer = stream.pending(body, out, asked).await.ok_or(Stop::Gone)?;
+    body.take_back(kept.unwrap_or(request.tail));
     let verdict = match (answer, &config.service) {
         (Err(error), _) => Err(error.into()),
         (Ok(mut answer), AuthzService::Http(service)) => {
@@ -159,20 +170,38 @@ async fn fill(
     wanted: CheckedBody,
 ) -> Result<bool, Stop> {
     stream.invite(out).await?;
-    let filled = body.fill(wanted.most, wanted.partial, out).await;
+    let (most, partial) = (wanted.most, wanted.partial);
+    // As in Envoy: a whole body may be as long as is configured for the check, the beginning of
+    // one no longer than what the connection or stream may hold.
+    let held = Some(held_limit(stream)).filter(|held| partial && *held < most);
+    let filled = body
+        .fill(held.unwrap_or(most), partial && held.is_none(), out)
+        .await;
     stream.complete = body.complete;
     if body.complete && stream.record.times.request_end == 0 {
         stream.record.times.request_end = now_ns();
     }
     match filled {
         Filled::Whole => Ok(false),
-        Filled::Partly if wanted.partial => Ok(true),
+        Filled::Partly if partial && held.is_none() => Ok(true),
         Filled::Partly => {
             out.set_close();
             let reply = LocalReply::new(413, "Payload Too Large", "request_payload_too_large");
             Err(Stop::reply(reply))
         }
         Filled::Broken => Err(Stop::Gone),
+    }
+}
+
+/// How much of a body a connection or stream may hold, bytes.
+fn held_limit(stream: &Stream<'_>) -> usize {
+    let limit = match stream.record.protocol {
+        Protocol::Http2 => stream.http.config.http2.initial_stream_window_size,
+        _ => stream.record.conn.listener.per_connection_buffer_limit,
+    };
+    match limit {
+        0 => usize::MAX,
+        limit => limit as usize,
     }
 }
 

@@ -122,6 +122,7 @@ impl Keys {
         let call = Call {
             head: own_request(worker, b"GET", uri),
             body: Vec::new(),
+            tail: Vec::new(),
             timeout: uri.timeout,
             longest: Some(LONGEST),
             repeatable: true,
