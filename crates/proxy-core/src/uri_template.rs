@@ -125,7 +125,7 @@ impl UriTemplate {
     }
 
     /// What a variable stands for in a path with these parts: them and the slashes between.
-    fn value<'p>(&self, variable: usize, parts: &[&'p [u8]]) -> Vec<u8> {
+    fn value(&self, variable: usize, parts: &[&[u8]]) -> Vec<u8> {
         let segments = &self.variables[variable].1;
         // Behind `**` segments are counted from the end.
         let rest = self.rest().unwrap_or(usize::MAX);
