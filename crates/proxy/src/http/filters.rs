@@ -188,7 +188,7 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
         match (&filter.config, own) {
             (_, Some(PerFilterConfig::Cors(cors))) => allow_origin(stream.record, cors),
             (HttpFilterConfig::HeaderMutation(edits), own) => {
-                let route = own.and(Some(chosen));
+                let route = own.and(chosen);
                 edit_levels(stream.record, Side::Response, edits, route, &filter.name);
             }
             (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::tell(stream.record, limit),
