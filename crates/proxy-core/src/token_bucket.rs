@@ -35,11 +35,22 @@ impl TokenBucket {
         self.step.saturating_mul(self.most.into())
     }
 
+    /// Nanoseconds in which one token comes.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
     /// Takes a token at `now`, nanoseconds of a clock that starts at least a filling time ago.
     pub fn take(&self, now: u64) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens at once, or none.
+    pub fn take_many(&self, count: u64, now: u64) -> bool {
         let taken = |empty_at: u64| {
             let empty_at = empty_at.max(now.saturating_sub(self.full_time()));
-            let after = empty_at.saturating_add(self.step);
+            let after = empty_at.saturating_add(self.step.saturating_mul(count));
             (after <= now && self.most > 0).then_some(after)
         };
         let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
@@ -85,6 +96,8 @@ mod tests {
         assert!(!bucket.take(start + SECOND / 2));
         let later = start + 100 * SECOND;
         assert_eq!(bucket.left(later), 3);
+        assert!(!bucket.take_many(4, later));
+        assert!(bucket.take_many(0, later));
         assert_eq!((0..9).filter(|_| bucket.take(later)).count(), 3);
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::http_connection_manager::Upgrade;
 use super::http_filter::PerFilter;
+use super::rate_limit::RateLimitRule;
 use super::{FractionalPercent, HeaderMutations, Metadata, Name, Rare};
 use crate::matcher::{CookieMatcher, HeaderMatcher, MetadataMatcher, QueryMatcher, Regex};
 use crate::router::{RouteIndex, VirtualHostIndex};
@@ -79,6 +80,8 @@ pub struct VirtualHost {
     pub per_filter: Rare<PerFilter>,
     /// Longest request body buffered for retries, bytes.
     pub per_request_buffer_limit: Option<u32>,
+    /// What the descriptors of rate limits are made of.
+    pub rate_limits: Rare<Vec<RateLimitRule>>,
     /// Metadata.
     pub metadata: Metadata,
 }
@@ -203,6 +206,10 @@ pub struct Forward {
     pub upgrades: Rare<Vec<Upgrade>>,
     /// Redirects followed inside.
     pub internal_redirect: Option<Arc<InternalRedirect>>,
+    /// What the descriptors of rate limits are made of.
+    pub rate_limits: Rare<Vec<RateLimitRule>>,
+    /// The virtual host's hold beside them, whatever the filter says.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Stream duration limits of a route; zero = off.

@@ -52,6 +52,7 @@ fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHos
         mirrors: Rare::default(),
         per_filter: Rare::default(),
         per_request_buffer_limit: None,
+        rate_limits: Rare::default(),
         metadata: Metadata::default(),
     })
 }

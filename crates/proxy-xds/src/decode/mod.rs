@@ -22,6 +22,7 @@ mod listener;
 mod matcher;
 mod network_filter;
 mod rate_limit;
+mod rate_limit_rules;
 mod rbac;
 mod retry;
 mod route;

@@ -30,7 +30,7 @@ use super::common::{
 use super::internal_redirect::internal_redirect;
 use super::retry::retry_policy;
 use super::shared::name;
-use super::{Collected, http_filter, matcher, subset, typed, written};
+use super::{Collected, http_filter, matcher, rate_limit_rules, subset, typed, written};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// `validates` is what holds where the table does not say whether its clusters
@@ -102,9 +102,7 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
             m.include_is_timeout_retry_header,
             "include_is_timeout_retry_header",
         ),
-        (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
-        (!m.virtual_clusters.is_empty(), "virtual_clusters"),
         (
             m.retry_policy_typed_config.is_some(),
             "retry_policy_typed_config",
@@ -149,6 +147,7 @@ fn virtual_host(m: &pb::VirtualHost, c: &Collected<'_>, most_body: u32) -> Resul
             m.request_body_buffer_limit.as_ref(),
             m.per_request_buffer_limit_bytes.as_ref(),
         ),
+        rate_limits: rate_limit_rules::rules(&m.rate_limits)?.into(),
         metadata: metadata(m.metadata.as_ref()),
     })
 }
@@ -300,7 +299,6 @@ pub(super) fn route_match(m: &pb::RouteMatch) -> Result<RouteMatch> {
 fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
     refuse_set(&[
         (!m.path_rewrite.is_empty(), "path_rewrite"),
-        (!m.rate_limits.is_empty(), "rate_limits"),
         (m.hedge_policy.is_some(), "hedge_policy"),
         (m.early_data_policy.is_some(), "early_data_policy"),
         (m.flush_timeout.is_some(), "flush_timeout"),
@@ -347,6 +345,8 @@ fn forward(m: &pb::RouteAction, matching: &RouteMatch) -> Result<Forward> {
             })
             .collect(),
         internal_redirect: internal_redirect(m)?,
+        rate_limits: rate_limit_rules::rules(&m.rate_limits)?.into(),
+        include_vh_rate_limits: bool_or(m.include_vh_rate_limits.as_ref(), false),
     })
 }
 

@@ -114,8 +114,10 @@ pub(super) async fn on_request(
         let reply = match (&filter.config, own) {
             (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, body, out, fault).await?,
             (HttpFilterConfig::Fault(fault), _) => inject(stream, body, out, fault).await?,
-            (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::take(stream.record, limit),
-            (HttpFilterConfig::RateLimit(limit), _) => rate_limit::take(stream.record, limit),
+            (_, Some(PerFilterConfig::RateLimit(limit)))
+            | (HttpFilterConfig::RateLimit(limit), _) => {
+                rate_limit::take(stream, limit, chosen.as_ref())
+            }
             (_, Some(PerFilterConfig::Cors(cors))) => preflight(stream, cors),
             (HttpFilterConfig::HeaderMutation(edits), own) => {
                 let route = own.and(chosen.as_ref());
@@ -191,8 +193,8 @@ pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
                 let route = own.and(chosen);
                 edit_levels(stream.record, Side::Response, edits, route, &filter.name);
             }
-            (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::tell(stream.record, limit),
-            (HttpFilterConfig::RateLimit(limit), _) => rate_limit::tell(stream.record, limit),
+            (_, Some(PerFilterConfig::RateLimit(limit))) => rate_limit::tell(stream, limit),
+            (HttpFilterConfig::RateLimit(limit), _) => rate_limit::tell(stream, limit),
             _ => {}
         }
     }

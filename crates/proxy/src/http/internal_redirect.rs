@@ -121,6 +121,7 @@ impl Stream<'_> {
         self.tells_attempts = true;
         self.unedited = false;
         self.filtered = false;
+        self.limits.clear();
         self.count();
         body.restart();
     }

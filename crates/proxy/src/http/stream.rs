@@ -19,6 +19,7 @@ use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::rewrite;
 use lateen_proxy_core::router::Request;
+use lateen_proxy_core::token_bucket::TokenBucket;
 use lateen_proxy_xds::authz::HeaderWrite;
 
 use super::filter_state::FilterState;
@@ -161,6 +162,9 @@ pub struct Stream<'c> {
     pub(super) unedited: bool,
     /// The filters have seen the request.
     pub(super) filtered: bool,
+    /// The buckets that took the request, by the place of their filter's settings in memory, where
+    /// answers tell of them.
+    pub(super) limits: Vec<(usize, Arc<TokenBucket>)>,
     /// The redirects that were followed; most requests follow none.
     pub(super) hops: Option<Box<Hops>>,
     /// The answer leads elsewhere: the request is served once more.
@@ -191,6 +195,7 @@ impl<'c> Stream<'c> {
             tells_attempts: true,
             unedited: false,
             filtered: false,
+            limits: Vec::new(),
             hops: None,
             redirected: false,
         }
@@ -530,7 +535,7 @@ impl Stream<'_> {
     }
 
     /// The name of the cluster the route says.
-    fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
+    pub(super) fn cluster_name(&self, forward: &Forward, chosen: &Chosen) -> Option<Name> {
         let by_header = |header: &Name| {
             let value = self.record.request.first(header.as_bytes())?;
             std::str::from_utf8(value).ok().map(Name::from)

@@ -29,6 +29,10 @@ pub fn line(text: &str, case: &Instance, networks: Networks) -> String {
             parts.join("-")
         }
         "x-envoy-upstream-service-time" if number(value).is_some() => "<ms>".to_owned(),
+        "x-ratelimit-reset" => match number(value) {
+            Some(left) => format!("<about {} s>", left.div_ceil(10) * 10),
+            None => value.to_owned(),
+        },
         "x-envoy-expected-rq-timeout-ms" => match number(value) {
             // What is left of the timeout: milliseconds were lost before.
             // A busy machine loses more of a long one.

@@ -51,6 +51,8 @@ pub fn forward(cluster: &str) -> Forward {
         high_priority: false,
         upgrades: Rare::default(),
         internal_redirect: None,
+        rate_limits: Rare::default(),
+        include_vh_rate_limits: false,
     }
 }
 
@@ -93,6 +95,7 @@ pub fn table(routes: Vec<Arc<Route>>) -> Arc<RouteConfiguration> {
         mirrors: Rare::default(),
         per_filter: Rare::default(),
         per_request_buffer_limit: None,
+        rate_limits: Rare::default(),
         metadata: Metadata::default(),
     })];
     Arc::new(RouteConfiguration {
