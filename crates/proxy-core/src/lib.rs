@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod config;
 pub mod dns;
+pub mod drain;
 pub mod filter_chain;
 pub mod flags;
 pub mod forwarding;

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
                 node_ip: None,
                 flush_interval: Duration::from_millis(1000),
                 drain_time: Duration::from_secs(600),
+                drain_strategy: lateen_proxy_core::drain::Strategy::Gradual,
                 termination_drain: Duration::ZERO,
                 termination_grace: Duration::from_secs(5),
                 max_connections: 0,

@@ -9,12 +9,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lateen_proxy_core::config::{FilterChain, Listener};
+use lateen_proxy_core::drain;
 use lateen_proxy_core::flags::ResponseFlags;
 
 use crate::io::{Io, Timer, timer};
 use crate::tls::certificate::{Names, sha256_hex};
 use crate::upstream::OriginalSource;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerOptions};
 
 /// How long a connection that nothing serves is read on before it is closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -101,10 +102,18 @@ pub struct Connection {
 /// What becomes of the connections of a chain that left the configuration.
 #[derive(Debug, Default)]
 pub struct Drain {
-    /// Answers say that the connection ends.
-    pub begun: Cell<bool>,
+    /// Since when clients are asked to go, in ms of the timer's clock; none = they are not.
+    pub begun: Cell<Option<u64>>,
     /// Idle connections are closed.
     pub over: Cell<bool>,
+}
+
+impl Drain {
+    /// Begins to ask clients to go, where that has not begun.
+    pub fn begin(&self) {
+        let begun = self.begun.get();
+        self.begun.set(begun.or_else(|| Some(timer::now_ms())));
+    }
 }
 
 impl Connection {
@@ -127,9 +136,38 @@ impl Connection {
         redirected.then_some(self.local)
     }
 
-    /// Whether the connection must end with the current request.
+    /// Whether the connection is to end with the current request. While a drain is gradual this
+    /// is drawn: to be asked once for each request.
     pub fn must_close(&self) -> bool {
-        self.drain.begun.get() || self.worker.draining()
+        let WorkerOptions {
+            drain_strategy,
+            drain_time,
+            ..
+        } = self.worker.options;
+        self.surely_closes()
+            || self
+                .draining()
+                .any(|elapsed| drain::asks(drain_strategy, elapsed, drain_time, fastrand::u64(..)))
+    }
+
+    /// Whether every connection like this one is to end with its current request.
+    pub fn surely_closes(&self) -> bool {
+        let WorkerOptions {
+            drain_strategy,
+            drain_time,
+            ..
+        } = self.worker.options;
+        let all = |elapsed| drain::asks_all(drain_strategy, elapsed, drain_time);
+        self.worker.leaving()
+            || self.worker.failed() && !self.listener.drains_when_modified_only
+            || self.draining().any(all)
+    }
+
+    /// For how long the chain and the worker have drained, as far as they do.
+    fn draining(&self) -> impl Iterator<Item = Duration> {
+        let begun = [self.drain.begun.get(), self.worker.draining()];
+        let elapsed = |begun| Duration::from_millis(timer::now_ms().saturating_sub(begun));
+        begun.into_iter().flatten().map(elapsed)
     }
 
     /// Ready when an idle connection is to end now.

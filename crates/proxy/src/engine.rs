@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use lateen_proxy_core::config::{Listener, Name, Snapshot};
+use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_core::stats::Registry;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +36,8 @@ pub struct EngineOptions {
     pub flush_interval: Duration,
     /// How long connections of a removed listener or chain may go on.
     pub drain_time: Duration,
+    /// How their clients are asked to go.
+    pub drain_strategy: Strategy,
     /// Limits on downstream connections.
     pub limits: Arc<ConnectionLimits>,
     /// Statistics.
@@ -51,6 +54,7 @@ impl Default for EngineOptions {
             node_ip: None,
             flush_interval: Duration::from_secs(10),
             drain_time: Duration::from_secs(600),
+            drain_strategy: Strategy::Immediate,
             limits: Arc::default(),
             stats: Registry::new(),
             own: Arc::default(),
@@ -98,12 +102,22 @@ impl EngineHandle {
         self.clusters.in_flight()
     }
 
-    /// Tells clients to go: answers close their connections.
+    /// Tells clients to go, as the strategy says: answers close their connections.
     pub fn drain(&self, stop_accepting: bool, inbound_only: bool) {
+        self.send_drain(stop_accepting, inbound_only, false);
+    }
+
+    /// Tells every client to go with its next answer: the process ends.
+    pub fn leave(&self) {
+        self.send_drain(false, false, true);
+    }
+
+    fn send_drain(&self, stop_accepting: bool, inbound_only: bool, at_once: bool) {
         for orders in &self.orders {
             let _ = orders.send(Command::Drain {
                 stop_accepting,
                 inbound_only,
+                at_once,
             });
         }
     }
@@ -193,6 +207,7 @@ impl Engine {
                 node_ip: options.node_ip,
                 flush_interval: options.flush_interval,
                 drain_time: options.drain_time,
+                drain_strategy: options.drain_strategy,
                 limits: options.limits.clone(),
                 clusters: clusters.clone(),
                 stats: options.stats.clone(),

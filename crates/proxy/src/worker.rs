@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use lateen_process::footprint;
 use lateen_proxy_core::access_log::FilterInput;
 use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
+use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_core::local_reply::grpc_status;
 use lateen_proxy_core::stats::Registry;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +54,8 @@ pub enum Command {
         stop_accepting: bool,
         /// Only listeners for inbound traffic.
         inbound_only: bool,
+        /// Every client is told with its next answer, whatever the strategy.
+        at_once: bool,
     },
     /// Close idle connections; answer when none is left.
     Close(oneshot::Sender<()>),
@@ -77,6 +80,8 @@ pub struct WorkerOptions {
     pub flush_interval: Duration,
     /// How long a removed listener is drained.
     pub drain_time: Duration,
+    /// How clients are asked to go meanwhile.
+    pub drain_strategy: Strategy,
     /// Limits on downstream connections, shared by all workers.
     pub limits: Arc<ConnectionLimits>,
     /// Shared breaker counts.
@@ -110,7 +115,10 @@ pub struct Worker {
     pub mesh: Mesh,
     snapshot: RefCell<Arc<Snapshot>>,
     date: RefCell<(u64, Line)>,
-    draining: Cell<bool>,
+    /// Since when clients are asked to go, in ms of the timer's clock.
+    draining: Cell<Option<u64>>,
+    /// Every client is asked to go.
+    leaving: Cell<bool>,
     /// The health check is told to fail: clients go elsewhere.
     failed: Cell<bool>,
     closing: Cell<bool>,
@@ -136,7 +144,8 @@ impl Worker {
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
             date: RefCell::new((0, Line::new(Known::Date, b""))),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
+            leaving: Cell::new(false),
             failed: Cell::new(false),
             closing: Cell::new(false),
             connections: RefCell::default(),
@@ -166,9 +175,12 @@ impl Worker {
                 Command::Drain {
                     stop_accepting,
                     inbound_only,
+                    at_once,
                 } => {
                     if !inbound_only {
-                        self.draining.set(true);
+                        let begun = self.draining.get();
+                        self.draining.set(begun.or_else(|| Some(timer::now_ms())));
+                        self.leaving.set(self.leaving.get() || at_once);
                     }
                     self.listeners.drain(stop_accepting, inbound_only);
                 }
@@ -202,7 +214,7 @@ impl Worker {
     }
 
     fn close(&self, done: oneshot::Sender<()>) {
-        self.draining.set(true);
+        self.leaving.set(true);
         self.closing.set(true);
         self.listeners.drain(true, false);
         if self.connections.borrow().is_empty() {
@@ -231,9 +243,19 @@ impl Worker {
         self.snapshot.borrow().routes.get(name).cloned()
     }
 
-    /// Whether answers close their connections.
-    pub fn draining(&self) -> bool {
-        self.draining.get() || self.failed.get()
+    /// Since when clients are asked to go, in ms of the timer's clock.
+    pub fn draining(&self) -> Option<u64> {
+        self.draining.get()
+    }
+
+    /// Whether every client is asked to go.
+    pub fn leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Whether the health check is told to fail.
+    pub fn failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Whether idle connections close.

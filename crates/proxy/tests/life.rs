@@ -11,6 +11,7 @@ use std::time::Duration;
 use lateen_proxy::engine::EngineOptions;
 use lateen_proxy_core::config::route::*;
 use lateen_proxy_core::config::*;
+use lateen_proxy_core::drain::Strategy;
 use support::*;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -193,6 +194,70 @@ fn draining_loses_no_request() {
     );
     assert!(good.load(Ordering::Relaxed) > 100);
     assert_eq!(bad.load(Ordering::Relaxed), 0);
+}
+
+/// Whether the next answer on a kept connection asks its client to go.
+fn asked_to_go(client: &mut std::net::TcpStream) -> bool {
+    client.write_all(get("/").as_bytes()).unwrap();
+    let answer = read_message(client).unwrap();
+    header(&answer, "connection") == Some("close")
+}
+
+/// A proxy with one listener that drains so long, gradually; a listener of the second kind drains
+/// only when it is changed.
+fn draining_gradually(time: Duration) -> (Running, Upstream, [std::net::SocketAddr; 2]) {
+    let upstream = Upstream::new(&[OK]);
+    let (address, modified) = (free_address(), free_address());
+    let options = EngineOptions {
+        drain_time: time,
+        drain_strategy: Strategy::Gradual,
+        ..EngineOptions::default()
+    };
+    let mut only = http_listener("m", modified, "c");
+    only.drains_when_modified_only = true;
+    let listeners = vec![http_listener("l", address, "c"), only];
+    let clusters = vec![cluster("c", &[upstream.address])];
+    let running = run_with(options, &snapshot(listeners, clusters));
+    (running, upstream, [address, modified])
+}
+
+#[test]
+fn a_gradual_drain_asks_nobody_at_first() {
+    // So long that the chance stays far below one in a million.
+    let (running, _upstream, [address, _]) = draining_gradually(Duration::from_secs(1 << 33));
+    let handle = running.engine.handle();
+    let mut client = connect(address);
+    assert!(!asked_to_go(&mut client));
+    handle.drain(false, false);
+    running.runtime.block_on(handle.flush_logs(false));
+    assert!((0..5).all(|_| !asked_to_go(&mut client)));
+    assert!(!asked_to_go(&mut connect(address)), "new ones are served");
+    // The end of the process is no drain: everybody goes.
+    handle.leave();
+    running.runtime.block_on(handle.flush_logs(false));
+    assert!(asked_to_go(&mut client));
+}
+
+#[test]
+fn a_gradual_drain_asks_everybody_in_the_end() {
+    let (running, _upstream, [address, modified]) = draining_gradually(Duration::from_millis(1));
+    let handle = running.engine.handle();
+    let mut clients = [connect(address), connect(modified)];
+    assert!(clients.iter_mut().all(|client| !asked_to_go(client)));
+    handle.drain(false, false);
+    running.runtime.block_on(handle.flush_logs(false));
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(clients.iter_mut().all(asked_to_go));
+}
+
+#[test]
+fn a_listener_that_drains_when_modified_keeps_its_clients_as_health_fails() {
+    let (running, _upstream, [address, modified]) = draining_gradually(Duration::from_secs(600));
+    let handle = running.engine.handle();
+    handle.fail_health_check(true);
+    running.runtime.block_on(handle.flush_logs(false));
+    assert!(asked_to_go(&mut connect(address)));
+    assert!(!asked_to_go(&mut connect(modified)));
 }
 
 #[test]

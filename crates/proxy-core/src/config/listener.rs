@@ -36,6 +36,9 @@ pub struct Listener {
     pub use_original_dst: bool,
     /// IP_TRANSPARENT on the listening socket (TPROXY).
     pub transparent: bool,
+    /// Its clients are not asked to go when the health check is told to fail
+    /// (`drain_type: MODIFY_ONLY`).
+    pub drains_when_modified_only: bool,
     /// IP_FREEBIND on the listening socket.
     pub freebind: bool,
     /// Listen backlog; none = 128.

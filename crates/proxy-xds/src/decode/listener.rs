@@ -41,10 +41,6 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
             m.per_connection_buffer_high_watermark_timeout.is_some(),
             "per_connection_buffer_high_watermark_timeout",
         ),
-        (
-            m.drain_type == pb::listener::DrainType::ModifyOnly as i32,
-            "drain_type",
-        ),
         // Every worker has a socket of its own, which balances exactly.
         (
             m.connection_balance_config.as_ref().is_some_and(extended),
@@ -97,6 +93,7 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         bind_to_port: bool_or(bind, true),
         use_original_dst: bool_or(m.use_original_dst.as_ref(), false),
         transparent: bool_or(m.transparent.as_ref(), false),
+        drains_when_modified_only: m.drain_type == pb::listener::DrainType::ModifyOnly as i32,
         freebind: bool_or(m.freebind.as_ref(), false),
         backlog: u32_of(m.tcp_backlog_size.as_ref()),
         reuse_port: bool_or(m.enable_reuse_port.as_ref(), true),

@@ -213,12 +213,11 @@ impl Stream<'_> {
             self.record.times.request_end = now_ns();
         }
         logger::request(self.record, self.complete);
-        if self.record.conn.must_close() && !out.closes() {
+        // Streams of HTTP/2 are drawn for by their connection.
+        if !out.is_h2() && !out.closes() && self.record.conn.must_close() {
             out.set_close();
-            if !out.is_h2() {
-                let events = &self.http.stats.events;
-                events.inc(HttpEvent::downstream_cx_drain_close);
-            }
+            let events = &self.http.stats.events;
+            events.inc(HttpEvent::downstream_cx_drain_close);
         }
         loop {
             self.answer(&mut body, out, asks).await;
@@ -643,7 +642,8 @@ impl Stream<'_> {
         if config.tracing.is_some() {
             trace::on_response(record);
         }
-        if record.conn.must_close() || !self.complete {
+        // Whether a gradual drain asks was drawn when the request came.
+        if record.conn.surely_closes() || !self.complete {
             out.set_close();
         }
         record.says_close = out.closes();

@@ -199,7 +199,7 @@ impl Listeners {
         };
         for state in self.by_name.borrow().values().filter(|l| meant(l)) {
             for (_, drain) in state.drains.borrow().iter() {
-                drain.begun.set(true);
+                drain.begin();
             }
         }
         if !stop_accepting {
@@ -243,7 +243,7 @@ fn drain_gone(worker: &Rc<Worker>, before: &ListenerState, now: Option<&Rc<Liste
         .map(|(_, drain)| drain.clone())
         .collect();
     for drain in &gone {
-        drain.begun.set(true);
+        drain.begin();
     }
     if gone.iter().all(|d| Rc::strong_count(d) <= 2) {
         return;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use lateen_process::{Stop, stop};
 use lateen_proxy_core::config::ResourceMap;
 use lateen_proxy_core::config::bootstrap::{Bootstrap, StatsMatcher};
+use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_xds::ads;
 use lateen_proxy_xds::bootstrap::Loaded;
@@ -51,6 +52,8 @@ pub struct ProxyOptions {
     pub flush_interval: Duration,
     /// How long removed listeners drain (`--drain-time-s`).
     pub drain_time: Duration,
+    /// How their clients are asked to go (`--drain-strategy`).
+    pub drain_strategy: Strategy,
     /// How long a stop tells clients to go before connections are closed.
     pub termination_drain: Duration,
     /// How long requests in flight may take after that.
@@ -136,6 +139,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         hostname: options.hostname.clone(),
         node_ip: options.node_ip.or_else(own_address),
         flush_interval: options.flush_interval,
+        drain_strategy: options.drain_strategy,
         drain_time: options.drain_time,
         limits: Arc::new(limits(options.max_connections, bootstrap)),
         stats: registry.clone(),
@@ -353,7 +357,7 @@ impl Process {
     async fn end(&mut self, drain: Duration, grace: Duration) {
         self.live.set_state(ServerState::Draining);
         let handle = self.engine.handle();
-        handle.drain(false, false);
+        handle.leave();
         if !drain.is_zero() {
             tokio::time::sleep(drain).await;
         }

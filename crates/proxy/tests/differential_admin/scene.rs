@@ -264,6 +264,7 @@ fn options(bootstrap: &Value) -> ProxyOptions {
         node_ip: None,
         flush_interval: Duration::from_millis(50),
         drain_time: Duration::from_secs(600),
+        drain_strategy: lateen_proxy_core::drain::Strategy::Gradual,
         termination_drain: Duration::ZERO,
         termination_grace: Duration::from_secs(5),
         max_connections: 0,

@@ -241,6 +241,7 @@ pub fn listener(name: &str, address: SocketAddr, chains: Vec<Arc<FilterChain>>) 
         bind_to_port: true,
         use_original_dst: false,
         transparent: false,
+        drains_when_modified_only: false,
         freebind: false,
         backlog: None,
         reuse_port: true,

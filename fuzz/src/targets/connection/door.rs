@@ -157,6 +157,7 @@ fn worker() -> Rc<Worker> {
         hostname: "fuzz".to_owned(),
         node_ip: None,
         flush_interval: Duration::from_secs(1),
+        drain_strategy: Default::default(),
         drain_time: Duration::from_secs(1),
         limits: Arc::default(),
         clusters: Arc::default(),

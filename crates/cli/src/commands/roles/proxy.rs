@@ -13,6 +13,7 @@ use lateen_process::logs::{self, Line, LogFile, Output};
 use lateen_proxy::admin::is_logger;
 use lateen_proxy::agent::AgentOptions;
 use lateen_proxy::run::{LogLevels, ProxyOptions};
+use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_xds::bootstrap::{self, Overrides, Source};
 use lateen_proxy_xds::decode::Context;
 use lateen_proxy_xds::{ads, sidecar};
@@ -69,6 +70,9 @@ struct EnvoyArgs {
     /// How long a drain may take, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     drain_time_s: u64,
+    /// How clients are asked to go during a drain
+    #[arg(long, value_parser = ["gradual", "immediate"], default_value = "gradual")]
+    drain_strategy: String,
     /// How often access logs are written out, in milliseconds
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     file_flush_interval_msec: u64,
@@ -107,8 +111,6 @@ struct Ignored {
     skip_hot_restart_parent_stats: bool,
     #[arg(long, hide = true)]
     parent_shutdown_time_s: Option<u64>,
-    #[arg(long, hide = true, value_parser = ["gradual", "immediate"])]
-    drain_strategy: Option<String>,
     #[arg(long, hide = true)]
     enable_fine_grain_logging: bool,
     #[arg(long, hide = true)]
@@ -296,6 +298,10 @@ fn envoy(args: EnvoyArgs) -> anyhow::Result<()> {
         node_ip: None,
         flush_interval: Duration::from_millis(args.file_flush_interval_msec),
         drain_time: Duration::from_secs(args.drain_time_s),
+        drain_strategy: match args.drain_strategy.as_str() {
+            "immediate" => Strategy::Immediate,
+            _ => Strategy::Gradual,
+        },
         termination_drain: Duration::ZERO,
         termination_grace: GRACE,
         max_connections: 0,
@@ -360,6 +366,8 @@ fn agent(args: AgentArgs) -> anyhow::Result<()> {
         node_ip: pod_ip.parse().ok(),
         flush_interval: SIDECAR_FLUSH,
         drain_time: Duration::from_secs(45),
+        // As Istio starts its sidecars.
+        drain_strategy: Strategy::Immediate,
         termination_drain: Duration::from_secs(made.termination_drain_seconds),
         termination_grace: GRACE,
         max_connections: 0,
