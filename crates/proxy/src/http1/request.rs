@@ -403,6 +403,8 @@ fn set_target(
             head.set_authority(authority);
             if path.starts_with(b"?") {
                 request.refused = Some(Reject::request(404, "absolute_path_rejected"));
+            } else if memchr::memchr(b'#', path).is_some() {
+                request.refused = Some(Reject::request(400, "path_normalization_failed"));
             }
             head.set_path(if path.is_empty() { b"/" } else { path });
             Ok(true)
