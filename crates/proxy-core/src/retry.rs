@@ -296,11 +296,18 @@ fn max_duration<H: Headers + ?Sized>(forward: &Forward, headers: &H) -> Option<D
         .filter(|_| is_grpc(headers))
         .and_then(|cap| {
             let told = grpc_timeout(headers.known(Known::GrpcTimeout)?)?;
-            let told = if cap.is_zero() { told } else { told.min(cap) };
+            let told = bounded(told, cap);
             let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
             Some(if offset < told { told - offset } else { told })
         });
     grpc.or(limits.max).filter(|d| !d.is_zero())
+}
+
+/// What a client asked for, within the route's bound; a bound of zero is none. Who asks for no time
+/// at all is told so at once, as by Envoy: zero stands for no limit further on.
+fn bounded(told: Duration, cap: Duration) -> Duration {
+    let told = told.max(Duration::from_millis(1));
+    if cap.is_zero() { told } else { told.min(cap) }
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit.
@@ -414,6 +421,17 @@ mod tests {
                 assert!(back_off(base, max, n, random) < cap, "{n}");
             }
         }
+    }
+
+    #[test]
+    fn no_grpc_timeout_escapes_its_bound() {
+        let ms = Duration::from_millis;
+        assert_eq!(bounded(ms(0), ms(400)), ms(1));
+        assert_eq!(bounded(Duration::from_nanos(1), ms(400)), ms(1));
+        assert_eq!(bounded(ms(150), ms(400)), ms(150));
+        assert_eq!(bounded(ms(5000), ms(400)), ms(400));
+        assert_eq!(bounded(ms(5000), ms(0)), ms(5000));
+        assert_eq!(bounded(ms(0), ms(0)), ms(1));
     }
 
     #[test]

@@ -381,3 +381,24 @@ fn tls_that_would_not_be_what_it_says() {
     );
     assert_eq!(tls(istio), "");
 }
+
+#[test]
+fn listeners_that_could_not_be_opened() {
+    let one = |address: Value, more: Value| {
+        let mut listener = inline(json!({ "cluster": "be" }), json!({}));
+        listener["address"] = address;
+        listener["additional_addresses"] = more;
+        let why = start(&with_static(json!([listener]), json!([cluster("be", BE)])));
+        why.unwrap_err()
+    };
+    let plain = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
+    let pipe = json!({ "pipe": { "path": "/run/x.sock" } });
+    let within = json!({ "envoy_internal_address": { "server_listener_name": "x" } });
+    for (address, field) in [(&pipe, "pipe"), (&within, "envoy_internal_address")] {
+        let why = one(address.clone(), json!([]));
+        assert!(why.contains(&format!("address.{field}: ")), "{why}");
+        let why = one(plain.clone(), json!([{ "address": address }]));
+        let at = format!("additional_addresses[0].address.{field}: ");
+        assert!(why.contains(&at), "{why}");
+    }
+}

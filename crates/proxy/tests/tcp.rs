@@ -8,6 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_proxy_core::config::cluster::OriginalDst;
 use lateen_proxy_core::config::filter_chain::FilterChainMatch;
 use lateen_proxy_core::config::listener::{ListenerFilter, ListenerFilterKind};
 use lateen_proxy_core::config::network_filter::{TcpClusters, TcpWeightedCluster};
@@ -150,6 +151,30 @@ fn a_cluster_without_hosts_counts_what_it_could_not_take() {
     let name = "cluster.empty.upstream_cx_none_healthy";
     let found = all.iter().find(|m| &*m.name.flat == name).unwrap();
     assert_eq!(found.value, MetricValue::Counter(2));
+}
+
+#[test]
+fn what_was_not_redirected_has_no_original_destination() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let address = free_address();
+    let filter = tcp_proxy(TcpClusters::Single("passing".into()), Some(&path));
+    let listener = listener("l", address, vec![chain(vec![filter])]);
+    let mut passing = cluster("passing", &[]);
+    passing.discovery = ClusterDiscovery::OriginalDst(Arc::new(OriginalDst {
+        use_http_header: false,
+        http_header_name: "x-envoy-original-dst-host".into(),
+        upstream_port_override: None,
+    }));
+    let running = run(&snapshot(vec![listener], vec![passing]));
+    let ended = connect(address).read_to_end(&mut Vec::new());
+    assert_eq!(ended.unwrap(), 0);
+    std::thread::sleep(Duration::from_millis(50));
+    let handle = running.engine.handle();
+    running.runtime.block_on(handle.flush_logs(false));
+    // Not a line more: it did not connect to itself.
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(log, "0 UH 0 0 passing\n");
 }
 
 #[test]

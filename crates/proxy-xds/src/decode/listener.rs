@@ -48,9 +48,7 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         ),
     ])?;
     let (address, ipv4_compat) = own_address(need(m.address.as_ref(), "address")?).at("address")?;
-    if let Address::Host { host, .. } = &address {
-        return refuse(format!("`{host}` is no IP address")).at("address.socket_address.address");
-    }
+    can_be_opened(&address).at("address")?;
     let filter_chains = list(&m.filter_chains, "filter_chains", |f| {
         chain(f, c).map(Arc::new)
     })?;
@@ -88,7 +86,9 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
                 (a.socket_options.is_some(), "socket_options"),
                 (a.tcp_keepalive.is_some(), "tcp_keepalive"),
             ])?;
-            common::address(need(a.address.as_ref(), "address")?).at("address")
+            let address = common::address(need(a.address.as_ref(), "address")?).at("address")?;
+            can_be_opened(&address).at("address")?;
+            Ok(address)
         })?,
         bind_to_port: bool_or(bind, true),
         use_original_dst: bool_or(m.use_original_dst.as_ref(), false),
@@ -132,6 +132,24 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
 fn extended(m: &pb::listener::ConnectionBalanceConfig) -> bool {
     use pb::listener::connection_balance_config::BalanceType as B;
     matches!(m.balance_type, Some(B::ExtendBalance(_)))
+}
+
+/// Refuses what no listener of ours can stand on.
+fn can_be_opened(address: &Address) -> Result<()> {
+    match address {
+        Address::Socket(_) => Ok(()),
+        Address::Host { host, .. } => {
+            refuse(format!("`{host}` is no IP address")).at("socket_address.address")
+        }
+        Address::Pipe(_) => {
+            refuse("listeners on Unix sockets are not implemented; a port on 127.0.0.1 is")
+                .at("pipe")
+        }
+        Address::Internal(_) => {
+            refuse("a listener has no internal address; internal_listener is not implemented")
+                .at("envoy_internal_address")
+        }
+    }
 }
 
 /// The address to listen on, and whether an IPv6 one takes IPv4 connections too.

@@ -168,7 +168,7 @@ fn choose(
     criteria: &Metadata,
 ) -> Option<Rc<Host>> {
     if let ClusterDiscovery::OriginalDst(options) = &cluster.config.discovery {
-        let mut addr = conn.local;
+        let mut addr = conn.original_destination()?;
         if let Some(port) = options.upstream_port_override {
             addr.set_port(port);
         }
