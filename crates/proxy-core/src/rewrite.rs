@@ -108,7 +108,15 @@ pub fn location(redirect: &Redirect, matching: &RouteMatch, input: RedirectInput
         RedirectPath::Prefix(prefix) => {
             out.extend_from_slice(&replace_prefix(matching, bare, prefix.as_bytes()));
         }
-        RedirectPath::Regex(regex, with) => out.extend_from_slice(&regex.replace_all(bare, with)),
+        RedirectPath::Regex(regex, with) => {
+            let path = regex.replace_all(bare, with);
+            let path = if path.is_empty() { bare } else { &path };
+            // Else it would go on with the host's name.
+            if !path.starts_with(b"/") {
+                out.push(b'/');
+            }
+            out.extend_from_slice(path);
+        }
     }
     out.extend_from_slice(query);
     out

@@ -127,6 +127,12 @@ fn is_secret(name: &[u8]) -> bool {
     SECRETS.iter().any(has)
 }
 
+/// Whether a value may be a JSON web token, wherever it is told to stand.
+fn holds_token(value: &[u8]) -> bool {
+    // `{"` in base64url, as their heads begin.
+    memchr::memmem::find(value, b"eyJ").is_some()
+}
+
 impl fmt::Display for Headers<'_> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = self.0;
@@ -149,11 +155,10 @@ impl fmt::Display for Headers<'_> {
         }
         for (name, value) in head.lines() {
             let name_shown = name.escape_ascii();
-            match is_secret(name) {
+            match is_secret(name) || holds_token(value) {
                 true => write!(to, "{between}'{name_shown}', '[redacted]'")?,
-                false => {
-                    write!(to, "{between}'{name_shown}', '{}'", value.escape_ascii())?;
-                }
+                // Some values are URLs, or quote one.
+                false => write!(to, "{between}'{name_shown}', '{}'", Path(value))?,
             }
             between = " ";
         }
@@ -273,10 +278,12 @@ mod tests {
         let mut answer = Head::new();
         answer.status = 200;
         answer.add(b"set-cookie", b"hidden");
-        assert_eq!(
-            Headers(&answer).to_string(),
-            "':status', '200' 'set-cookie', '[redacted]'"
-        );
+        answer.add(b"location", b"/a?hidden");
+        answer.add(b"x-anything", b"eyJhidden");
+        answer.add(b"www-authenticate", b"Bearer realm=\"http://a/b?hidden\"");
+        let shown = Headers(&answer).to_string();
+        assert!(!shown.contains("hidden"), "{shown}");
+        assert!(shown.contains("'location', '/a?[redacted]'"), "{shown}");
     }
 
     #[test]

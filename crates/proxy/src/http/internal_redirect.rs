@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::route::InternalRedirect;
 use lateen_proxy_core::internal_redirect::{Passed, Target};
+use lateen_proxy_core::rewrite;
 
 use super::head::Head;
 use super::known::Known;
@@ -58,7 +59,8 @@ impl Stream<'_> {
     fn turn(&mut self, policy: &InternalRedirect, chosen: &Chosen) -> Result<(), Passed> {
         let location = self.record.response.known(Known::Location);
         let location = location.unwrap_or_default().to_vec();
-        let https = self.record.request.scheme() == b"https";
+        // What the client says of its scheme does not open the way to another one.
+        let https = self.record.request.scheme() == b"https" && self.record.conn.io.is_tls();
         let target = policy.leads(&location, https, self.hops.as_deref())?;
         let before = self.record.request.clone();
         let (route, host) = (self.record.route.clone(), self.record.virtual_host.clone());
@@ -88,7 +90,10 @@ impl Stream<'_> {
         copy(policy, &record.response, &mut record.request);
         let scheme: &[u8] = if target.https { b"https" } else { b"http" };
         record.request.set_scheme(scheme);
-        record.request.set_authority(target.authority);
+        // As for a request that comes in: virtual hosts and rules see one form of a name.
+        let port = Some(record.conn.local.port());
+        let authority = rewrite::strip_host(&self.http.config, target.authority, port);
+        record.request.set_authority(&authority);
         record.request.set_path(&target.path);
         let next = self.choose_route().ok_or(Passed::NoRoute)?;
         let hops = self.hops.get_or_insert_default();

@@ -81,9 +81,10 @@ impl Responder<'_> {
             } => {
                 let framing = match body {
                     Body::None | Body::Tunnel => Framing::None,
-                    Body::Length => Framing::Length(1),
-                    Body::Unknown if *http_10 => Framing::Close,
-                    Body::Unknown => Framing::Chunked,
+                    // Edits may have taken the line that would tell where the body ends.
+                    Body::Length if head.has(Known::ContentLength) => Framing::Length(1),
+                    Body::Length | Body::Unknown if *http_10 => Framing::Close,
+                    Body::Length | Body::Unknown => Framing::Chunked,
                 };
                 *close |= framing == Framing::Close;
                 let empty = match head.status {

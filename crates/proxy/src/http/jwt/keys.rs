@@ -110,7 +110,7 @@ impl Keys {
             match self.once(worker).await {
                 Ok(keys) => return Some(keys),
                 Err(why) => {
-                    tracing::warn!(target: crate::logger::JWT, uri = %self.config.uri.path, why, "key set")
+                    tracing::warn!(target: crate::logger::JWT, uri = %crate::logger::Path(self.config.uri.path.as_bytes()), why, "key set")
                 }
             }
         }
