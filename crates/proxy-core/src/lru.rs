@@ -1,4 +1,6 @@
 //! A map of bounded size that forgets what was not used for longest.
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 /// No place.
@@ -8,7 +10,7 @@ const NONE: usize = usize::MAX;
 #[derive(Debug)]
 pub struct Lru<T> {
     most: usize,
-    places: HashMap<Box<[u8]>, usize>,
+    places: HashMap<Arc<[u8]>, usize>,
     slots: Vec<Slot<T>>,
     newest: usize,
     oldest: usize,
@@ -16,7 +18,8 @@ pub struct Lru<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    key: Box<[u8]>,
+    /// Shared with its entry in the map: clients choose keys, and long ones.
+    key: Arc<[u8]>,
     value: T,
     newer: usize,
     older: usize,
@@ -63,8 +66,9 @@ impl<T> Lru<T> {
 
     /// Puts a value where there is room, in the place of the oldest if need be.
     fn insert(&mut self, key: &[u8], value: T) -> usize {
+        let key: Arc<[u8]> = key.into();
         let slot = Slot {
-            key: key.into(),
+            key: key.clone(),
             value,
             newer: NONE,
             older: NONE,
@@ -79,7 +83,7 @@ impl<T> Lru<T> {
             self.slots[place] = slot;
             place
         };
-        self.places.insert(key.into(), place);
+        self.places.insert(key, place);
         place
     }
 
