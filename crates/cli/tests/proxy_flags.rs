@@ -89,7 +89,12 @@ fn the_admin_ports_address_is_written_down() {
     let proxy = Proxy::start(&["--admin-address-path", "admin"]);
     let address = proxy.wait("admin", |text| text.contains(':'));
     assert!(!address.ends_with(":0"), "{address}");
-    assert!(get(&address, "/ready").contains("LIVE"));
+    // The port answers from the start; it is LIVE when the listeners are.
+    let until = Instant::now() + Duration::from_secs(60);
+    while !get(&address, "/ready").contains("LIVE") {
+        assert!(Instant::now() < until, "never LIVE");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -48,7 +48,6 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         ),
     ])?;
     let (address, ipv4_compat) = own_address(need(m.address.as_ref(), "address")?).at("address")?;
-    can_be_opened(&address).at("address")?;
     let filter_chains = list(&m.filter_chains, "filter_chains", |f| {
         chain(f, c).map(Arc::new)
     })?;
@@ -86,9 +85,7 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
                 (a.socket_options.is_some(), "socket_options"),
                 (a.tcp_keepalive.is_some(), "tcp_keepalive"),
             ])?;
-            let address = common::address(need(a.address.as_ref(), "address")?).at("address")?;
-            can_be_opened(&address).at("address")?;
-            Ok(address)
+            can_be_opened(need(a.address.as_ref(), "address")?).at("address")
         })?,
         bind_to_port: bool_or(bind, true),
         use_original_dst: bool_or(m.use_original_dst.as_ref(), false),
@@ -134,21 +131,30 @@ fn extended(m: &pb::listener::ConnectionBalanceConfig) -> bool {
     matches!(m.balance_type, Some(B::ExtendBalance(_)))
 }
 
-/// Refuses what no listener of ours can stand on.
-fn can_be_opened(address: &Address) -> Result<()> {
-    match address {
-        Address::Socket(_) => Ok(()),
+/// An address that a listener of ours can stand on; other kinds are refused whatever they hold.
+fn can_be_opened(m: &core::Address) -> Result<Address> {
+    use core::address::Address as A;
+    match &m.address {
+        Some(A::Pipe(_)) => {
+            return refuse(
+                "a listener on a Unix socket is not implemented; a port on 127.0.0.1 is",
+            )
+            .at("pipe");
+        }
+        Some(A::EnvoyInternalAddress(_)) => {
+            return refuse(
+                "a listener has no internal address; internal_listener is not implemented",
+            )
+            .at("envoy_internal_address");
+        }
+        Some(A::SocketAddress(_)) | None => {}
+    }
+    let address = common::address(m)?;
+    match &address {
         Address::Host { host, .. } => {
             refuse(format!("`{host}` is no IP address")).at("socket_address.address")
         }
-        Address::Pipe(_) => {
-            refuse("listeners on Unix sockets are not implemented; a port on 127.0.0.1 is")
-                .at("pipe")
-        }
-        Address::Internal(_) => {
-            refuse("a listener has no internal address; internal_listener is not implemented")
-                .at("envoy_internal_address")
-        }
+        _ => Ok(address),
     }
 }
 
@@ -156,10 +162,10 @@ fn can_be_opened(address: &Address) -> Result<()> {
 fn own_address(m: &core::Address) -> Result<(Address, bool)> {
     let mut plain = m.clone();
     let Some(core::address::Address::SocketAddress(socket)) = &mut plain.address else {
-        return Ok((common::address(m)?, false));
+        return Ok((can_be_opened(m)?, false));
     };
     let compat = std::mem::take(&mut socket.ipv4_compat);
-    let address = common::address(&plain)?;
+    let address = can_be_opened(&plain)?;
     match address {
         Address::Socket(SocketAddr::V6(_)) => Ok((address, compat)),
         _ if compat => refuse("needs an IPv6 address").at("socket_address.ipv4_compat"),
