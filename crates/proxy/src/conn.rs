@@ -172,7 +172,8 @@ impl Connection {
 
     /// Ready when an idle connection is to end now.
     pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.drain.over.get() || self.worker.closing() {
+        let fresh = self.requests.get() == 0;
+        if self.drain.over.get() || self.worker.closes(fresh) {
             return Poll::Ready(());
         }
         let mut idle = self.idle.borrow_mut();

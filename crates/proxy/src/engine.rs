@@ -348,9 +348,13 @@ fn bind(listener: &Listener, address: SocketAddr) -> io::Result<std::net::TcpLis
     if let Some(queue) = listener.tcp_fast_open_queue_length {
         crate::os::set_fast_open(&socket, i32::try_from(queue).unwrap_or(i32::MAX))?;
     }
-    let backlog = listener.backlog.unwrap_or(1024);
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(backlog(listener)).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// How many connections may wait to be accepted, on each socket of the listener.
+pub(crate) fn backlog(listener: &Listener) -> u32 {
+    listener.backlog.unwrap_or(1024)
 }
 
 /// A socket bound to the address with the listener's options; it does not

@@ -122,12 +122,38 @@ pub struct Worker {
     /// The health check is told to fail: clients go elsewhere.
     failed: Cell<bool>,
     closing: Cell<bool>,
+    /// Idle connections close that have never been of use, too.
+    hurried: Cell<bool>,
     connections: RefCell<HashMap<u64, Weak<Connection>>>,
+    /// How many [`Arrival`]s there are.
+    arriving: Cell<usize>,
     closed: RefCell<Option<oneshot::Sender<()>>>,
     next_id: Cell<u64>,
     /// Connections that went to rest since the last look.
     rested: Cell<u32>,
 }
+
+/// A connection that is accepted and not served yet, or a socket that has such ones still: the
+/// process does not end under it. It is over when dropped.
+#[derive(Debug)]
+pub struct Arrival(Rc<Worker>);
+
+impl Arrival {
+    /// Whose it is.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.0
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get() - 1);
+        self.0.settle();
+    }
+}
+
+/// How long the first request of a connection may take when the process ends.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// A worker that serves nothing yet.
@@ -148,6 +174,8 @@ impl Worker {
             leaving: Cell::new(false),
             failed: Cell::new(false),
             closing: Cell::new(false),
+            hurried: Cell::new(false),
+            arriving: Cell::new(0),
             connections: RefCell::default(),
             closed: RefCell::default(),
             next_id: Cell::new(options.index as u64 + 1),
@@ -182,7 +210,7 @@ impl Worker {
                         self.draining.set(begun.or_else(|| Some(timer::now_ms())));
                         self.leaving.set(self.leaving.get() || at_once);
                     }
-                    self.listeners.drain(stop_accepting, inbound_only);
+                    self.listeners.drain(&self, stop_accepting, inbound_only);
                 }
                 Command::GiveBack => footprint::release_heap(),
                 Command::FailHealthCheck(fail) => self.failed.set(fail),
@@ -213,16 +241,40 @@ impl Worker {
         self.listeners.set_snapshot(self, snapshot, sockets);
     }
 
-    fn close(&self, done: oneshot::Sender<()>) {
+    fn close(self: &Rc<Self>, done: oneshot::Sender<()>) {
         self.leaving.set(true);
         self.closing.set(true);
-        self.listeners.drain(true, false);
-        if self.connections.borrow().is_empty() {
-            let _ = done.send(());
-            return;
-        }
+        self.listeners.drain(self, true, false);
         *self.closed.borrow_mut() = Some(done);
+        self.settle();
         self.wake_connections();
+        let worker = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            timer::Timer::new().sleep(FIRST_REQUEST).await;
+            if let Some(worker) = worker.upgrade() {
+                worker.hurried.set(true);
+                worker.settle();
+                worker.wake_connections();
+            }
+        });
+    }
+
+    /// Says so where everything is closed that is to be.
+    fn settle(&self) {
+        let arriving = self.arriving.get() > 0 && !self.hurried.get();
+        if self.connections.borrow().is_empty()
+            && !arriving
+            && let Some(done) = self.closed.borrow_mut().take()
+        {
+            let _ = done.send(());
+        }
+    }
+
+    /// Counts a connection that is on its way to [`Worker::remember`], or a socket that may have
+    /// some.
+    pub fn arrival(self: &Rc<Self>) -> Arrival {
+        self.arriving.set(self.arriving.get() + 1);
+        Arrival(self.clone())
     }
 
     /// Has idle connections look at whether they are to end.
@@ -258,9 +310,10 @@ impl Worker {
         self.failed.get()
     }
 
-    /// Whether idle connections close.
-    pub fn closing(&self) -> bool {
-        self.closing.get()
+    /// Whether an idle connection closes, `fresh` = one that has never been of use: its first
+    /// request may be on its way.
+    pub fn closes(&self, fresh: bool) -> bool {
+        self.closing.get() && (!fresh || self.hurried.get())
     }
 
     /// A number for a connection, unique in the process.
@@ -285,13 +338,8 @@ impl Worker {
 
     /// The connection ended.
     pub fn forget(&self, id: u64) {
-        let mut all = self.connections.borrow_mut();
-        all.remove(&id);
-        if all.is_empty()
-            && let Some(done) = self.closed.borrow_mut().take()
-        {
-            let _ = done.send(());
-        }
+        self.connections.borrow_mut().remove(&id);
+        self.settle();
     }
 
     /// Hands on the `date` line, made once a second.

@@ -196,6 +196,77 @@ fn draining_loses_no_request() {
     assert_eq!(bad.load(Ordering::Relaxed), 0);
 }
 
+/// What became of connections for one request each that clients open one after another, from many
+/// threads, until no more is accepted: how many were answered, and how the others ended.
+fn fresh_connections(address: std::net::SocketAddr) -> std::thread::JoinHandle<(u32, Vec<String>)> {
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let client = move || {
+        let (mut answered, mut lost) = (0, Vec::new());
+        // Who is not connected yet may be refused.
+        while let Ok(mut stream) = std::net::TcpStream::connect(address) {
+            let wait = Some(Duration::from_secs(5));
+            stream.set_read_timeout(wait).unwrap();
+            let sent = stream.write_all(request.as_bytes());
+            let mut answer = String::new();
+            match sent.and_then(|()| stream.read_to_string(&mut answer)) {
+                Ok(_) if answer.starts_with("HTTP/1.1 200 ") => answered += 1,
+                other => lost.push(format!("{other:?} {answer:?}")),
+            }
+        }
+        (answered, lost)
+    };
+    std::thread::spawn(move || {
+        let clients: Vec<_> = (0..16).map(|_| std::thread::spawn(client)).collect();
+        let mut sum = (0, Vec::new());
+        for client in clients {
+            let (answered, lost) = client.join().unwrap();
+            sum.0 += answered;
+            sum.1.extend(lost);
+        }
+        sum
+    })
+}
+
+#[test]
+fn who_waits_in_the_accept_queue_is_served_when_its_socket_closes() {
+    type End = fn(&mut Running, std::net::SocketAddr);
+    let ends: [(&str, End); 3] = [
+        ("drained", |running, _| {
+            running.engine.handle().drain(true, false)
+        }),
+        ("closed", |running, _| {
+            let handle = running.engine.handle();
+            let closed = handle.close(Duration::from_secs(10));
+            assert!(running.runtime.block_on(closed), "nothing is left open");
+        }),
+        ("removed", |running, upstream| {
+            let nothing = snapshot(vec![], vec![cluster("c", &[upstream])]);
+            let errors = running.engine.apply(&nothing);
+            assert!(running.runtime.block_on(errors).is_empty());
+        }),
+    ];
+    for (what, end) in ends {
+        let upstream = Upstream::new(&[OK]);
+        let address = free_address();
+        let options = EngineOptions {
+            concurrency: 2,
+            ..EngineOptions::default()
+        };
+        let listeners = vec![http_listener("l", address, "c")];
+        let clusters = vec![cluster("c", &[upstream.address])];
+        let mut running = run_with(options, &snapshot(listeners, clusters));
+        let clients = fresh_connections(address);
+        std::thread::sleep(Duration::from_millis(200));
+        end(&mut running, upstream.address);
+        let (answered, lost) = clients.join().unwrap();
+        assert!(answered > 16, "{what}: {answered}");
+        assert!(
+            lost.is_empty(),
+            "{what}: {answered} answered, lost {lost:?}"
+        );
+    }
+}
+
 /// Whether the next answer on a kept connection asks its client to go.
 fn asked_to_go(client: &mut std::net::TcpStream) -> bool {
     client.write_all(get("/").as_bytes()).unwrap();

@@ -129,11 +129,11 @@ impl Kept {
         self.conn.worker.rested();
         self.timer.set(self.idle_until.min(self.until));
         let comes = poll_fn(|cx| {
-            if self.conn.poll_over(cx).is_ready() {
-                return Poll::Ready(false);
+            // What has come is answered. An error is for the read that follows to find.
+            if self.conn.io.poll_readable(cx).is_ready() {
+                return Poll::Ready(true);
             }
-            // An error is for the read that follows to find.
-            self.conn.io.poll_readable(cx).map(|_| true)
+            self.conn.poll_over(cx).map(|()| false)
         });
         let comes = self.timer.race(comes).await;
         self.timer.set(NEVER);

@@ -15,13 +15,16 @@ use lateen_proxy_core::config::{FilterChain, NetworkFilter};
 use lateen_proxy_core::filter_chain;
 use lateen_proxy_core::flags::ResponseFlags;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::ListenerState;
 use super::inspect::{self, Inspected};
+use super::last::{self, Last};
 use super::limits::{Admitted, Full};
 use super::secure;
 use crate::conn::Connection;
+use crate::engine;
 use crate::http::record::now_ns;
 use crate::http::{server1, server2};
 use crate::io::{Buf, Io, Timer, timer};
@@ -29,25 +32,28 @@ use crate::logger;
 use crate::stats::rare::{HelloEvent, HttpEvent, ListenerEvent};
 use crate::stats::{HttpStats, ListenerStats};
 use crate::tcp;
-use crate::worker::Worker;
+use crate::worker::{Arrival, Worker};
 
-/// Accepts connections of one socket for ever.
-pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpListener) {
+/// Accepts connections of one socket until `stop` says for whom the last ones are, or that nobody
+/// wants them.
+pub(super) async fn accept_loop(
+    worker: Rc<Worker>,
+    address: SocketAddr,
+    socket: TcpListener,
+    mut stop: oneshot::Receiver<Last>,
+) {
     let timer = Timer::new();
-    loop {
-        match socket.accept().await {
+    let last = loop {
+        let accepted = tokio::select! {
+            biased;
+            last = &mut stop => break last,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let Some(listener) = worker.listeners.at(address) else {
-                    continue;
-                };
-                let admitted = match worker.options.limits.admit(&listener.config) {
-                    Ok(admitted) => admitted,
-                    Err(full) => {
-                        refuse(&worker, &listener, full);
-                        continue;
-                    }
-                };
-                spawn_local(serve(worker.clone(), listener, (stream, admitted)));
+                if let Some(listener) = worker.listeners.at(address) {
+                    take(&worker, listener, stream);
+                }
             }
             Err(error) => {
                 // Out of descriptors or the like: a moment later may be better.
@@ -55,6 +61,23 @@ pub async fn accept_loop(worker: Rc<Worker>, address: SocketAddr, socket: TcpLis
                 timer.sleep(Duration::from_millis(100)).await;
             }
         }
+    };
+    let Ok((listener, _arrival)) = last else {
+        return;
+    };
+    let backlog = engine::backlog(&listener.config) as usize;
+    let taken = |stream| take(&worker, listener.clone(), stream);
+    last::calls(socket, address, backlog, taken).await;
+}
+
+/// Serves an accepted connection, where no limit is reached.
+fn take(worker: &Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStream) {
+    match worker.options.limits.admit(&listener.config) {
+        Ok(admitted) => {
+            let arrival = worker.arrival();
+            spawn_local(serve(arrival, listener, (stream, admitted)));
+        }
+        Err(full) => refuse(worker, &listener, full),
     }
 }
 
@@ -85,10 +108,11 @@ fn original_destination(io: &Io) -> Option<SocketAddr> {
 }
 
 async fn serve(
-    worker: Rc<Worker>,
+    arrival: Arrival,
     listener: Rc<ListenerState>,
     (stream, admitted): (TcpStream, Admitted),
 ) {
+    let worker = arrival.worker().clone();
     let accepted_ns = now_ns();
     let io = Io::tcp(stream);
     let (listener, local) = hand_off(&worker, listener, &io);
@@ -132,6 +156,7 @@ async fn serve(
     };
     let conn = Rc::new(conn);
     worker.remember(&conn);
+    drop(arrival);
     logger::opened(&conn);
     let open = (open, Forget(conn.clone()));
     run_filters(conn, &listener, open).await;

@@ -4,6 +4,7 @@
 mod accept;
 pub(crate) mod hello;
 pub(crate) mod inspect;
+mod last;
 pub mod limits;
 mod secure;
 
@@ -16,13 +17,14 @@ use hashbrown::HashMap;
 use lateen_proxy_core::config::{
     FilterChain, HttpConnectionManager, Listener, Name, Snapshot, TrafficDirection,
 };
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 use crate::conn::Drain;
 use crate::http::stream::HttpContext;
 use crate::io::Timer;
 use crate::stats::Stats;
 use crate::worker::Worker;
+use last::Last;
 
 /// A listener in one worker.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct ListenerState {
     pub config: Arc<Listener>,
     drains: RefCell<Vec<(Arc<FilterChain>, Rc<Drain>)>>,
     contexts: RefCell<Vec<(Arc<HttpConnectionManager>, Rc<HttpContext>)>>,
+    /// It drains as a whole: connections of chains without any until now are asked to go as well.
+    drains_all: Cell<bool>,
 }
 
 impl ListenerState {
@@ -39,6 +43,7 @@ impl ListenerState {
             config,
             drains: RefCell::default(),
             contexts: RefCell::default(),
+            drains_all: Cell::new(false),
         }
     }
 
@@ -49,6 +54,9 @@ impl ListenerState {
             return drain.clone();
         }
         let drain = Rc::new(Drain::default());
+        if self.drains_all.get() {
+            drain.begin();
+        }
         drains.push((chain.clone(), drain.clone()));
         drain
     }
@@ -66,6 +74,14 @@ impl ListenerState {
         context
     }
 
+    /// Asks the clients of all connections to go, of those to come as well.
+    fn drain(&self) {
+        self.drains_all.set(true);
+        for (_, drain) in self.drains.borrow().iter() {
+            drain.begin();
+        }
+    }
+
     fn has_chain(&self, chain: &Arc<FilterChain>) -> bool {
         let mut chains = self
             .config
@@ -81,7 +97,8 @@ impl ListenerState {
 pub struct Listeners {
     by_name: RefCell<HashMap<Name, Rc<ListenerState>>>,
     by_address: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
-    sockets: RefCell<HashMap<SocketAddr, AbortHandle>>,
+    /// Sockets that accept, by their address, with what tells them to end.
+    sockets: RefCell<HashMap<SocketAddr, oneshot::Sender<Last>>>,
     stopped: Cell<bool>,
 }
 
@@ -135,22 +152,34 @@ impl Listeners {
             }
         }
         *self.by_name.borrow_mut() = new;
-        *self.by_address.borrow_mut() = by_address;
-        self.close_unnamed();
+        let before = self.by_address.replace(by_address);
+        self.close_unnamed(worker, &before);
         self.open(worker, sockets);
     }
 
-    fn close_unnamed(&self) {
+    fn close_unnamed(&self, worker: &Rc<Worker>, before: &HashMap<SocketAddr, Rc<ListenerState>>) {
         let by_address = self.by_address.borrow();
-        self.sockets.borrow_mut().retain(|address, task| {
-            let named = by_address
-                .get(address)
-                .is_some_and(|l| l.config.bind_to_port);
-            if !named {
-                task.abort();
-            }
-            named
+        self.close_sockets(worker, |address| {
+            let now = by_address.get(address);
+            let goes = now.is_none_or(|listener| !listener.config.bind_to_port);
+            goes.then(|| before.get(address).or(now))
         });
+    }
+
+    /// Closes the sockets for which there is an answer, when the last connections for the listener
+    /// that it names are accepted.
+    fn close_sockets<'l>(
+        &self,
+        worker: &Rc<Worker>,
+        goes: impl Fn(&SocketAddr) -> Option<Option<&'l Rc<ListenerState>>>,
+    ) {
+        let gone = |address: &SocketAddr, _: &mut oneshot::Sender<Last>| goes(address).is_some();
+        for (address, tell) in self.sockets.borrow_mut().extract_if(gone) {
+            if let Some(listener) = goes(&address).flatten() {
+                // A loop that is gone has no socket any more.
+                let _ = tell.send((listener.clone(), worker.arrival()));
+            }
+        }
     }
 
     fn open(&self, worker: &Rc<Worker>, sockets: Vec<(SocketAddr, std::net::TcpListener)>) {
@@ -160,11 +189,11 @@ impl Listeners {
             }
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    let task = accept::accept_loop(worker.clone(), address, socket);
-                    let handle = tokio::task::spawn_local(task).abort_handle();
-                    if let Some(before) = self.sockets.borrow_mut().insert(address, handle) {
-                        before.abort();
-                    }
+                    let (tell, told) = oneshot::channel();
+                    let task = accept::accept_loop(worker.clone(), address, socket, told);
+                    tokio::task::spawn_local(task);
+                    // Who was there before ends as it is told nothing.
+                    self.sockets.borrow_mut().insert(address, tell);
                 }
                 Err(error) => {
                     tracing::error!(target: crate::logger::MAIN, %address, %error, "listening socket")
@@ -193,26 +222,21 @@ impl Listeners {
     }
 
     /// Tells clients to go, and accepts no more if asked.
-    pub fn drain(&self, stop_accepting: bool, inbound_only: bool) {
+    pub fn drain(&self, worker: &Rc<Worker>, stop_accepting: bool, inbound_only: bool) {
         let meant = |l: &ListenerState| {
             !inbound_only || l.config.traffic_direction == TrafficDirection::Inbound
         };
         for state in self.by_name.borrow().values().filter(|l| meant(l)) {
-            for (_, drain) in state.drains.borrow().iter() {
-                drain.begin();
-            }
+            state.drain();
         }
         if !stop_accepting {
             return;
         }
-        self.stopped.set(!inbound_only);
+        self.stopped.set(self.stopped.get() || !inbound_only);
         let by_address = self.by_address.borrow();
-        self.sockets.borrow_mut().retain(|address, task| {
-            let goes = by_address.get(address).is_none_or(|l| meant(l));
-            if goes {
-                task.abort();
-            }
-            !goes
+        self.close_sockets(worker, |address| {
+            let listener = by_address.get(address);
+            listener.is_none_or(|l| meant(l)).then_some(listener)
         });
     }
 
@@ -235,17 +259,20 @@ fn keep_drains(before: &ListenerState, now: &ListenerState) {
 /// Connections of chains that are gone end with their request, and after the
 /// drain time in any case.
 fn drain_gone(worker: &Rc<Worker>, before: &ListenerState, now: Option<&Rc<ListenerState>>) {
-    let gone: Vec<Rc<Drain>> = before
-        .drains
-        .borrow()
+    let config = &before.config;
+    let chains = config
+        .filter_chains
         .iter()
-        .filter(|(chain, _)| !now.is_some_and(|n| n.has_chain(chain)))
-        .map(|(_, drain)| drain.clone())
+        .chain(&config.default_filter_chain);
+    let gone: Vec<Rc<Drain>> = chains
+        .filter(|chain| !now.is_some_and(|n| n.has_chain(chain)))
+        .map(|chain| before.drain_of(chain))
         .collect();
     for drain in &gone {
         drain.begin();
     }
-    if gone.iter().all(|d| Rc::strong_count(d) <= 2) {
+    // The last connections of a listener that is gone are still to come.
+    if now.is_some() && gone.iter().all(|d| Rc::strong_count(d) <= 2) {
         return;
     }
     let worker = worker.clone();
