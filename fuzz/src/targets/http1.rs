@@ -315,6 +315,10 @@ fn answered(response: &ResponseHead, head: &Head, len: usize) {
         assert_length_line(head, response.framing);
     }
     assert!(!(response.keep_alive && response.framing == Framing::Close));
+    // With the two lines that we may add, it would be over what is read of an answer: 100.
+    if head.len() > 98 {
+        return;
+    }
     let mut sent = Vec::new();
     let close = !response.keep_alive;
     write_response_head(
