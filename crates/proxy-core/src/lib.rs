@@ -7,6 +7,7 @@ pub mod drain;
 pub mod filter_chain;
 pub mod flags;
 pub mod forwarding;
+pub mod framing;
 pub mod hash_policy;
 pub mod headers;
 pub mod internal_redirect;

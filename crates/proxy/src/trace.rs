@@ -178,7 +178,7 @@ impl Tracer {
                 Provider::OpenTelemetry(to) => to.timeout,
             };
             let (head, h2) = self.head(&body);
-            let call = Call {
+            let mut call = Call {
                 head,
                 body,
                 tail: Vec::new(),

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::framing::BodyLength;
 use lateen_proxy_core::local_reply::{ResetReason, http_status};
 use lateen_proxy_core::router::is_grpc;
 
@@ -104,6 +105,12 @@ impl Stream<'_> {
         connection: HttpConnection,
         tried: Try<'_>,
     ) -> Attempt {
+        // Edits may have written any header; where the body ends they do not say.
+        let length = match body.is_empty() {
+            true => BodyLength::Empty,
+            false => body.length,
+        };
+        length.settle_request(&mut self.record.request);
         match connection {
             HttpConnection::H1(client) => self.over_h1(body, out, tries, client, tried).await,
             HttpConnection::H2(stream) => self.over_h2(body, out, tries, stream, tried).await,
@@ -569,7 +576,8 @@ impl Stream<'_> {
                 .flags
                 .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
-        let to_head = record.request.method() == b"HEAD";
+        // The method may have been changed on its way.
+        let to_head = out.to_head() || record.request.method() == b"HEAD";
         let mut kind = body;
         let connect = record.request.method() == b"CONNECT";
         if tries.upgrade {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::jwt::HttpUri;
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::framing::BodyLength;
 
 use super::attempt::fits_pool;
 use super::head::Head;
@@ -102,14 +103,23 @@ pub fn mark_own(worker: &Worker, head: &mut Head, timeout: Duration) {
 
 impl Call {
     /// Sends the request to a cluster of that name and waits for the whole answer.
-    pub async fn send(&self, worker: &Rc<Worker>, cluster: &Name) -> Result<Answer, CallError> {
+    pub async fn send(&mut self, worker: &Rc<Worker>, cluster: &Name) -> Result<Answer, CallError> {
         let cluster = worker.clusters.get(cluster).ok_or(CallError::NoCluster)?;
         self.send_to(&cluster, false).await
     }
 
     /// Sends it to a cluster; `h2` says what a client of it speaks, for clusters that speak the
     /// same.
-    pub async fn send_to(&self, cluster: &Rc<ClusterState>, h2: bool) -> Result<Answer, CallError> {
+    pub async fn send_to(
+        &mut self,
+        cluster: &Rc<ClusterState>,
+        h2: bool,
+    ) -> Result<Answer, CallError> {
+        let length = match self.body.len() + self.tail.len() {
+            0 => BodyLength::Empty,
+            length => BodyLength::Known(length as u64),
+        };
+        length.settle_request(&mut self.head);
         let timer = Timer::new();
         let limit = Some(self.timeout).filter(|t| !t.is_zero());
         timer.set(timer::deadline(timer::now_ms(), limit));

@@ -91,6 +91,10 @@ impl<'a> LocalReply<'a> {
 impl Stream<'_> {
     /// Answers the request here.
     pub(super) async fn reply(&mut self, out: &mut Responder<'_>, reply: LocalReply<'_>) {
+        if reply.status == 400 {
+            // Who sends what is no request may be in another place of its bytes.
+            out.set_close();
+        }
         let record = &mut *self.record;
         record.flags.set(reply.flags);
         record.details = reply.details;
@@ -129,7 +133,7 @@ impl Stream<'_> {
                 .set_known(Known::ContentType, b"application/grpc");
             let code = reply.grpc.unwrap_or_else(|| grpc_status(status));
             record.response.add_number(Known::GrpcStatus, code.into());
-            if !body.is_empty() && record.request.method() != b"HEAD" {
+            if !body.is_empty() && !out.to_head() {
                 let mut message = Vec::new();
                 write_grpc_message(&body, &mut message);
                 record.response.add(b"grpc-message", &message);
@@ -154,7 +158,7 @@ impl Stream<'_> {
             }
             record.code = record.response.status;
         }
-        if record.request.method() == b"HEAD" {
+        if out.to_head() {
             body.clear();
         }
         self.finish_response(out);
@@ -166,7 +170,7 @@ impl Stream<'_> {
         let kind = if body.is_empty() {
             Body::None
         } else {
-            Body::Length
+            Body::Length(body.len() as u64)
         };
         record.times.response_start = now_ns();
         let mut rest = body;

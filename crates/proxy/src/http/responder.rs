@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use lateen_proxy_core::framing::BodyLength;
+
 use super::head::Head;
 use super::known::Known;
 use super::wire::StreamHandle;
@@ -17,8 +19,8 @@ use crate::io::Io;
 pub enum Body {
     /// Nothing.
     None,
-    /// As many bytes as the head's `content-length` says.
-    Length,
+    /// So many bytes.
+    Length(u64),
     /// As many as come.
     Unknown,
     /// No message at all: both sides have left HTTP.
@@ -47,6 +49,8 @@ pub enum Responder<'a> {
         stream: &'a StreamHandle,
         /// The request was an extended CONNECT (RFC 8441).
         extended: bool,
+        /// The request was a HEAD.
+        to_head: bool,
     },
 }
 
@@ -63,6 +67,14 @@ impl Responder<'_> {
         matches!(self, Self::H1 { close: true, .. })
     }
 
+    /// Whether the client asked for a head alone, whatever became of its method.
+    pub fn to_head(&self) -> bool {
+        matches!(
+            self,
+            Self::H1 { to_head: true, .. } | Self::H2 { to_head: true, .. }
+        )
+    }
+
     /// Whether this is HTTP/2.
     pub fn is_h2(&self) -> bool {
         matches!(self, Self::H2 { .. })
@@ -71,6 +83,13 @@ impl Responder<'_> {
     /// Sends the head (over HTTP/1 it waits for the first body bytes or the
     /// flush) and gives what the body is written to.
     pub fn begin(&mut self, head: &mut Head, body: Body) -> io::Result<BodyWriter<'_>> {
+        let length = match body {
+            Body::Length(length) => BodyLength::Known(length),
+            Body::Unknown => BodyLength::Unknown,
+            Body::None if head.status == 304 || self.to_head() => BodyLength::Elsewhere,
+            Body::None | Body::Tunnel => BodyLength::Empty,
+        };
+        length.settle_response(head, body == Body::Tunnel);
         match self {
             Self::H1 {
                 io,
@@ -82,9 +101,11 @@ impl Responder<'_> {
                 let framing = match body {
                     Body::None | Body::Tunnel => Framing::None,
                     // Edits may have taken the line that would tell where the body ends.
-                    Body::Length if head.has(Known::ContentLength) => Framing::Length(1),
-                    Body::Length | Body::Unknown if *http_10 => Framing::Close,
-                    Body::Length | Body::Unknown => Framing::Chunked,
+                    Body::Length(length) if head.has(Known::ContentLength) => {
+                        Framing::Length(length)
+                    }
+                    Body::Length(_) | Body::Unknown if *http_10 => Framing::Close,
+                    Body::Length(_) | Body::Unknown => Framing::Chunked,
                 };
                 *close |= framing == Framing::Close;
                 let empty = match head.status {
@@ -102,7 +123,9 @@ impl Responder<'_> {
                 });
                 Ok(BodyWriter::H1(io, writer))
             }
-            Self::H2 { stream, extended } => {
+            Self::H2 {
+                stream, extended, ..
+            } => {
                 let end = body == Body::None;
                 // An accepted upgrade is a success here (RFC 8441 section 5).
                 let status = match head.status {

@@ -93,7 +93,7 @@ pub(super) fn send(
             tracing::debug!(target: crate::logger::ROUTER, cluster = %shadow.cluster, "mirror to an unknown cluster");
             continue;
         };
-        let call = Call {
+        let mut call = Call {
             head: shadow.head.clone(),
             body: body.to_vec(),
             tail: Vec::new(),

@@ -4,6 +4,8 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use lateen_proxy_core::framing::BodyLength;
+
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
 use super::responder::Responder;
@@ -21,6 +23,8 @@ pub struct RequestBody<'a> {
     at: usize,
     limit: usize,
     lost: bool,
+    /// What the request said of its length when it came.
+    pub length: BodyLength,
     /// Body bytes received from the client.
     pub received: u64,
     /// The whole request has arrived.
@@ -37,6 +41,7 @@ impl<'a> RequestBody<'a> {
             at: 0,
             limit: 0,
             lost: false,
+            length: BodyLength::Unknown,
             received: 0,
         }
     }

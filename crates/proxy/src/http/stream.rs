@@ -14,6 +14,7 @@ use lateen_proxy_core::config::{
     HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource, VirtualHost,
 };
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::framing::BodyLength;
 use lateen_proxy_core::internal_redirect::Hops;
 use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
@@ -208,6 +209,7 @@ impl Stream<'_> {
     pub async fn serve(&mut self, body: BodyReader<'_>, out: &mut Responder<'_>, asks: Asks) {
         self.count();
         let mut body = RequestBody::new(body);
+        body.length = BodyLength::told(self.record.request.known(Known::ContentLength));
         self.complete = body.complete;
         if self.complete {
             self.record.times.request_end = now_ns();
@@ -256,6 +258,8 @@ impl Stream<'_> {
     ) {
         let connect = self.record.request.method() == b"CONNECT";
         asks.upgrade |= connect;
+        // Of one that follows a redirect the body has come.
+        asks.expect_continue &= self.hops.is_none();
         if asks.expect_continue && self.http.config.proxy_100_continue {
             // The upstream says whether it goes on.
             let name = Known::Expect;

@@ -142,6 +142,7 @@ async fn serve_stream(
     let mut out = Responder::H2 {
         stream: &handle,
         extended,
+        to_head: record.request.method() == b"HEAD",
     };
     let body = BodyReader::H2(H2Reader::new(&handle));
     Stream::new(http, record, timer)

@@ -3,6 +3,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use lateen_proxy_core::framing::BodyLength;
 use lateen_proxy_core::local_reply::ResetReason;
 
 use super::head::Head;
@@ -97,10 +98,11 @@ impl<'a> Receiver<'a> {
                         // Accepted, in HTTP/1.1's words (RFC 8441 section 5).
                         head.status = 101;
                     }
-                    let body = match stream.is_bare() {
-                        true => Body::None,
-                        false if head.has(Known::ContentLength) => Body::Length,
-                        false => Body::Unknown,
+                    let told = BodyLength::told(head.known(Known::ContentLength));
+                    let body = match told {
+                        _ if stream.is_bare() => Body::None,
+                        BodyLength::Known(length) => Body::Length(length),
+                        _ => Body::Unknown,
                     };
                     Poll::Ready(Ok(Answer {
                         body,
@@ -154,7 +156,7 @@ impl H1Receiver<'_> {
                         return Poll::Ready(Ok(Answer {
                             body: match parsed.framing {
                                 Framing::None => Body::None,
-                                Framing::Length(_) => Body::Length,
+                                Framing::Length(length) => Body::Length(length),
                                 Framing::Chunked | Framing::Close => Body::Unknown,
                             },
                             keep_alive: parsed.keep_alive,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lateen_proxy_core::config::cluster::{HealthCheck, HealthProbe, ProbeHeaders, TransportSocket};
 use lateen_proxy_core::config::{AppendAction, Name};
+use lateen_proxy_core::framing::BodyLength;
 
 use super::cluster::ClusterState;
 use super::connect;
@@ -102,6 +103,7 @@ impl Prober {
             } => {
                 let mut head = request(cluster, host, check, method, path);
                 edit(&mut head, headers);
+                BodyLength::Empty.settle_request(&mut head);
                 let asked = match http2 {
                     true => self.http2(cluster, host, check, &head, &[]).await,
                     false => self.http1(cluster, host, check, &head).await,

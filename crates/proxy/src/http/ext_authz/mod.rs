@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lateen_proxy_core::config::ext_authz::{AuthzService, CheckedBody, ExtAuthz, ExtAuthzPerRoute};
 use lateen_proxy_core::config::{Name, Value};
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::headers::HeadersMut;
 use lateen_proxy_core::stats::{Counter, Scope};
 use lateen_proxy_xds::authz::{HeaderWrite, NAMESPACE, Verdict, Write};
 
@@ -317,20 +318,22 @@ fn keep(stream: &mut Stream<'_>, metadata: Option<&Value>) {
     }
 }
 
-/// Writes headers in their order.
+/// Writes headers in their order. There is one path, one host and so on: what is added to such a
+/// field stands behind a comma.
 pub(super) fn write_all(head: &mut Head, headers: &[HeaderWrite]) {
     for header in headers {
-        let (name, value) = (header.name.as_bytes(), &header.value[..]);
-        let there = head.first(name).is_some();
+        let (name, value) = (&*header.name, &header.value[..]);
+        let there = head.first(name.as_bytes()).is_some();
+        let single = name.starts_with(':') || (name == "host" && head.status == 0);
         match header.write {
-            Write::Add => head.add(name, value),
-            Write::Set => head.set(name, value),
-            Write::IfAbsent if !there => head.add(name, value),
-            Write::IfPresent if there => head.set(name, value),
-            Write::Join => {
-                if let Some(old) = head.first(name) {
+            Write::Set | Write::IfPresent if there => HeadersMut::set(head, name, value),
+            Write::Set => HeadersMut::add(head, name, value),
+            Write::Add if !(single && there) => HeadersMut::add(head, name, value),
+            Write::IfAbsent if !there => HeadersMut::add(head, name, value),
+            Write::Add | Write::Join => {
+                if let Some(old) = head.first(name.as_bytes()) {
                     let joined = [old, b",", value].concat();
-                    head.set(name, &joined);
+                    HeadersMut::set(head, name, &joined);
                 }
             }
             Write::IfAbsent | Write::IfPresent => {}

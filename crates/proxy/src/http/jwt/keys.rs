@@ -119,7 +119,7 @@ impl Keys {
 
     async fn once(&self, worker: &Rc<Worker>) -> Result<JwkSet, String> {
         let uri = &self.config.uri;
-        let call = Call {
+        let mut call = Call {
             head: own_request(worker, b"GET", uri),
             body: Vec::new(),
             tail: Vec::new(),
