@@ -95,8 +95,22 @@ pub struct Connection {
     pub drain: Rc<Drain>,
     /// Why the connection was ended here, for the log.
     pub termination: RefCell<Option<String>>,
+    /// How far its client is asked to go, whatever it asks for.
+    pub parting: Cell<Parting>,
     /// Who waits for the next request.
     pub idle: RefCell<Option<Waker>>,
+}
+
+/// How far a client is asked to go by a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parting {
+    /// Not yet.
+    #[default]
+    No,
+    /// It is: by a GOAWAY, or with the next answer; a connection never used ends.
+    Asked,
+    /// And had its time: the connection ends as soon as it is idle.
+    Over,
 }
 
 /// What becomes of the connections of a chain that left the configuration.
@@ -109,10 +123,9 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Begins to ask clients to go, where that has not begun.
-    pub fn begin(&self) {
-        let begun = self.begun.get();
-        self.begun.set(begun.or_else(|| Some(timer::now_ms())));
+    /// Asks clients to go since that moment (ms of the timer's clock), where that has not begun.
+    pub fn begin(&self, now: u64) {
+        self.begun.set(self.begun.get().or(Some(now)));
     }
 }
 
@@ -136,44 +149,47 @@ impl Connection {
         redirected.then_some(self.local)
     }
 
-    /// Whether the connection is to end with the current request. While a drain is gradual this
-    /// is drawn: to be asked once for each request.
+    /// Whether the connection is to end with the current answer. While a drain is gradual this is
+    /// drawn: to be asked once for each answer.
     pub fn must_close(&self) -> bool {
         let WorkerOptions {
             drain_strategy,
             drain_time,
             ..
         } = self.worker.options;
-        self.surely_closes()
-            || self
-                .draining()
-                .any(|elapsed| drain::asks(drain_strategy, elapsed, drain_time, fastrand::u64(..)))
-    }
-
-    /// Whether every connection like this one is to end with its current request.
-    pub fn surely_closes(&self) -> bool {
-        let WorkerOptions {
-            drain_strategy,
-            drain_time,
-            ..
-        } = self.worker.options;
-        let all = |elapsed| drain::asks_all(drain_strategy, elapsed, drain_time);
-        self.worker.leaving()
+        let asks = |elapsed| drain::asks(drain_strategy, elapsed, drain_time, fastrand::u64(..));
+        self.parting.get() >= Parting::Asked
+            || self.worker.leaving()
             || self.worker.failed() && !self.listener.drains_when_modified_only
-            || self.draining().any(all)
+            || self.draining().any(asks)
     }
 
     /// For how long the chain and the worker have drained, as far as they do.
-    fn draining(&self) -> impl Iterator<Item = Duration> {
+    pub fn draining(&self) -> impl Iterator<Item = Duration> {
         let begun = [self.drain.begun.get(), self.worker.draining()];
         let elapsed = |begun| Duration::from_millis(timer::now_ms().saturating_sub(begun));
         begun.into_iter().flatten().map(elapsed)
     }
 
+    /// Has the client asked to go. False = it was before.
+    pub fn ask_to_go(&self) -> bool {
+        let first = self.parting.get() == Parting::No;
+        if first {
+            self.parting.set(Parting::Asked);
+            self.wake();
+        }
+        first
+    }
+
     /// Ready when an idle connection is to end now.
     pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         let fresh = self.requests.get() == 0;
-        if self.drain.over.get() || self.worker.closes(fresh) {
+        let parted = match self.parting.get() {
+            Parting::No => false,
+            Parting::Asked => fresh,
+            Parting::Over => true,
+        };
+        if parted || self.drain.over.get() || self.worker.closes(fresh) {
             return Poll::Ready(());
         }
         let mut idle = self.idle.borrow_mut();

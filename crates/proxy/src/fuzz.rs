@@ -58,6 +58,7 @@ pub fn connection(worker: &Rc<Worker>, listener: &Arc<Listener>, io: Io) -> Rc<C
         broken: Cell::new(false),
         drain: Rc::new(Drain::default()),
         termination: RefCell::new(None),
+        parting: Cell::default(),
         idle: RefCell::new(None),
     })
 }

@@ -28,6 +28,7 @@ use crate::listener::Listeners;
 use crate::listener::limits::ConnectionLimits;
 use crate::logs::LogSinks;
 use crate::mesh::{Mesh, Own};
+use crate::parting;
 use crate::stats::Stats;
 use crate::tcp::TcpRecord;
 use crate::trace::Tracers;
@@ -125,6 +126,8 @@ pub struct Worker {
     /// Idle connections close that have never been of use, too.
     hurried: Cell<bool>,
     connections: RefCell<HashMap<u64, Weak<Connection>>>,
+    /// When the last drain is over whose idle clients are being told; 0 = none is told.
+    telling_until: Cell<u64>,
     /// How many [`Arrival`]s there are.
     arriving: Cell<usize>,
     closed: RefCell<Option<oneshot::Sender<()>>>,
@@ -175,6 +178,7 @@ impl Worker {
             failed: Cell::new(false),
             closing: Cell::new(false),
             hurried: Cell::new(false),
+            telling_until: Cell::new(0),
             arriving: Cell::new(0),
             connections: RefCell::default(),
             closed: RefCell::default(),
@@ -211,6 +215,7 @@ impl Worker {
                         self.leaving.set(self.leaving.get() || at_once);
                     }
                     self.listeners.drain(&self, stop_accepting, inbound_only);
+                    self.tell_idle();
                 }
                 Command::GiveBack => footprint::release_heap(),
                 Command::FailHealthCheck(fail) => self.failed.set(fail),
@@ -270,6 +275,30 @@ impl Worker {
         }
     }
 
+    /// Asks clients of draining connections to go in time, whether or not they ask for something:
+    /// such of a drain that begins now.
+    pub fn tell_idle(self: &Rc<Self>) {
+        let over = timer::deadline(timer::now_ms(), Some(self.options.drain_time));
+        if self.telling_until.replace(over) == 0 {
+            tokio::task::spawn_local(parting::tell(Rc::downgrade(self)));
+        }
+    }
+
+    /// Whether the drains are over and nobody is to be told any more; then they are forgotten.
+    pub(crate) fn told(&self) -> bool {
+        let over = timer::now_ms() >= self.telling_until.get();
+        if over {
+            self.telling_until.set(0);
+        }
+        over
+    }
+
+    /// The connections that are served.
+    pub fn connections(&self) -> Vec<Rc<Connection>> {
+        let all = self.connections.borrow();
+        all.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Counts a connection that is on its way to [`Worker::remember`], or a socket that may have
     /// some.
     pub fn arrival(self: &Rc<Self>) -> Arrival {
@@ -279,13 +308,7 @@ impl Worker {
 
     /// Has idle connections look at whether they are to end.
     pub fn wake_connections(&self) {
-        let all: Vec<_> = self
-            .connections
-            .borrow()
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for conn in all {
+        for conn in self.connections() {
             conn.wake();
         }
     }

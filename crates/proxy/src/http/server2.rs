@@ -13,7 +13,7 @@ use super::record::{Protocol, StreamRecord, now_ns};
 use super::stream::HttpContext;
 use super::stream_tasks::StreamTasks;
 use super::wire::{ReadEnd, StreamHandle, Wire};
-use crate::conn::Connection;
+use crate::conn::{Connection, Parting};
 use crate::http2::{ConnectionError, Refusal, Role, Session, Settings};
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
@@ -169,7 +169,7 @@ impl Server {
             self.idle_at = NEVER;
             self.rest_at = NEVER;
             let most = self.http.config.max_requests_per_connection;
-            if most.is_some_and(|most| self.served >= most) || self.conn.must_close() {
+            if most.is_some_and(|most| self.served >= most) {
                 self.leave();
             }
             let handle = StreamHandle::new(self.wire.clone(), accepted.slot);
@@ -204,6 +204,9 @@ impl Server {
             if !self.leaving {
                 self.wire.with(|s| s.ping(LEAVING));
             }
+            self.leave();
+        }
+        if self.conn.parting.get() != Parting::No {
             self.leave();
         }
         let pong = self.wire.with(Session::take_pong);

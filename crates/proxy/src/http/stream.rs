@@ -215,12 +215,6 @@ impl Stream<'_> {
             self.record.times.request_end = now_ns();
         }
         logger::request(self.record, self.complete);
-        // Streams of HTTP/2 are drawn for by their connection.
-        if !out.is_h2() && !out.closes() && self.record.conn.must_close() {
-            out.set_close();
-            let events = &self.http.stats.events;
-            events.inc(HttpEvent::downstream_cx_drain_close);
-        }
         loop {
             self.answer(&mut body, out, asks).await;
             if !std::mem::take(&mut self.redirected) {
@@ -646,8 +640,14 @@ impl Stream<'_> {
         if config.tracing.is_some() {
             trace::on_response(record);
         }
-        // Whether a gradual drain asks was drawn when the request came.
-        if record.conn.surely_closes() || !self.complete {
+        // A client that is asked already, or goes by itself, is not asked again.
+        let conn = &record.conn;
+        if !out.closes() && conn.must_close() && (!out.is_h2() || conn.ask_to_go()) {
+            out.set_close();
+            let events = &self.http.stats.events;
+            events.inc(HttpEvent::downstream_cx_drain_close);
+        }
+        if !self.complete {
             out.set_close();
         }
         record.says_close = out.closes();

@@ -419,6 +419,7 @@ pub(super) fn connection(
         metered: Cell::new((0, 0)),
         broken: Cell::new(false),
         termination: RefCell::new(None),
+        parting: Cell::default(),
         idle: RefCell::new(None),
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::conn::Drain;
 use crate::http::stream::HttpContext;
-use crate::io::Timer;
+use crate::io::{Timer, timer};
 use crate::stats::Stats;
 use crate::worker::Worker;
 use last::Last;
@@ -33,8 +33,9 @@ pub struct ListenerState {
     pub config: Arc<Listener>,
     drains: RefCell<Vec<(Arc<FilterChain>, Rc<Drain>)>>,
     contexts: RefCell<Vec<(Arc<HttpConnectionManager>, Rc<HttpContext>)>>,
-    /// It drains as a whole: connections of chains without any until now are asked to go as well.
-    drains_all: Cell<bool>,
+    /// Since when it drains as a whole: connections of chains without any until now are asked to go
+    /// as well.
+    drains_all: Cell<Option<u64>>,
 }
 
 impl ListenerState {
@@ -43,7 +44,7 @@ impl ListenerState {
             config,
             drains: RefCell::default(),
             contexts: RefCell::default(),
-            drains_all: Cell::new(false),
+            drains_all: Cell::new(None),
         }
     }
 
@@ -54,8 +55,8 @@ impl ListenerState {
             return drain.clone();
         }
         let drain = Rc::new(Drain::default());
-        if self.drains_all.get() {
-            drain.begin();
+        if let Some(begun) = self.drains_all.get() {
+            drain.begin(begun);
         }
         drains.push((chain.clone(), drain.clone()));
         drain
@@ -76,9 +77,10 @@ impl ListenerState {
 
     /// Asks the clients of all connections to go, of those to come as well.
     fn drain(&self) {
-        self.drains_all.set(true);
+        let now = timer::now_ms();
+        self.drains_all.set(self.drains_all.get().or(Some(now)));
         for (_, drain) in self.drains.borrow().iter() {
-            drain.begin();
+            drain.begin(now);
         }
     }
 
@@ -269,12 +271,13 @@ fn drain_gone(worker: &Rc<Worker>, before: &ListenerState, now: Option<&Rc<Liste
         .map(|chain| before.drain_of(chain))
         .collect();
     for drain in &gone {
-        drain.begin();
+        drain.begin(timer::now_ms());
     }
     // The last connections of a listener that is gone are still to come.
     if now.is_some() && gone.iter().all(|d| Rc::strong_count(d) <= 2) {
         return;
     }
+    worker.tell_idle();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
         Timer::new().sleep(worker.options.drain_time).await;

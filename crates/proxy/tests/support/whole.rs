@@ -52,7 +52,8 @@ impl Proxy {
         Self::run(options)
     }
 
-    fn run(options: ProxyOptions) -> Self {
+    /// One with options of its own, see [`options_of`].
+    pub fn run(options: ProxyOptions) -> Self {
         let (stopper, stop) = stop::pair();
         let thread = std::thread::spawn(move || {
             runtime()
@@ -65,8 +66,13 @@ impl Proxy {
         }
     }
 
-    pub fn end(&mut self) {
+    /// Has it end as by a signal; [`Proxy::end`] waits for it.
+    pub fn ask_to_end(&self) {
         self.stopper.stop();
+    }
+
+    pub fn end(&mut self) {
+        self.ask_to_end();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
@@ -117,7 +123,8 @@ fn options(listeners: Value, clusters: Value) -> ProxyOptions {
     options_of(bootstrap(listeners, clusters, Value::Null))
 }
 
-fn options_of(bootstrap: Value) -> ProxyOptions {
+/// The options that the other proxies here run with.
+pub fn options_of(bootstrap: Value) -> ProxyOptions {
     let text = bootstrap.to_string();
     let source = Source {
         name: "test.json",
