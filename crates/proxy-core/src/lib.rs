@@ -20,6 +20,7 @@ pub mod lru;
 pub mod matcher;
 pub mod outlier;
 pub mod path;
+pub mod query;
 pub mod rate_limit;
 pub mod rbac;
 pub mod request_id;

@@ -6,14 +6,15 @@
     reason = "services still send fields that Envoy's API marks as deprecated"
 )]
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
+use lateen_proxy_core::query::QueryEdits;
 use lateen_xds_proto::Message as _;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::service::auth::v3 as pb;
+use lateen_xds_proto::envoy::r#type::v3::HttpStatus;
 use lateen_xds_proto::google::protobuf;
 
 use crate::decode::{struct_to_value, value_to_struct};
@@ -21,7 +22,7 @@ use crate::decode::{struct_to_value, value_to_struct};
 /// The method that is called.
 pub const METHOD: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// What a check says of a request. Texts that are not UTF-8 are told with replacement characters.
+/// What a check says of a request. Texts that are not UTF-8 are told with `!` for what is none.
 #[derive(Clone, Debug, Default)]
 pub struct Check<'a> {
     /// The client and its names.
@@ -60,8 +61,14 @@ pub struct Check<'a> {
     pub server_name: Option<&'a str>,
 }
 
+/// Bytes that are no UTF-8 become `!`, one for one.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(std::iter::repeat_n('!', chunk.invalid().len()));
+    }
+    out
 }
 
 fn address(of: SocketAddr) -> core::Address {
@@ -134,10 +141,8 @@ impl Check<'_> {
                 })
                 .or_insert(value);
         }
-        let mended = match String::from_utf8_lossy(self.body) {
-            Cow::Owned(text) if !self.body_as_bytes => Some(text.into_bytes()),
-            _ => None,
-        };
+        let plain = self.body_as_bytes || std::str::from_utf8(self.body).is_ok();
+        let mended = (!plain).then(|| text(self.body).into_bytes());
         let body = mended.as_deref().unwrap_or(self.body);
         let http = pb::attribute_context::HttpRequest {
             id: self.id.to_string(),
@@ -179,6 +184,7 @@ impl Check<'_> {
                 filter_metadata: metadata.collect(),
                 ..Default::default()
             }),
+            route_metadata_context: Some(core::Metadata::default()),
             tls_session: self
                 .server_name
                 .map(|sni| pb::attribute_context::TlsSession {
@@ -215,52 +221,162 @@ pub enum Write {
     IfPresent,
 }
 
-/// A header that the service wants written.
+/// A header that the service wants written, as it says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderWrite {
-    /// Lower-case name, no pseudo header.
+    /// Name in lower case.
     pub name: Name,
-    /// Value without control characters.
+    /// Value.
     pub value: Vec<u8>,
     /// How.
     pub write: Write,
+}
+
+/// What of an answer cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// No name of a header.
+    #[error("invalid header name: {}", .0.as_bytes().escape_ascii())]
+    Name(Name),
+    /// Its value holds what would end a line, or is none of its kind.
+    #[error("invalid header value for: {0}")]
+    Value(Name),
+    /// A method that needs more than a method.
+    #[error("missing required header: :protocol")]
+    Method,
+}
+
+/// Bytes that a name and a method may hold (RFC 9110 section 5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !text.is_empty() && text.iter().all(fits)
+}
+
+/// No control characters but the tab.
+fn is_value(text: &[u8]) -> bool {
+    text.iter()
+        .all(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f))
+}
+
+/// No space either: it stands in a request line, or between slashes of a URL.
+fn is_target(text: &[u8]) -> bool {
+    text.iter().all(|b| *b > 0x20 && *b != 0x7f && *b != b'#')
+}
+
+impl HeaderWrite {
+    /// What keeps it from being written into a request.
+    ///
+    /// # Errors
+    /// The flaw.
+    pub fn fits_request(&self) -> Result<(), Flaw> {
+        let value = &self.value[..];
+        let joined = matches!(self.write, Write::Add | Write::Join);
+        let right = match &*self.name {
+            ":path" => is_target(value) && (joined || value.first() == Some(&b'/')),
+            ":authority" | "host" => is_target(value) && !value.is_empty(),
+            ":method" if value == b"CONNECT" => return Err(Flaw::Method),
+            ":method" => is_token(value),
+            _ => return self.fits_response(),
+        };
+        match right {
+            true => Ok(()),
+            false => Err(Flaw::Value(self.name.clone())),
+        }
+    }
+
+    /// What keeps it from being written into an answer. Pseudo headers fit and are not written.
+    ///
+    /// # Errors
+    /// The flaw.
+    pub fn fits_response(&self) -> Result<(), Flaw> {
+        let name = self.name.strip_prefix(':').unwrap_or(&self.name);
+        match (is_token(name.as_bytes()), is_value(&self.value)) {
+            (false, _) => Err(Flaw::Name(self.name.clone())),
+            (true, false) => Err(Flaw::Value(self.name.clone())),
+            (true, true) => Ok(()),
+        }
+    }
+}
+
+/// What becomes of a request that passes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// Written into the request, in this order.
+    pub headers: Vec<HeaderWrite>,
+    /// Then taken out of it.
+    pub remove: Vec<Name>,
+    /// Then done to its query.
+    pub query: QueryEdits,
+    /// Written into the answer.
+    pub response_headers: Vec<HeaderWrite>,
+    /// An edit of the answer says in no known way how it is meant.
+    pub unclear: bool,
+}
+
+impl Pass {
+    /// Whether the request is changed.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !self.headers.is_empty() || !self.remove.is_empty() || !self.query.is_empty()
+    }
+
+    /// What keeps it from being done. Where a path is made of a query, it is looked at there.
+    ///
+    /// # Errors
+    /// The first flaw.
+    pub fn fits(&self) -> Result<(), Flaw> {
+        self.headers
+            .iter()
+            .try_for_each(HeaderWrite::fits_request)?;
+        for header in &self.response_headers {
+            header.fits_response()?;
+            if header.name.starts_with(':') {
+                // An answer is not to have another status, or two.
+                return Err(Flaw::Name(header.name.clone()));
+            }
+        }
+        let texts = self
+            .query
+            .set
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
+        match { texts }.all(|text| is_target(text.as_bytes())) {
+            true => Ok(()),
+            false => Err(Flaw::Value(":path".into())),
+        }
+    }
+}
+
+/// The answer that the service gives for the proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// HTTP status, 200 to 599; none = that of the configuration.
+    pub status: Option<u16>,
+    /// Headers.
+    pub headers: Vec<HeaderWrite>,
+    /// Body.
+    pub body: Vec<u8>,
 }
 
 /// What the service says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The request passes.
-    Passes {
-        /// Written into the request.
-        headers: Vec<HeaderWrite>,
-        /// Taken out of it.
-        remove: Vec<Name>,
-        /// Written into the answer.
-        response_headers: Vec<HeaderWrite>,
-        /// Kept as metadata.
-        metadata: Metadata,
-    },
+    Passes(Pass, Metadata),
     /// It is refused with this answer.
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Headers.
-        headers: Vec<HeaderWrite>,
-        /// Body.
-        body: Vec<u8>,
-        /// Kept as metadata.
-        metadata: Metadata,
-    },
+    Refused(Refusal, Metadata),
+    /// The service could not judge, and says what to answer then.
+    Failed(Refusal),
 }
 
 /// The namespace of what the service wants kept.
 pub const NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
 impl Verdict {
-    /// Reads an answer.
+    /// Reads an answer. Whether what it asks for can be done shows where it is done.
     ///
     /// # Errors
-    /// When it is no message, or asks for what is not done.
+    /// When it is no message.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         use pb::check_response::HttpResponse as R;
         let answer = pb::CheckResponse::decode(bytes).map_err(|e| e.to_string())?;
@@ -271,92 +387,120 @@ impl Verdict {
             kept.insert(NAMESPACE.into(), value);
         }
         let metadata = Metadata::from(kept);
-        match (passes, answer.http_response) {
-            (true, Some(R::OkResponse(ok))) => {
-                let queries = !ok.query_parameters_to_set.is_empty()
-                    || !ok.query_parameters_to_remove.is_empty();
-                if queries {
-                    return Err("query parameters of the answer are not implemented".into());
-                }
-                let named = ok.headers_to_remove.iter().filter_map(|n| name(n));
-                Ok(Self::Passes {
-                    headers: writes(&ok.headers)?,
-                    remove: named.collect(),
-                    response_headers: writes(&ok.response_headers_to_add)?,
-                    metadata,
-                })
-            }
-            (true, _) => Ok(Self::Passes {
-                headers: Vec::new(),
-                remove: Vec::new(),
-                response_headers: Vec::new(),
+        Ok(match (passes, answer.http_response) {
+            (true, Some(R::OkResponse(ok))) => Self::Passes(pass(&ok), metadata),
+            (true, _) => Self::Passes(Pass::default(), metadata),
+            (false, Some(R::DeniedResponse(denied))) => Self::Refused(
+                refusal(denied.status.as_ref(), &denied.headers, denied.body, 403),
                 metadata,
-            }),
-            (false, Some(R::DeniedResponse(denied))) => {
-                let status = denied.status.map_or(0, |s| s.code);
-                let status = match u16::try_from(status) {
-                    Ok(0) => 403,
-                    Ok(status @ 200..=599) => status,
-                    _ => return Err(format!("{status} is no status")),
-                };
-                Ok(Self::Refused {
-                    status,
-                    headers: writes(&denied.headers)?,
-                    body: denied.body.into_bytes(),
-                    metadata,
-                })
+            ),
+            (false, Some(R::ErrorResponse(error))) => {
+                let status = error.status.as_ref();
+                let mut refusal = refusal(status, &error.headers, error.body, 0);
+                refusal.status = refusal.status.filter(|status| *status != 0);
+                Self::Failed(refusal)
             }
-            (false, Some(R::ErrorResponse(_))) => Err("the service reports an error".into()),
-            (false, _) => Ok(Self::Refused {
-                status: 403,
-                headers: Vec::new(),
-                body: Vec::new(),
-                metadata,
-            }),
-        }
+            (false, _) => Self::Refused(refusal(None, &[], String::new(), 403), metadata),
+        })
     }
 }
 
-/// A header name; none for pseudo headers and the host, which are not the service's.
-fn name(text: &str) -> Option<Name> {
-    let lower = text.to_ascii_lowercase();
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let fits = !lower.is_empty() && lower != "host" && lower.bytes().all(valid);
-    fits.then(|| lower.into())
+/// An answer to the client. Every line of it stands for itself.
+fn refusal(
+    status: Option<&HttpStatus>,
+    headers: &[core::HeaderValueOption],
+    body: String,
+    default: u16,
+) -> Refusal {
+    // 0 is no status; another one that is none must not let the request pass.
+    let status = match status.map_or(0, |s| s.code) {
+        0 => default,
+        code => u16::try_from(code)
+            .ok()
+            .filter(|code| (200..600).contains(code))
+            .unwrap_or(403),
+    };
+    let lines = headers.iter().filter_map(|option| line(option, Write::Add));
+    Refusal {
+        status: Some(status),
+        headers: lines.collect(),
+        body: body.into_bytes(),
+    }
 }
 
-fn writes(all: &[core::HeaderValueOption]) -> Result<Vec<HeaderWrite>, String> {
-    let mut out = Vec::with_capacity(all.len());
-    for option in all {
-        let Some(header) = &option.header else {
-            continue;
-        };
-        let value = match header.raw_value.is_empty() {
-            true => header.value.as_bytes(),
-            false => &header.raw_value,
-        };
-        let plain = |b: &u8| *b == b'\t' || (*b >= 0x20 && *b != 0x7f);
-        let Some(name) = name(&header.key).filter(|_| value.iter().all(plain)) else {
-            return Err(format!("header {:?} cannot be written", header.key));
-        };
-        // Without a word the service means to set it: the old default, which Envoy keeps.
+fn pass(ok: &pb::OkHttpResponse) -> Pass {
+    // `append` alone counts for requests; without a word the service means to set it, so that a
+    // client's own header does not stay.
+    let appends = |option: &&core::HeaderValueOption| option.append.is_some_and(|a| a.value);
+    let set = ok.headers.iter().filter(|option| !appends(option));
+    let set = set.filter_map(|option| line(option, Write::Set));
+    let joined = ok.headers.iter().filter(appends);
+    let joined = joined.filter_map(|option| line(option, Write::Join));
+    let mut unclear = false;
+    let answers = ok.response_headers_to_add.iter().filter_map(|option| {
         let write = match (
             option.append.as_ref().map(|a| a.value),
             option.append_action,
         ) {
-            (Some(true), _) => Write::Join,
-            (Some(false), _) | (None, 0 | 2) => Write::Set,
+            (Some(true), _) | (None, 0) => Write::Add,
+            (Some(false), _) | (None, 2) => Write::Set,
             (None, 1) => Write::IfAbsent,
             (None, 3) => Write::IfPresent,
-            (None, other) => return Err(format!("append action {other} is not known")),
+            (None, _) => {
+                unclear = true;
+                return None;
+            }
         };
-        out.push(HeaderWrite {
-            name,
-            value: value.to_vec(),
-            write,
-        });
+        line(option, write)
+    });
+    let mut response_headers: Vec<HeaderWrite> = answers.collect();
+    response_headers.sort_by_key(|header| match header.write {
+        Write::Add | Write::Join => 0,
+        Write::Set => 1,
+        Write::IfAbsent => 2,
+        Write::IfPresent => 3,
+    });
+    let parameters = ok.query_parameters_to_set.iter();
+    Pass {
+        headers: set.chain(joined).collect(),
+        remove: ok
+            .headers_to_remove
+            .iter()
+            .filter_map(|n| removable(n))
+            .collect(),
+        query: QueryEdits {
+            set: parameters
+                .map(|p| (p.key.as_str().into(), p.value.as_str().into()))
+                .collect(),
+            remove: ok
+                .query_parameters_to_remove
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+        },
+        response_headers,
+        unclear,
     }
-    Ok(out)
+}
+
+/// A header name; none for pseudo headers and the host, without which a request is none.
+fn removable(text: &str) -> Option<Name> {
+    let lower = text.to_ascii_lowercase();
+    let fits = is_token(lower.as_bytes()) && lower != "host";
+    fits.then(|| lower.into())
+}
+
+fn line(option: &core::HeaderValueOption, write: Write) -> Option<HeaderWrite> {
+    let header = option.header.as_ref()?;
+    let value = match header.raw_value.is_empty() {
+        true => header.value.as_bytes(),
+        false => &header.raw_value,
+    };
+    Some(HeaderWrite {
+        name: header.key.to_ascii_lowercase().into(),
+        value: value.to_vec(),
+        write,
+    })
 }
 
 #[cfg(test)]
@@ -403,7 +547,7 @@ mod tests {
             body: b"a\xffb",
             ..Check::default()
         };
-        assert_eq!(read(&check).body, "a\u{fffd}b");
+        assert_eq!(read(&check).body, "a!b");
         let raw = Check {
             body_as_bytes: true,
             ..check

@@ -7,6 +7,8 @@
     reason = "services still send what Envoy's API marks as deprecated"
 )]
 
+#[path = "ext_authz/answers.rs"]
+mod answers;
 #[path = "differential/envoy.rs"]
 mod envoy;
 mod support;
@@ -55,6 +57,9 @@ fn verdict(path: &str) -> auth::CheckResponse {
         headers,
         body: body.into(),
     };
+    if let Some(name) = path.strip_prefix("/answers/") {
+        return answers::verdict(name.split('?').next().unwrap_or_default());
+    }
     match path {
         "/deny" => auth::CheckResponse {
             status: status(7),

@@ -18,6 +18,8 @@ pub struct ExtAuthz {
     pub body: Option<CheckedBody>,
     /// The route is chosen anew after the service changed the request.
     pub clear_route_cache: bool,
+    /// An answer that cannot be written as it is refuses the request with 500.
+    pub validate_mutations: bool,
     /// Answer where the service does not answer. Default 403.
     pub status_on_error: u16,
     /// Share of requests that are checked.

@@ -39,7 +39,6 @@ pub(super) fn filter(m: &pb::ExtAuthz) -> Result<ExtAuthz> {
             !m.bootstrap_metadata_labels_key.is_empty(),
             "bootstrap_metadata_labels_key",
         ),
-        (m.validate_mutations, "validate_mutations"),
         (m.encode_raw_headers, "encode_raw_headers"),
         (
             m.decoder_header_mutation_rules.is_some(),
@@ -119,6 +118,7 @@ pub(super) fn filter(m: &pb::ExtAuthz) -> Result<ExtAuthz> {
             .transpose()
             .at("with_request_body")?,
         clear_route_cache: m.clear_route_cache,
+        validate_mutations: m.validate_mutations,
         status_on_error,
         enabled: enabled
             .at("filter_enabled")?

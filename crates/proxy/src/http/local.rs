@@ -155,6 +155,10 @@ impl Stream<'_> {
                     let response = &mut record.response;
                     response.set_known(Known::ContentType, value.as_bytes());
                 }
+            } else {
+                // Whatever was said of it, there is no body.
+                let of_body = [Known::ContentLength, Known::ContentType];
+                record.response.remove_all(Known::bits(&of_body));
             }
             record.code = record.response.status;
         }

@@ -125,6 +125,11 @@ impl RequestBody<'_> {
         filled
     }
 
+    /// How many bytes of it have come, as far as they have been looked at.
+    pub fn come(&self) -> u64 {
+        self.received + self.reader.data().len() as u64
+    }
+
     /// Lends what was kept of the body, so that it need not be held twice. Nothing may be read
     /// before it is back.
     pub fn lend(&mut self) -> Vec<u8> {

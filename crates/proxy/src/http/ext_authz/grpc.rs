@@ -62,7 +62,7 @@ pub(super) fn question(
         scheme: request.scheme(),
         protocol: record.protocol.text(),
         // Of the body, as far as it has come.
-        size: Some(sample.map_or(0, |s| s.bytes.len() as u64)),
+        size: Some(sample.map_or(0, |s| s.come)),
         headers: headers.chain(told).collect(),
         body: sample.map_or(&b""[..], |s| s.bytes),
         body_as_bytes: sample.is_some_and(|s| s.wanted.as_bytes),

@@ -4,7 +4,7 @@
 use lateen_proxy_core::config::ext_authz::{ExtAuthz, HttpAuthz};
 use lateen_proxy_core::config::{Fields, Metadata, Name, Value};
 use lateen_proxy_core::matcher::StringMatcher;
-use lateen_proxy_xds::authz::{HeaderWrite, NAMESPACE, Verdict, Write};
+use lateen_proxy_xds::authz::{HeaderWrite, NAMESPACE, Pass, Refusal, Verdict, Write};
 
 use super::super::call::{Answer, Call, mark_own};
 use super::super::head::Head;
@@ -81,8 +81,10 @@ pub(super) fn verdict(service: &HttpAuthz, answer: Answer) -> Result<Verdict, Ch
         })
     };
     let matching = |matchers: &[StringMatcher], how: Write| -> Vec<HeaderWrite> {
-        let lines = head.lines().filter(|(name, _)| any(matchers, name));
+        // What is said to the proxy goes no further.
+        let lines = head.lines().filter(|(name, _)| *name != REMOVE);
         lines
+            .filter(|(name, _)| any(matchers, name))
             .filter_map(|(name, value)| write(name, value, how))
             .collect()
     };
@@ -105,12 +107,12 @@ pub(super) fn verdict(service: &HttpAuthz, answer: Answer) -> Result<Verdict, Ch
         };
         let lines = head.lines().filter(|(name, _)| passed(name));
         let lines = lines.filter_map(|(name, value)| write(name, value, Write::Add));
-        return Ok(Verdict::Refused {
-            status,
+        let refusal = Refusal {
+            status: Some(status),
             headers: lines.collect(),
             body: answer.body,
-            metadata,
-        });
+        };
+        return Ok(Verdict::Refused(refusal, metadata));
     }
     let mut headers = matching(&service.upstream_headers, Write::Set);
     headers.extend(matching(&service.upstream_headers_to_append, Write::Add));
@@ -122,10 +124,11 @@ pub(super) fn verdict(service: &HttpAuthz, answer: Answer) -> Result<Verdict, Ch
         remove.extend(names.map(|n| Name::from(n.to_ascii_lowercase())));
         true
     });
-    Ok(Verdict::Passes {
+    let pass = Pass {
         headers,
         remove,
         response_headers: matching(&service.client_headers_on_success, Write::Add),
-        metadata,
-    })
+        ..Pass::default()
+    };
+    Ok(Verdict::Passes(pass, metadata))
 }

@@ -11,7 +11,7 @@ use lateen_proxy_core::config::{Name, Value};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::headers::HeadersMut;
 use lateen_proxy_core::stats::{Counter, Scope};
-use lateen_proxy_xds::authz::{HeaderWrite, NAMESPACE, Verdict, Write};
+use lateen_proxy_xds::authz::{Flaw, HeaderWrite, NAMESPACE, Pass, Refusal, Verdict, Write};
 
 use super::call::CallError;
 use super::filters::Stop;
@@ -40,6 +40,8 @@ pub struct AuthzState {
     denied: Counter,
     error: Counter,
     disabled: Counter,
+    invalid: Counter,
+    request_header_limits_reached: Counter,
     failure_allowed: Counter,
 }
 
@@ -56,6 +58,8 @@ impl AuthzState {
             denied: counter("denied"),
             error: counter("error"),
             disabled: counter("disabled"),
+            invalid: counter("invalid"),
+            request_header_limits_reached: counter("request_header_limits_reached"),
             failure_allowed: counter("failure_mode_allowed"),
             stat,
             config,
@@ -110,9 +114,11 @@ pub(super) async fn check(
         None => false,
         Some(wanted) => fill(stream, body, out, wanted).await?,
     };
+    let come = body.come();
     let lent = body.lend();
     let sample = wanted.map(|wanted| Sample {
         bytes: &lent,
+        come,
         partial,
         wanted,
     });
@@ -159,6 +165,8 @@ pub(super) async fn check(
 #[derive(Clone, Copy)]
 struct Sample<'b> {
     bytes: &'b [u8],
+    /// Bytes of the body that have come, of which these are the first.
+    come: u64,
     partial: bool,
     wanted: CheckedBody,
 }
@@ -220,71 +228,133 @@ fn act(
 ) -> Result<bool, Stop> {
     let config = &state.config;
     let worker = stream.record.conn.worker.clone();
-    let of_cluster = |what: &str| {
+    let count = |counter: &Counter, what: &str| {
+        counter.inc();
         if let Some(cluster) = &upstream {
             let stat = format!("{}.{what}", state.stat);
             worker.stats.named(&Scope::cluster(cluster), &stat).inc();
         }
     };
+    let unfit = || {
+        count(&state.invalid, "invalid");
+        Err(Stop::reply(refusal(500, "ext_authz_invalid")))
+    };
     if tells!(EXT_AUTHZ) {
         say(stream, config, &verdict);
     }
     match verdict {
-        Ok(Verdict::Passes {
-            headers,
-            remove,
-            response_headers,
-            metadata,
-        }) => {
-            state.ok.inc();
-            of_cluster("ok");
-            keep(stream, metadata.get(NAMESPACE));
-            let changes = !headers.is_empty() || !remove.is_empty();
-            let request = &mut stream.record.request;
-            for name in &remove {
-                request.remove(name.as_bytes());
+        Ok(Verdict::Passes(pass, metadata)) => {
+            let right = matches!(pass.fits(), Ok(()) | Err(Flaw::Method));
+            if config.validate_mutations && (pass.unclear || !right) {
+                return unfit();
             }
-            write_all(request, &headers);
-            stream.added.extend(response_headers);
+            keep(stream, metadata.get(NAMESPACE));
+            if let Err(flaw) = amend(&mut stream.record.request, &pass) {
+                count(&state.ok, "ok");
+                return Err(Stop::reply(unwritten(&flaw)));
+            }
+            if over_limits(stream) {
+                state.request_header_limits_reached.inc();
+                return unfit();
+            }
+            count(&state.ok, "ok");
+            let changes = pass.changes();
+            stream.added.extend(pass.response_headers);
             Ok(changes && config.clear_route_cache)
         }
-        Ok(Verdict::Refused {
-            status,
-            headers,
-            body,
-            metadata,
-        }) => {
-            state.denied.inc();
-            of_cluster("denied");
-            keep(stream, metadata.get(NAMESPACE));
-            let mut reply = refusal(status, "ext_authz_denied");
-            reply.body = body.into();
-            // The answer's own, also where it names its type.
-            let mut made = Head::new();
-            write_all(&mut made, &headers);
-            reply.own = made
-                .lines()
-                .map(|(n, v)| (n.to_vec(), v.to_vec()))
-                .collect();
-            Err(Stop::reply(reply))
-        }
-        Err(_) => {
-            state.error.inc();
-            of_cluster("error");
-            if !config.failure_mode_allow {
-                return Err(Stop::reply(refusal(
-                    config.status_on_error,
-                    "ext_authz_error",
-                )));
+        Ok(Verdict::Refused(answer, metadata)) => {
+            let mut lines = answer.headers.iter();
+            if config.validate_mutations && !lines.all(|line| line.fits_response().is_ok()) {
+                return unfit();
             }
-            state.failure_allowed.inc();
-            of_cluster("failure_mode_allowed");
+            count(&state.denied, "denied");
+            keep(stream, metadata.get(NAMESPACE));
+            Err(Stop::reply(given(answer, 403, "ext_authz_denied")))
+        }
+        // Too long is no silence: what was said of the request is not known.
+        Ok(Verdict::Failed(_)) | Err(_) if config.failure_mode_allow && !too_long(&verdict) => {
+            count(&state.error, "error");
+            count(&state.failure_allowed, "failure_mode_allowed");
             if config.failure_mode_allow_header {
                 stream.record.request.set(FAILURE_ALLOWED, b"true");
             }
             Ok(false)
         }
+        Ok(Verdict::Failed(answer)) => {
+            count(&state.error, "error");
+            let reply = given(answer, config.status_on_error, "ext_authz_error");
+            Err(Stop::reply(reply))
+        }
+        Err(_) => {
+            count(&state.error, "error");
+            let reply = refusal(config.status_on_error, "ext_authz_error");
+            Err(Stop::reply(reply))
+        }
     }
+}
+
+fn too_long(verdict: &Result<Verdict, CheckError>) -> bool {
+    matches!(verdict, Err(CheckError::Call(CallError::TooLong)))
+}
+
+/// Changes a request as its verdict says; nothing of it where something cannot be written.
+fn amend(request: &mut Head, pass: &Pass) -> Result<(), Flaw> {
+    pass.fits()?;
+    // A tunnel's request is no other one, and no other is a tunnel's.
+    let method = pass.headers.iter().find(|h| &*h.name == ":method");
+    if let Some(method) = method.filter(|_| request.method() == b"CONNECT") {
+        return Err(Flaw::Value(method.name.clone()));
+    }
+    write_all(request, &pass.headers);
+    for name in &pass.remove {
+        request.remove(name.as_bytes());
+    }
+    if !pass.query.is_empty() {
+        let path = pass.query.path(request.path());
+        request.set_path(&path);
+    }
+    Ok(())
+}
+
+/// Whether the request has more headers than one that comes in may have.
+fn over_limits(stream: &Stream<'_>) -> bool {
+    let (request, config) = (&stream.record.request, &stream.http.config);
+    let pseudo = [
+        (&b":method"[..], request.method()),
+        (b":path", request.path()),
+        (b":authority", request.authority()),
+        (b":scheme", request.scheme()),
+    ];
+    let (mut count, mut size) = (0, 0);
+    for (name, value) in pseudo.into_iter().chain(request.lines()) {
+        count += 1;
+        size += name.len() + value.len();
+    }
+    count > config.max_headers_count as usize
+        || size > config.max_request_headers_kb as usize * 1024
+}
+
+/// The answer to a request that cannot be sent on as the service wants it, in Envoy's words.
+fn unwritten(flaw: &Flaw) -> LocalReply<'static> {
+    let text = flaw.to_string();
+    let details = text.replace(' ', "_");
+    let details = format!("filter_removed_required_request_headers{{{details}}}");
+    let mut reply = LocalReply::new(503, "", details);
+    reply.body = text.into_bytes().into();
+    reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+}
+
+/// The answer that the service gives. Lines that cannot be written are left out: what follows them
+/// would be lines of their own.
+fn given(answer: Refusal, status: u16, details: &'static str) -> LocalReply<'static> {
+    let mut reply = refusal(answer.status.unwrap_or(status), details);
+    reply.body = answer.body.into();
+    let lines = answer.headers.into_iter();
+    reply.own = lines
+        .filter(|line| !line.name.starts_with(':') && line.fits_response().is_ok())
+        .map(|line| (line.name.as_bytes().to_vec(), line.value))
+        .collect();
+    reply
 }
 
 /// Tells the verdict, in Envoy's words.
@@ -292,18 +362,22 @@ fn act(
 fn say(stream: &Stream<'_>, config: &ExtAuthz, verdict: &Result<Verdict, CheckError>) {
     let tags = logger::tagged(stream.record);
     match verdict {
-        Ok(Verdict::Passes { .. }) => {
+        Ok(Verdict::Passes(..)) => {
             tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter accepted the request");
         }
-        Ok(Verdict::Refused { status, .. }) => {
+        Ok(Verdict::Refused(answer, _)) => {
+            let status = answer.status.unwrap_or(403);
             tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter rejected the request. Response status code: '{status}'");
         }
-        Err(error) => {
+        Ok(Verdict::Failed(_)) | Err(_) => {
             let what = match config.failure_mode_allow {
                 true => "allowed the request with error",
                 false => "rejected the request with an error",
             };
-            let error = error.to_string();
+            let error = match verdict {
+                Err(error) => error.to_string(),
+                Ok(_) => "the service reports an error".to_owned(),
+            };
             let error = error.as_bytes().escape_ascii();
             tracing::debug!(target: EXT_AUTHZ, "{tags} ext_authz filter {what}: {error}");
         }
@@ -323,6 +397,14 @@ fn keep(stream: &mut Stream<'_>, metadata: Option<&Value>) {
 pub(super) fn write_all(head: &mut Head, headers: &[HeaderWrite]) {
     for header in headers {
         let (name, value) = (&*header.name, &header.value[..]);
+        let scheme = matches!(value, b"http" | b"https");
+        match name {
+            ":path" | ":authority" | ":method" => {}
+            ":scheme" if scheme => {}
+            // Nothing else of this form is of a request, and of an answer the status alone.
+            name if name.starts_with(':') => continue,
+            _ => {}
+        }
         let there = head.first(name.as_bytes()).is_some();
         let single = name.starts_with(':') || (name == "host" && head.status == 0);
         match header.write {
