@@ -622,7 +622,10 @@ pub enum HeaderCase {
     /// `Content-Type`.
     ProperCase,
     /// As the peer wrote it.
-    Preserve,
+    Preserve {
+        /// What the peer did not write is like [`HeaderCase::ProperCase`].
+        capitals: bool,
+    },
 }
 
 /// HTTP/2 codec options, both sides. Sizes in bytes.

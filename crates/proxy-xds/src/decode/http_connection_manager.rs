@@ -11,14 +11,22 @@ use lateen_proxy_core::config::{HttpConnectionManager, Name, RouteSource};
 use lateen_proxy_core::local_reply::{LocalReplyConfig, ResponseMapper};
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use lateen_xds_proto::envoy::extensions::http::header_formatters::preserve_case::v3::{
+    PreserveCaseFormatterConfig, preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders,
+};
 use lateen_xds_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use pb::http_connection_manager as inner;
+
+const PRESERVE_CASE: &str =
+    "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
 
 use super::common::{
     bool_or, cidr, config_source, data_source_bytes, header_option, need, opt_duration, timeout,
     u32_of,
 };
-use super::{Collected, Needs, access_log, add_need, http_filter, route, tracing, typed, written};
+use super::{
+    Collected, Needs, access_log, add_need, http_filter, route, tracing, type_name, typed, written,
+};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 fn seconds(n: u64) -> Option<Duration> {
@@ -284,14 +292,7 @@ pub(super) fn http1(
     listener: bool,
 ) -> Result<Http1Options> {
     let m = m.cloned().unwrap_or_default();
-    use core::http1_protocol_options::header_key_format::HeaderFormat as F;
     refuse_set(&[
-        (
-            m.header_key_format
-                .as_ref()
-                .is_some_and(|f| f.header_format.is_some()),
-            "header_key_format",
-        ),
         (
             !m.ignore_http_11_upgrade.is_empty(),
             "ignore_http_11_upgrade",
@@ -305,14 +306,7 @@ pub(super) fn http1(
             "override_stream_error_on_invalid_http_message",
         ),
     ])?;
-    let header_case = match m.header_key_format.and_then(|f| f.header_format) {
-        None => HeaderCase::Lower,
-        Some(F::ProperCaseWords(_)) => HeaderCase::ProperCase,
-        Some(F::StatefulFormatter(f)) if f.name.contains("preserve_case") => HeaderCase::Preserve,
-        Some(F::StatefulFormatter(f)) => {
-            return refuse(format!("{} is not implemented", f.name)).at("header_key_format");
-        }
-    };
+    let header_case = header_case(m.header_key_format.as_ref()).at("header_key_format")?;
     Ok(Http1Options {
         allow_absolute_url: listener && bool_or(m.allow_absolute_url.as_ref(), true),
         accept_http_10: m.accept_http_10,
@@ -326,6 +320,39 @@ pub(super) fn http1(
             false,
         ),
     })
+}
+
+fn header_case(m: Option<&core::http1_protocol_options::HeaderKeyFormat>) -> Result<HeaderCase> {
+    use core::http1_protocol_options::header_key_format::HeaderFormat as F;
+    let Some(m) = m else {
+        return Ok(HeaderCase::Lower);
+    };
+    match &m.header_format {
+        Some(F::ProperCaseWords(_)) => Ok(HeaderCase::ProperCase),
+        Some(F::StatefulFormatter(f)) => preserve_case(f).at("stateful_formatter"),
+        None => refuse("proper_case_words or stateful_formatter is required"),
+    }
+}
+
+/// The one stateful formatter there is.
+fn preserve_case(m: &core::TypedExtensionConfig) -> Result<HeaderCase> {
+    let Some(any) = &m.typed_config else {
+        return refuse("is required").at("typed_config");
+    };
+    let name = type_name(any)?;
+    if name != PRESERVE_CASE {
+        return refuse("is not implemented; preserve_case is").at("typed_config");
+    }
+    let config: PreserveCaseFormatterConfig = typed(any).at("typed_config")?;
+    refuse_set(&[(config.forward_reason_phrase, "forward_reason_phrase")]).at("typed_config")?;
+    match FormatterTypeOnEnvoyHeaders::try_from(config.formatter_type_on_envoy_headers) {
+        Ok(kind) => Ok(HeaderCase::Preserve {
+            capitals: kind == FormatterTypeOnEnvoyHeaders::ProperCase,
+        }),
+        Err(_) => refuse("is not known")
+            .at("formatter_type_on_envoy_headers")
+            .at("typed_config"),
+    }
 }
 
 pub(super) fn http2(m: Option<&core::Http2ProtocolOptions>) -> Result<Http2Options> {

@@ -559,9 +559,10 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         (
             LISTENER,
             manager(
-                json!({ "http_protocol_options": { "header_key_format": { "proper_case_words": {} } } }),
+                json!({ "http_protocol_options": { "header_key_format": { "stateful_formatter": { "name": "x",
+                    "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } } } } }),
             ),
-            in_manager("http_protocol_options.header_key_format"),
+            in_manager("http_protocol_options.header_key_format.stateful_formatter.typed_config"),
         ),
         (
             LISTENER,

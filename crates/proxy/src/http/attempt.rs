@@ -150,9 +150,11 @@ impl Stream<'_> {
         }
         let parts = &mut *client;
         let head = &record.request;
-        parts.writer.begin(framing == Framing::Chunked, |bytes| {
-            write_request_head(head, framing, bytes);
-        });
+        parts
+            .writer
+            .begin(framing == Framing::Chunked, head.names(), |bytes| {
+                write_request_head(head, framing, bytes);
+            });
         // What follows an answer to CONNECT is never a body to us: a 2xx begins
         // the tunnel (RFC 9110 section 9.3.6), of others only the status passes.
         let to_head = connect || head.method() == b"HEAD";
@@ -212,7 +214,7 @@ impl Stream<'_> {
         record.response.status = 200;
         record.times.upstream_sent = now_ns();
         record.times.upstream_first = record.times.upstream_sent;
-        client.writer.begin(false, |_| {});
+        client.writer.begin(false, None, |_| {});
         if let Responder::H1 { close, .. } = out {
             *close = false; // the head of a tunnel does not say so
         }

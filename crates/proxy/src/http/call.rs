@@ -201,9 +201,11 @@ impl Call {
             () => Framing::Chunked,
         };
         let parts = &mut *client;
-        parts.writer.begin(framing == Framing::Chunked, |bytes| {
-            write_request_head(&self.head, framing, bytes);
-        });
+        parts
+            .writer
+            .begin(framing == Framing::Chunked, self.head.names(), |bytes| {
+                write_request_head(&self.head, framing, bytes);
+            });
         let receiver = Receiver::H1(H1Receiver {
             io: &parts.io,
             reader: &mut parts.reader,

@@ -3,6 +3,7 @@
 //! an untouched run of lines is written to the other side as one copy.
 
 use super::known::Known;
+use crate::http1::case::Names;
 
 /// A piece of a [`Head`]'s buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Head {
     authority: Span,
     scheme: Span,
     has_authority: bool,
+    /// How its sender wrote its names, where that is to be kept.
+    names: Option<Box<Names>>,
     /// The status of a response; 0 in a request.
     pub status: u16,
 }
@@ -117,7 +120,18 @@ impl Head {
         self.authority = Span::default();
         self.scheme = Span::default();
         self.has_authority = false;
+        self.names = None;
         self.status = 0;
+    }
+
+    /// How its sender wrote its names, where that is to be kept.
+    pub fn names(&self) -> Option<&Names> {
+        self.names.as_deref()
+    }
+
+    /// Keeps how its sender wrote its names.
+    pub fn set_names(&mut self, names: Option<Box<Names>>) {
+        self.names = names;
     }
 
     /// Bytes of memory that the lines may take without asking for more.

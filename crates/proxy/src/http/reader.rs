@@ -4,6 +4,8 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use lateen_proxy_core::config::cluster::HeaderCase;
+
 use super::head::Head;
 use super::wire::StreamHandle;
 use crate::http1::{BodyDecoder, BodyError, Framing, Piece};
@@ -40,6 +42,8 @@ pub struct H1Reader {
     pub buf: Buf,
     decoder: BodyDecoder,
     piece: usize,
+    /// Whether the letters of names are to be kept.
+    pub case: HeaderCase,
 }
 
 impl Default for H1Reader {
@@ -48,11 +52,20 @@ impl Default for H1Reader {
             buf: Buf::new(),
             decoder: BodyDecoder::new(Framing::None),
             piece: 0,
+            case: HeaderCase::Lower,
         }
     }
 }
 
 impl H1Reader {
+    /// A reader that keeps the letters of names where that is asked for.
+    pub fn new(case: HeaderCase) -> Self {
+        Self {
+            case,
+            ..Self::default()
+        }
+    }
+
     /// Begins the body of a message whose head was consumed from `buf`.
     pub fn begin(&mut self, framing: Framing) {
         self.decoder.restart(framing);

@@ -118,7 +118,7 @@ impl Responder<'_> {
                     head.remove_known(Known::ContentLength);
                 }
                 let (close, http_10) = (*close, *http_10);
-                writer.begin(framing == Framing::Chunked, |out| {
+                writer.begin(framing == Framing::Chunked, head.names(), |out| {
                     write_response_head(head, framing, empty, close, http_10, out);
                 });
                 Ok(BodyWriter::H1(io, writer))
@@ -168,13 +168,7 @@ impl Responder<'_> {
     pub fn inform(&mut self, head: &Head) {
         match self {
             Self::H1 { http_10: true, .. } => {}
-            Self::H1 { writer, .. } => {
-                let mut text = Vec::new();
-                write_status_line(head.status, false, &mut text);
-                head.write_lines(&mut text);
-                text.extend_from_slice(b"\r\n");
-                writer.stage(&text);
-            }
+            Self::H1 { writer, .. } => writer.inform(head),
             // That the stream is gone shows where it is waited for.
             Self::H2 { stream, .. } => drop(stream.respond(head, head.status, false)),
         }

@@ -15,6 +15,7 @@ use super::responder::Responder;
 use super::stream::{Asks, HttpContext, Stream};
 use super::writer::H1Writer;
 use crate::conn::Connection;
+use crate::http1::case;
 use crate::http1::{Limits, Reject, RejectKind, RequestHead, parse_request, reason};
 use crate::io::timer::{self, NEVER};
 use crate::io::{Buf, Timer};
@@ -143,7 +144,8 @@ impl Kept {
 
 impl<'k> Server<'k> {
     fn new(kept: &'k mut Kept, first: Buf) -> Self {
-        let mut reader = H1Reader::default();
+        let case = kept.http.config.http1.header_case;
+        let mut reader = H1Reader::new(case);
         reader.buf = first;
         let mut record = StreamRecord::new(kept.conn.clone());
         if kept.served > 0 {
@@ -153,7 +155,7 @@ impl<'k> Server<'k> {
             record,
             kept,
             reader,
-            writer: H1Writer::default(),
+            writer: H1Writer::new(case),
         }
     }
 
@@ -262,7 +264,11 @@ impl<'k> Server<'k> {
                         });
                     }
                     match parse_request(data, seen, limits, &mut record.request) {
-                        Ok(Some(head)) => return Poll::Ready(Next::Request(head)),
+                        Ok(Some(head)) => {
+                            let names = case::kept(reader.case, &data[..head.consumed]);
+                            record.request.set_names(names);
+                            return Poll::Ready(Next::Request(head));
+                        }
                         Ok(None) => seen = data.len(),
                         Err(reject) => return Poll::Ready(Next::Refused(reject)),
                     }

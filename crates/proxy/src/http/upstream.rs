@@ -12,7 +12,7 @@ use super::known::Known;
 use super::reader::{BodyReader, H1Reader, H2Reader};
 use super::responder::Body;
 use super::wire::StreamHandle;
-use crate::http1::{Framing, parse_response};
+use crate::http1::{Framing, case, parse_response};
 use crate::http2::{Gone, Reason};
 use crate::io::Io;
 
@@ -136,6 +136,7 @@ impl H1Receiver<'_> {
                 match parse_response(data, self.seen, self.to_head, head) {
                     Ok(Some(parsed)) => {
                         self.seen = 0;
+                        head.set_names(case::kept(self.reader.case, &data[..parsed.consumed]));
                         self.reader.buf.consume(parsed.consumed);
                         let status = head.status;
                         if status == 101 && !(self.upgrade && parsed.upgrade) {

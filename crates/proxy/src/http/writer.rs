@@ -5,11 +5,14 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use lateen_proxy_core::config::cluster::HeaderCase;
+
 use super::grpc_stats::Frames;
 use super::head::Head;
 use super::reader::{BodyReader, ReadError};
 use super::wire::StreamHandle;
-use crate::http1::{chunk_head, write_last_chunk};
+use crate::http1::case::{self, Names};
+use crate::http1::{chunk_head, write_last_chunk, write_status_line};
 use crate::http2::{Gone, Reason};
 use crate::io::{Io, buffer};
 
@@ -26,17 +29,51 @@ pub struct H1Writer {
     sent: usize,
     chunked: bool,
     ended: bool,
+    /// How names are written that have no letters of their own.
+    case: HeaderCase,
 }
 
 impl H1Writer {
-    /// Begins a message: `write` puts the head into the staged bytes.
-    pub fn begin(&mut self, chunked: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    /// A writer of names in these letters.
+    pub fn new(case: HeaderCase) -> Self {
+        Self {
+            case,
+            ..Self::default()
+        }
+    }
+
+    /// Begins a message: `write` puts the head into the staged bytes; `names` = how its sender
+    /// wrote them, where that is to be kept.
+    pub fn begin(
+        &mut self,
+        chunked: bool,
+        names: Option<&Names>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         if self.staged.capacity() == 0 {
             self.staged = buffer::take_small();
         }
+        let from = self.staged.len();
         write(&mut self.staged);
+        self.rewrite(from, names);
         self.chunked = chunked;
         self.ended = false;
+    }
+
+    /// Has the names of what was written last in the letters that are asked for.
+    fn rewrite(&mut self, from: usize, names: Option<&Names>) {
+        if names.is_some() || self.case == HeaderCase::ProperCase {
+            case::rewrite(&mut self.staged[from..], names, self.case);
+        }
+    }
+
+    /// Puts an informational head in line.
+    pub fn inform(&mut self, head: &Head) {
+        let from = self.staged.len();
+        write_status_line(head.status, false, &mut self.staged);
+        head.write_lines(&mut self.staged);
+        self.staged.extend_from_slice(b"\r\n");
+        self.rewrite(from, head.names());
     }
 
     /// Puts bytes in line as they are.

@@ -3,6 +3,7 @@
 //! (two Hosts, bare CR, folded lines, unasked 101) it is stricter.
 
 mod body;
+pub mod case;
 mod encode;
 mod request;
 mod response;

@@ -10,7 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lateen_proxy_core::config::address::SocketOption;
-use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TcpKeepalive, UpstreamProtocol};
+use lateen_proxy_core::config::cluster::{
+    Cluster, HeaderCase, HealthCheck, TcpKeepalive, UpstreamProtocol,
+};
 use lateen_proxy_core::config::{Address, BindConfig};
 use tokio::net::{TcpSocket, UnixStream};
 
@@ -161,7 +163,8 @@ async fn h1(
         cluster.stats.cells.upstream_cx_http1_total.inc();
     }
     let io = open(cluster, host, &options.speaking(alpn)).await?;
-    let client = Box::new(H1Client::new(io, options.source, connected));
+    let case = cluster.config.http.http1.header_case;
+    let client = Box::new(H1Client::new(io, options.source, connected, case));
     if auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
         let client = http2::start(cluster, host, io, options.source, connected);
@@ -187,7 +190,12 @@ async fn raw(
     };
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, options).await?;
-    let client = Box::new(H1Client::new(io, options.source, connected));
+    let client = Box::new(H1Client::new(
+        io,
+        options.source,
+        connected,
+        HeaderCase::Lower,
+    ));
     Ok((HttpConnection::H1(client), false))
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use lateen_proxy_core::config::Address;
+use lateen_proxy_core::config::cluster::HeaderCase;
 use lateen_proxy_core::config::endpoint::{Endpoint, HealthStatus, Locality};
 use lateen_proxy_core::local_reply::http_status;
 use lateen_proxy_core::outlier::HostResult;
@@ -377,13 +378,18 @@ pub struct H1Client {
 }
 
 impl H1Client {
-    pub(super) fn new(io: Io, source: Option<OriginalSource>, connected: Connected) -> Self {
+    pub(super) fn new(
+        io: Io,
+        source: Option<OriginalSource>,
+        connected: Connected,
+        case: HeaderCase,
+    ) -> Self {
         let now = now_ms();
         Self {
             io,
             source,
-            reader: H1Reader::default(),
-            writer: H1Writer::default(),
+            reader: H1Reader::new(case),
+            writer: H1Writer::new(case),
             requests: 0,
             born: now,
             idle_since: now,

@@ -5,7 +5,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::cluster::{HealthCheck, HealthProbe, ProbeHeaders, TransportSocket};
+use lateen_proxy_core::config::cluster::{
+    HeaderCase, HealthCheck, HealthProbe, ProbeHeaders, TransportSocket,
+};
 use lateen_proxy_core::config::{AppendAction, Name};
 use lateen_proxy_core::framing::BodyLength;
 
@@ -17,7 +19,7 @@ use crate::http::head::Head;
 use crate::http::known::Known;
 use crate::http::reader::H1Reader;
 use crate::http::upstream::{H1Receiver, Receiver};
-use crate::http1::{Framing, write_request_head};
+use crate::http1::{Framing, case, write_request_head};
 use crate::io::Io;
 
 /// Most bytes that a TCP check looks through, and most of a gRPC answer.
@@ -194,6 +196,10 @@ impl Prober {
         let (io, reader) = &mut *kept;
         let mut bytes = Vec::new();
         write_request_head(request, Framing::None, &mut bytes);
+        let case = cluster.config.http.http1.header_case;
+        if case == HeaderCase::ProperCase {
+            case::rewrite(&mut bytes, None, case);
+        }
         io.write_all(&bytes).await.map_err(|_| ())?;
         let receiver = Receiver::H1(H1Receiver {
             io,
