@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::bootstrap::{Admin, Ads, Bootstrap, Node, StatsMatcher, XdsMode};
+use lateen_proxy_core::config::bootstrap::{
+    Admin, Ads, Bootstrap, Node, StatsMatcher, Subscription, XdsMode,
+};
 use lateen_proxy_core::config::{Address, Fields, Name, Value};
 use lateen_xds_proto::envoy::config::bootstrap::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
@@ -323,9 +325,9 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
         .transpose()
         .at("ads_config")
         .at("dynamic_resources")?;
-    let fetch = |source: Option<&core::ConfigSource>, field: &str| -> Result<Option<Duration>> {
+    let fetch = |source: Option<&core::ConfigSource>, field: &str| -> Result<Option<_>> {
         source
-            .map(|s| ads_source(s, ads.is_some()))
+            .map(|s| subscription(s, ads.is_some()))
             .transpose()
             .at(field)
             .at("dynamic_resources")
@@ -436,13 +438,21 @@ fn ads(m: &core::ApiConfigSource) -> Result<Ads> {
     })
 }
 
-/// The initial fetch timeout of a subscription over ADS; zero = for ever.
-fn ads_source(m: &core::ConfigSource, has_ads: bool) -> Result<Duration> {
+fn subscription(m: &core::ConfigSource, has_ads: bool) -> Result<Subscription> {
     use core::config_source::ConfigSourceSpecifier as S;
+    decode::only_v3(m)?;
+    let timeout = Duration::from_millis(decode::fetch_timeout(m)?);
     match &m.config_source_specifier {
-        Some(S::Ads(_)) if has_ads => Ok(Duration::from_millis(decode::fetch_timeout(m)?)),
+        Some(S::Ads(_)) if has_ads => Ok(Subscription::Ads(timeout)),
         Some(S::Ads(_)) => refuse("`ads` needs dynamic_resources.ads_config"),
-        _ => refuse("only `ads` is implemented"),
+        Some(S::ApiConfigSource(_)) => {
+            refuse("is not implemented; use `ads`").at("api_config_source")
+        }
+        Some(S::Self_(_)) => refuse("is not implemented; use `ads`").at("self"),
+        _ => match decode::watched_file(m)? {
+            Some(file) => Ok(Subscription::File(file)),
+            None => refuse("a config source is required: `ads` or path_config_source"),
+        },
     }
 }
 

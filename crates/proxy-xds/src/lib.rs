@@ -14,6 +14,7 @@ pub mod runtime;
 pub mod sidecar;
 mod text;
 mod validate;
+mod watch;
 pub mod world;
 
 pub use error::DecodeError;

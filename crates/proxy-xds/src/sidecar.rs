@@ -465,7 +465,9 @@ mod tests {
         );
         assert_eq!(loaded.fixed.listeners.len(), 2);
         assert_eq!(loaded.fixed.clusters.len(), 3);
-        assert_eq!(loaded.bootstrap.cds, Some(std::time::Duration::ZERO));
+        let cds = loaded.bootstrap.cds.as_ref();
+        let timeout = cds.and_then(|cds| cds.over_ads());
+        assert_eq!(timeout, Some(std::time::Duration::ZERO));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! do, or until their fetch timeout; what it replaces serves meanwhile.
 mod address;
 mod draining;
+mod files;
 mod fixed;
 mod held;
 mod published;
@@ -112,6 +113,7 @@ pub struct World {
     last: Arc<Snapshot>,
     started_ms: u64,
     watched: secrets::Watched,
+    files: files::Files,
     /// Versions of the last accepted state-of-the-world responses.
     versions: BTreeMap<Kind, Name>,
 }
@@ -145,6 +147,7 @@ impl World {
             started_ms: now.unix_ms,
             versions: BTreeMap::new(),
             watched: secrets::Watched::default(),
+            files: files::Files::default(),
         };
         for (list, kind, items) in [
             ("secrets", Kind::Secret, &fixed.secrets),

@@ -58,6 +58,47 @@ pub struct StatsMatcher {
     pub reject_all: bool,
 }
 
+/// A file with a discovery response, and what tells that it is to be read again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WatchedFile {
+    /// The file.
+    pub path: Name,
+    /// Whatever is moved into this directory has the file read again; none = the file itself moved
+    /// into place.
+    pub directory: Option<Name>,
+    /// So does what is written in that directory, when it is closed.
+    pub written: bool,
+}
+
+/// Where all listeners, or all clusters, come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// The ADS stream, with the initial fetch timeout (zero = for ever).
+    Ads(Duration),
+    /// A file.
+    File(WatchedFile),
+}
+
+impl Subscription {
+    /// The initial fetch timeout of one over ADS.
+    #[must_use]
+    pub fn over_ads(&self) -> Option<Duration> {
+        match self {
+            Self::Ads(timeout) => Some(*timeout),
+            Self::File(_) => None,
+        }
+    }
+
+    /// The file of one from a file.
+    #[must_use]
+    pub fn file(&self) -> Option<&WatchedFile> {
+        match self {
+            Self::Ads(_) => None,
+            Self::File(file) => Some(file),
+        }
+    }
+}
+
 /// Settings of the process from its bootstrap. Static resources are in the first snapshot.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -67,10 +108,10 @@ pub struct Bootstrap {
     pub admin: Admin,
     /// ADS; none = static only.
     pub ads: Option<Ads>,
-    /// Listeners come over ADS, with their initial fetch timeout (zero = for ever).
-    pub lds: Option<Duration>,
-    /// Clusters come over ADS, with their initial fetch timeout (zero = for ever).
-    pub cds: Option<Duration>,
+    /// Where listeners come from beside the static ones.
+    pub lds: Option<Subscription>,
+    /// Where clusters come from beside the static ones.
+    pub cds: Option<Subscription>,
     /// Between stat flushes. Default 5 s.
     pub stats_flush_interval: Duration,
     /// Which statistics are kept.

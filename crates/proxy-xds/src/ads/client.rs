@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lateen_proxy_core::config::Snapshot;
-use lateen_proxy_core::config::bootstrap::{Ads, XdsMode};
+use lateen_proxy_core::config::bootstrap::{Ads, Subscription, XdsMode};
 use lateen_proxy_core::retry::back_off;
 use lateen_xds_proto::Message;
 use lateen_xds_proto::envoy::service::discovery::v3 as pb;
@@ -20,6 +20,7 @@ use super::state::{Outcomes, Request, Response, State};
 use super::traffic::{Counted, Traffic};
 use crate::bootstrap::{Loaded, Source};
 use crate::decode::Context;
+use crate::error::DecodeError;
 use crate::kind::Kind;
 use crate::runtime::Runtime;
 use crate::world::{Now, StaticError, World};
@@ -66,7 +67,7 @@ pub struct Status {
     pub sent: u64,
     /// Last failure.
     pub last_error: String,
-    /// What became of the responses of each kind.
+    /// What became of the responses and files of each kind.
     pub outcomes: [Outcomes; 5],
     /// `control_plane.identifier`.
     pub control_plane: String,
@@ -91,10 +92,18 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         let (received, sent) = self.traffic.counts();
+        let files = self.world().file_outcomes();
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = status.outcomes;
+        for (all, of_files) in outcomes.iter_mut().zip(files) {
+            all.accepted += of_files.accepted;
+            all.rejected += of_files.rejected;
+            all.failed += of_files.failed;
+        }
         Status {
             received,
             sent,
+            outcomes,
             ..status.clone()
         }
     }
@@ -111,6 +120,8 @@ pub struct AdsClient {
     started: Instant,
     /// Told when a secret came over a stream of its own.
     changed: Arc<Notify>,
+    /// Files are read and watched.
+    files_opened: bool,
     secrets: Mutex<SecretStreams>,
 }
 
@@ -139,8 +150,14 @@ pub fn start(
     loaded.texts = Vec::new();
     let mut wildcard = Vec::new();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    wildcard.extend(loaded.bootstrap.cds.map(|d| (Kind::Cluster, ms(d))));
-    wildcard.extend(loaded.bootstrap.lds.map(|d| (Kind::Listener, ms(d))));
+    let [cds, lds] = [&loaded.bootstrap.cds, &loaded.bootstrap.lds];
+    for (kind, from) in [(Kind::Cluster, cds), (Kind::Listener, lds)] {
+        let timeout = from.as_ref().and_then(Subscription::over_ads);
+        wildcard.extend(timeout.map(|d| (kind, ms(d))));
+    }
+    let file = |from: &Option<Subscription>| from.as_ref().and_then(Subscription::file).cloned();
+    let clusters_over_ads = wildcard.iter().any(|(kind, _)| *kind == Kind::Cluster);
+    world.set_files(file(cds), file(lds), clusters_over_ads);
     let mut state = loaded.bootstrap.ads.as_ref().map(|ads| {
         State::new(
             ads.mode,
@@ -171,6 +188,7 @@ pub fn start(
     let secrets = SecretStreams::new(handle.clone(), started, changed.clone());
     let client = AdsClient {
         changed,
+        files_opened: false,
         secrets: Mutex::new(secrets),
         handle: handle.clone(),
         publish,
@@ -187,7 +205,8 @@ pub fn start(
 /// secrets of other sources alone.
 fn settle_alone(world: &mut World, now: Now) {
     world.settle(now);
-    if !world.is_warming(Kind::Cluster) && !world.is_warming(Kind::Listener) {
+    let warming = world.is_warming(Kind::Cluster) || world.is_warming(Kind::Listener);
+    if !warming && world.files_were_read() {
         world.set_initialized();
     }
 }
@@ -210,8 +229,31 @@ impl AdsClient {
         self.connector = Some(connector);
     }
 
-    /// Runs until the task is dropped. Without ADS it looks after secrets.
+    /// Has the files that resources come from read and watched; [`AdsClient::run`] does so where it
+    /// was not done.
+    ///
+    /// # Errors
+    /// When a file that the bootstrap names is not there or cannot be watched.
+    pub fn open_files(&mut self) -> Result<(), StaticError> {
+        let wrong = |(field, error): (&str, DecodeError)| StaticError {
+            file: self.handle.loaded.file.clone(),
+            list: "dynamic_resources",
+            index: 0,
+            name: field.to_owned(),
+            error,
+        };
+        self.handle.world().open_files().map_err(wrong)?;
+        self.files_opened = true;
+        Ok(())
+    }
+
+    /// Runs until the task is dropped. Without ADS it looks after secrets and files.
     pub async fn run(mut self) {
+        if !self.files_opened
+            && let Err(error) = self.open_files()
+        {
+            tracing::error!(target: "config", %error, "files");
+        }
         let (Some(mut state), Some(ads)) = (self.state.take(), self.ads.clone()) else {
             return self.alone().await;
         };

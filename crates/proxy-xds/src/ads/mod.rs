@@ -10,4 +10,5 @@ mod traffic;
 pub use client::{AdsClient, Handle, Options, Status, start};
 pub use connect::{ClusterConnector, Connect, Connecting, Stream};
 pub use grpc::{Deframer, FrameError};
+pub(crate) use state::sotw_resources as resources_of;
 pub use state::{Outcomes, Request, Response, State};

@@ -82,6 +82,8 @@ pub struct Outcomes {
     pub accepted: u64,
     /// Refused, if only for one resource.
     pub rejected: u64,
+    /// Could not be read at all (files).
+    pub failed: u64,
 }
 
 impl State {
@@ -138,6 +140,7 @@ impl State {
         self.wildcard.iter().all(|(kind, _)| answered(kind))
             && !world.is_warming(Kind::Cluster)
             && !world.is_warming(Kind::Listener)
+            && world.files_were_read()
     }
 
     /// Does what time or new resources make due: waits that end, subscriptions that change, a held
@@ -147,6 +150,7 @@ impl State {
         self.start_waits(world, now);
         if self.subscriptions[Kind::Cluster as usize].answered && !world.is_warming(Kind::Cluster) {
             self.clusters_ready = true;
+            world.clusters_came();
         }
         if self.is_initialized(world) {
             world.set_initialized();
@@ -406,7 +410,14 @@ fn wrong_type(kind: Kind, name: &str, found: &str) -> String {
     )
 }
 
-fn sotw_resources(kind: Kind, r: &pb::DiscoveryResponse) -> Result<Vec<Incoming>, String> {
+/// The resources of a response in their order.
+///
+/// # Errors
+/// When one is of another type.
+pub(crate) fn sotw_resources(
+    kind: Kind,
+    r: &pb::DiscoveryResponse,
+) -> Result<Vec<Incoming>, String> {
     r.resources
         .iter()
         .map(|any| {

@@ -21,7 +21,8 @@ use super::common::{
 use super::http_connection_manager::{http1, http2};
 use super::shared::{self, name};
 use super::{
-    Collected, Needs, dns, endpoint, health_check, istio, lb, subset, tls, type_name, typed,
+    Collected, Context, Needs, ResourceSource, dns, endpoint, health_check, istio, lb, subset, tls,
+    type_name, typed,
 };
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -37,7 +38,7 @@ pub(super) fn cluster(
         return refuse("is required").at("name");
     }
     refuse_unknown(m)?;
-    let (discovery, needs) = discovery(m)?;
+    let (discovery, needs) = discovery(m, c.context)?;
     let load_assignment = m
         .load_assignment
         .as_ref()
@@ -202,7 +203,7 @@ fn tracks(m: &pb::TrackClusterStats) -> bool {
     m.timeout_budgets || m.request_response_sizes || m.per_endpoint_stats
 }
 
-fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
+fn discovery(m: &pb::Cluster, context: &Context) -> Result<(ClusterDiscovery, Option<Needs>)> {
     use pb::cluster::{ClusterDiscoveryType as T, DiscoveryType as D};
     let kind = match m.cluster_discovery_type.as_ref() {
         None => D::Static,
@@ -223,17 +224,21 @@ fn discovery(m: &pb::Cluster) -> Result<(ClusterDiscovery, Option<Needs>)> {
         D::OriginalDst => plain(ClusterDiscovery::OriginalDst(Arc::new(original_dst(m)?))),
         D::Eds => {
             let eds = need(m.eds_cluster_config.as_ref(), "eds_cluster_config")?;
-            let fetch_timeout_ms = config_source(eds.eds_config.as_ref())
+            let (source, fetch_timeout_ms) = config_source(eds.eds_config.as_ref(), context)
                 .at("eds_config")
                 .at("eds_cluster_config")?;
             let name = name(match eds.service_name.as_str() {
                 "" => &m.name,
                 name => name,
             });
+            let name = match &source {
+                ResourceSource::Ads => name,
+                other => other.key(&name),
+            };
             let needs = Needs {
                 name: name.clone(),
                 fetch_timeout_ms,
-                source: Default::default(),
+                source,
             };
             Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
         }

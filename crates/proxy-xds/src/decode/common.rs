@@ -17,7 +17,7 @@ use lateen_xds_proto::google::protobuf as pb;
 use lateen_xds_proto::{Any, json};
 
 use super::shared::name;
-use super::{Context, matcher, written};
+use super::{Context, ResourceSource, matcher, secret_source, written};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// A duration; negative or absurd ones are refused.
@@ -452,22 +452,20 @@ pub(crate) fn string_matcher_list(
     list(matchers, "patterns", matcher::string)
 }
 
-/// Where a subscription comes from; only ADS (and `self`) is known.
-pub(crate) fn config_source(source: Option<&core::ConfigSource>) -> Result<u64> {
+/// Where endpoints or routes come from, and their fetch timeout in milliseconds: ADS (and `self`)
+/// or a file.
+pub(crate) fn config_source(
+    source: Option<&core::ConfigSource>,
+    context: &Context,
+) -> Result<(ResourceSource, u64)> {
     use core::config_source::ConfigSourceSpecifier as S;
     let source = need(source, "config_source")?;
-    only_v3(source)?;
     match &source.config_source_specifier {
-        Some(S::Ads(_) | S::Self_(_)) => {}
         Some(S::ApiConfigSource(_)) => {
-            return refuse("is not implemented; use `ads`").at("api_config_source");
+            refuse("is not implemented; use `ads`").at("api_config_source")
         }
-        Some(S::Path(_) | S::PathConfigSource(_)) => {
-            return refuse("is not implemented; use `ads`").at("path_config_source");
-        }
-        None => return refuse("a config source is required"),
+        _ => secret_source::source(source, context),
     }
-    fetch_timeout(source)
 }
 
 /// Version 3 of the API is the only one there is; no authorities (xdstp names) are known.

@@ -266,16 +266,16 @@ fn routes(m: &pb::HttpConnectionManager, c: &Collected<'_>) -> Result<RouteSourc
             if r.route_config_name.is_empty() {
                 return refuse("is required").at("rds.route_config_name");
             }
-            let name: Name = r.route_config_name.as_str().into();
-            let fetch_timeout_ms = config_source(r.config_source.as_ref())
+            let (source, fetch_timeout_ms) = config_source(r.config_source.as_ref(), c.context)
                 .at("config_source")
                 .at("rds")?;
+            let name = source.key(&r.route_config_name);
             add_need(
                 &c.routes,
                 Needs {
                     name: name.clone(),
                     fetch_timeout_ms,
-                    source: Default::default(),
+                    source,
                 },
             );
             Ok(RouteSource::Rds(name))

@@ -8,6 +8,7 @@
 mod access_log;
 mod cluster;
 mod common;
+mod discovery_file;
 mod dns;
 mod endpoint;
 mod ext_authz;
@@ -42,10 +43,14 @@ use crate::error::{At, DecodeError, Result};
 use crate::runtime::Runtime;
 
 pub(crate) use common::{
-    address, duration, fetch_timeout, json_to_struct, string_matcher_list, value_to_struct,
+    address, duration, fetch_timeout, json_to_struct, only_v3, string_matcher_list, value_to_struct,
 };
 pub use common::{struct_to_json, struct_to_value};
+pub(crate) use discovery_file::{
+    line_of as discovery_line, read as discovery_file, watched as watched_file,
+};
 pub(crate) use endpoint::locality_value;
+pub(crate) use secret_source::is_over_ads;
 pub use secret_source::{ResourceSource, own_name};
 pub(crate) use secret_source::{files_stamp, in_file as secret_in_file};
 
@@ -136,7 +141,7 @@ pub struct Needs {
     pub name: Name,
     /// `initial_fetch_timeout` in milliseconds, 0 = for ever.
     pub fetch_timeout_ms: u64,
-    /// From where; secrets alone have others than ADS.
+    /// From where; secrets alone may have streams of their own.
     pub source: ResourceSource,
 }
 

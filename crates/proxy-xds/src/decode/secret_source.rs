@@ -1,17 +1,17 @@
-//! Where secrets come from besides ADS: watched files, and management servers of
-//! their own. A secret of such a source has the source in its key, so that two
-//! sources may each have a `default`.
+//! Where resources come from besides ADS: watched files, and for secrets management servers of
+//! their own. What has such a source has it in its key, so that two sources may each have a
+//! `default`.
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use lateen_proxy_core::config::Name;
+use lateen_proxy_core::config::bootstrap::WatchedFile;
+use lateen_xds_proto::Message;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
-use lateen_xds_proto::envoy::service::discovery::v3 as discovery;
-use lateen_xds_proto::{Message, json};
 
 use super::common::{fetch_timeout, only_v3};
-use super::{Context, message};
+use super::{Context, discovery_file, message};
 use crate::error::{At, DecodeError, Result, refuse, refuse_set};
 
 /// Parts a secret's own name from its source; no name has it.
@@ -24,7 +24,7 @@ pub enum ResourceSource {
     #[default]
     Ads,
     /// A file with a discovery response.
-    File(Name),
+    File(WatchedFile),
     /// A stream of its own to a cluster.
     Grpc {
         /// The cluster.
@@ -35,15 +35,21 @@ pub enum ResourceSource {
 }
 
 impl ResourceSource {
-    /// The key of a secret of this source.
+    /// The key of a resource of this source.
     #[must_use]
     pub fn key(&self, name: &str) -> Name {
         match self {
             Self::Ads => name.into(),
-            Self::File(path) => format!("{name}{BETWEEN}{path}").into(),
+            Self::File(file) => format!("{name}{BETWEEN}{}", file.path).into(),
             Self::Grpc { cluster, delta } => format!("{name}{BETWEEN}{cluster}{delta}").into(),
         }
     }
+}
+
+/// Whether a key is that of a resource over ADS.
+#[must_use]
+pub fn is_over_ads(key: &str) -> bool {
+    !key.contains(BETWEEN)
 }
 
 /// The name in a key.
@@ -52,29 +58,29 @@ pub fn own_name(key: &str) -> &str {
     key.split_once(BETWEEN).map_or(key, |(name, _)| name)
 }
 
-/// The source that an SDS reference names, and its fetch timeout in milliseconds.
+/// The source that a reference names, and its fetch timeout in milliseconds.
 pub(crate) fn source(m: &core::ConfigSource, context: &Context) -> Result<(ResourceSource, u64)> {
     use core::config_source::ConfigSourceSpecifier as S;
     only_v3(m)?;
     let found = match &m.config_source_specifier {
         Some(S::Ads(_) | S::Self_(_)) => ResourceSource::Ads,
-        Some(S::Path(path)) => file(path, context).at("path")?,
-        Some(S::PathConfigSource(from)) => file(&from.path, context)
-            .at("path")
-            .at("path_config_source")?,
+        Some(S::Path(_) | S::PathConfigSource(_)) => {
+            let Some(file) = discovery_file::watched(m)? else {
+                return refuse("a config source is required");
+            };
+            if let Err(error) = (context.read_file)(&file.path) {
+                let path = match &m.config_source_specifier {
+                    Some(S::PathConfigSource(_)) => "path_config_source.path",
+                    _ => "path",
+                };
+                return refuse(format!("{}: {error}", file.path)).at(path);
+            }
+            ResourceSource::File(file)
+        }
         Some(S::ApiConfigSource(api)) => server(api).at("api_config_source")?,
         None => return refuse("a config source is required"),
     };
     Ok((found, fetch_timeout(m)?))
-}
-
-/// A watched directory changes nothing of what is seen: files are read again
-/// once a second, whatever moves them into place.
-fn file(path: &str, context: &Context) -> Result<ResourceSource> {
-    if let Err(error) = (context.read_file)(path) {
-        return refuse(format!("{path}: {error}"));
-    }
-    Ok(ResourceSource::File(path.into()))
 }
 
 fn server(m: &core::ApiConfigSource) -> Result<ResourceSource> {
@@ -138,16 +144,7 @@ fn stream_service(m: &core::GrpcService) -> Result<()> {
 
 /// The wire bytes of a secret in a file: the one of this name.
 pub(crate) fn in_file(path: &str, name: &str, context: &Context) -> Result<Vec<u8>> {
-    let bytes = (context.read_file)(path).map_err(|e| DecodeError::new(format!("{path}: {e}")))?;
-    let response: discovery::DiscoveryResponse = if path.ends_with(".pb") {
-        message(&bytes)?
-    } else {
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| DecodeError::new(format!("{path}: is not UTF-8")))?;
-        let value = crate::text::value(text)
-            .map_err(|problem| DecodeError::new(format!("{path}: {problem}")))?;
-        json::to_message(&value).map_err(|e| DecodeError::new(format!("{path}: {e}")))?
-    };
+    let response = discovery_file::read(path, context).map_err(DecodeError::new)?;
     for any in &response.resources {
         let secret: pb::Secret = super::typed(any)?;
         if secret.name == name {
@@ -194,7 +191,12 @@ mod tests {
     #[test]
     fn keys_keep_sources_apart() {
         let ads = ResourceSource::Ads.key("default");
-        let file = ResourceSource::File("/a".into()).key("default");
+        let file = ResourceSource::File(WatchedFile {
+            path: "/a".into(),
+            directory: None,
+            written: false,
+        })
+        .key("default");
         let grpc = ResourceSource::Grpc {
             cluster: "sds".into(),
             delta: false,
@@ -203,6 +205,7 @@ mod tests {
         assert_ne!(file, grpc.key("default"));
         for key in [ads, file, grpc.key("default")] {
             assert_eq!(own_name(&key), "default");
+            assert_eq!(is_over_ads(&key), &*key == "default");
         }
     }
 }

@@ -354,7 +354,7 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         (
             CLUSTER,
             json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "path": "/x" } } }),
-            "eds_cluster_config.eds_config.path_config_source: is not implemented",
+            "eds_cluster_config.eds_config.path: /x: ",
         ),
         (
             CLUSTER,

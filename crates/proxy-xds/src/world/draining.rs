@@ -54,7 +54,7 @@ impl Draining {
         self.tables.retain(|(until, _)| *until > now.mono_ms);
     }
 
-    /// Tables that may still be needed.
+    /// Tables that may still be needed, by their keys.
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Name> {
         self.tables.iter().flat_map(|(_, names)| names)
     }

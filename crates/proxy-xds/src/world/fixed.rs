@@ -9,17 +9,20 @@ use crate::decode::{Needs, ResourceSource};
 use crate::error::DecodeError;
 use crate::kind::Kind;
 
+/// What names the files of the bootstrap's own subscriptions.
+const DYNAMIC: &str = "dynamic_resources";
+
 /// A static resource that is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}static_resources.{list}[{index}]{}: {error}", labelled("", .file, ": "), labelled(" (", .name, ")"))]
+#[error("{}{}: {error}", labelled("", .file, ": "), self.place())]
 pub struct StaticError {
     /// The bootstrap's file or flag; may be empty.
     pub file: String,
-    /// `listeners`, `clusters` or `secrets`.
+    /// `listeners`, `clusters` or `secrets`; `dynamic_resources` for a file that these come from.
     pub list: &'static str,
     /// Position.
     pub index: usize,
-    /// Name of the resource, may be empty.
+    /// Name of the resource, may be empty; the field of `dynamic_resources`.
     pub name: String,
     /// What is wrong.
     pub error: DecodeError,
@@ -29,8 +32,24 @@ impl StaticError {
     /// The field's path from the bootstrap's root.
     #[must_use]
     pub fn path(&self) -> String {
-        let list = format!("static_resources.{}[{}]", self.list, self.index);
-        self.error.clone().within(&list).path
+        self.error.clone().within(&self.field()).path
+    }
+
+    /// The field that the resource, or the name of a file, stands in.
+    fn field(&self) -> String {
+        match self.list {
+            DYNAMIC => format!("{DYNAMIC}{}", labelled(".", &self.name, "")),
+            list => format!("static_resources.{list}[{}]", self.index),
+        }
+    }
+
+    /// The field, with the resource's name.
+    fn place(&self) -> String {
+        let name = match self.list {
+            DYNAMIC => String::new(),
+            _ => labelled(" (", &self.name, ")"),
+        };
+        self.field() + &name
     }
 
     /// The same with the line of its field, which stands in one of these texts.

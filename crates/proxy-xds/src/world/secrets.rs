@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_proxy_core::config::Name;
+use lateen_proxy_core::config::bootstrap::WatchedFile;
 
 use super::{Incoming, Now, Refused, World, held};
 use crate::decode::{self, Needs, ResourceSource, own_name};
@@ -27,7 +28,9 @@ impl World {
     /// The names of a named type that some cluster or listener needs over ADS.
     #[must_use]
     pub fn wanted(&self, kind: Kind) -> BTreeSet<Name> {
-        self.needed(kind, |need| need.source == ResourceSource::Ads)
+        let mut names = self.needed(kind, |need| need.source == ResourceSource::Ads);
+        names.retain(|name| decode::is_over_ads(name));
+        names
     }
 
     /// The names of a named type that something needs, over what such needs go by.
@@ -127,7 +130,7 @@ impl World {
         let wanted = self.foreign_secrets();
         self.watched.files.retain(|key, _| wanted.contains_key(key));
         for (key, source) in wanted {
-            let ResourceSource::File(path) = source else {
+            let ResourceSource::File(WatchedFile { path, .. }) = source else {
                 continue;
             };
             let known = self.watched.files.contains_key(&key);

@@ -23,6 +23,22 @@ impl World {
     /// Starts and ends waits, moves what is ready into service, forgets what nobody needs.
     pub fn settle(&mut self, now: Now) {
         self.expire(now);
+        self.notice_moves(now);
+        // What a file brings may need others.
+        loop {
+            let read = self.read_files(now);
+            self.promote(now);
+            if !read {
+                break;
+            }
+        }
+        self.draining.settle(now);
+        self.forget();
+        self.forget_files();
+    }
+
+    /// Moves what has all that it needs into service.
+    fn promote(&mut self, now: Now) {
         self.look_at_files(now);
         self.start_fetches(now);
         for (kind, name) in self.ready(Kind::Cluster) {
@@ -39,8 +55,6 @@ impl World {
                 self.dirty.insert(kind);
             }
         }
-        self.draining.settle(now);
-        self.forget();
     }
 
     fn expire(&mut self, now: Now) {
@@ -73,7 +87,7 @@ impl World {
         }
     }
 
-    fn is_here(&self, kind: Kind, name: &Name) -> bool {
+    pub(super) fn is_here(&self, kind: Kind, name: &Name) -> bool {
         match kind {
             Kind::Endpoints => self.endpoints.contains_key(name),
             Kind::Routes => self.routes.contains_key(name),
@@ -131,6 +145,7 @@ impl World {
     pub fn next_deadline(&self) -> Option<u64> {
         let fetches = self.fetches.values().filter_map(|d| *d);
         let draining = self.draining.next_deadline();
-        fetches.chain(draining).chain(self.next_look()).min()
+        let looks = self.next_look().into_iter().chain(self.next_files_look());
+        fetches.chain(draining).chain(looks).min()
     }
 }

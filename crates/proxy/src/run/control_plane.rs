@@ -30,6 +30,7 @@ struct Updates {
     attempt: Following,
     success: Following,
     rejected: Following,
+    failure: Following,
 }
 
 impl Updates {
@@ -39,11 +40,14 @@ impl Updates {
             attempt: following("update_attempt"),
             success: following("update_success"),
             rejected: following("update_rejected"),
+            failure: following("update_failure"),
         }
     }
 
     fn follow(&mut self, outcomes: Outcomes) {
-        self.attempt.follow(outcomes.accepted + outcomes.rejected);
+        let all = outcomes.accepted + outcomes.rejected + outcomes.failed;
+        self.attempt.follow(all);
+        self.failure.follow(outcomes.failed);
         self.success.follow(outcomes.accepted);
         self.rejected.follow(outcomes.rejected);
     }

@@ -153,10 +153,13 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         .address
         .as_ref()
         .and_then(|a| a.socket());
-    let (handle, client) = ads::start(options.loaded, options.context, options.ads)
+    let (handle, mut client) = ads::start(options.loaded, options.context, options.ads)
         .map_err(|error| RunError::Resource(Box::new(error)))?;
     handle.world().set_binder(Box::new(engine::try_bind));
     handle.world().set_drain_time(options.drain_time);
+    client
+        .open_files()
+        .map_err(|error| RunError::Resource(Box::new(error)))?;
     let (quit, quitting) = stop::pair();
     let live = Arc::new(Live::new(state::Parts {
         registry: registry.clone(),

@@ -96,9 +96,15 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Runs a proxy that is to refuse its start; what it says.
 pub fn try_serve(listeners: Value, clusters: Value) -> Result<(), String> {
+    try_serve_with(listeners, clusters, Value::Null)
+}
+
+/// The same with further fields of the bootstrap.
+pub fn try_serve_with(listeners: Value, clusters: Value, extra: Value) -> Result<(), String> {
     let (_stopper, stop) = stop::pair();
     let served = runtime().block_on(async {
-        let serve = serve(options(listeners, clusters), stop);
+        let options = options_of(bootstrap(listeners, clusters, extra));
+        let serve = serve(options, stop);
         tokio::time::timeout(Duration::from_secs(10), serve).await
     });
     let ended = served.map_err(|_| "it serves".to_owned())?;
