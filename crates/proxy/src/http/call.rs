@@ -22,9 +22,7 @@ use crate::http1::{Framing, write_request_head};
 use crate::io::{Timer, timer};
 use crate::upstream::host::{H1Client, add_one};
 use crate::upstream::http2::H2Stream;
-use crate::upstream::{
-    ActiveRequest, Choice, ClusterState, ConnectOptions, Host, HttpConnection, Limited, connect,
-};
+use crate::upstream::{Choice, ClusterState, ConnectOptions, Host, HttpConnection, connect};
 use crate::worker::Worker;
 
 /// A request of the proxy's own.
@@ -133,15 +131,10 @@ impl Call {
     }
 
     async fn run(&self, cluster: &Rc<ClusterState>, h2: bool) -> Result<Answer, CallError> {
-        let Some(_permit) = cluster.permit(0, Limited::Requests) else {
-            cluster.stats.cells.upstream_rq_active_overflow.inc();
-            return Err(CallError::Overflow);
-        };
         let Some(host) = cluster.choose(&Choice::default()) else {
             cluster.stats.cells.upstream_cx_none_healthy.inc();
             return Err(CallError::NoHost);
         };
-        let _active = ActiveRequest::new(&cluster.stats);
         let options = ConnectOptions {
             downstream_h2: h2,
             authority: match cluster.config.http.auto_sni {
@@ -158,12 +151,17 @@ impl Call {
         cluster.stats.cells.upstream_rq_total.inc();
         let mut again = self.repeatable;
         let answered = loop {
-            let (answered, reused) = match connect::http(cluster, &host, 0, &options).await {
-                Ok((HttpConnection::H1(client), reused)) => {
-                    (self.over_h1(cluster, &host, client).await, reused)
-                }
-                Ok((HttpConnection::H2(stream), reused)) => (self.over_h2(stream).await, reused),
-                Err(_) => (Err(CallError::Broken), false),
+            let (connection, reused) = match connect::http(cluster, &host, 0, &options).await {
+                Ok(connected) => connected,
+                Err(_) => break Err(CallError::Broken),
+            };
+            let Some(_active) = cluster.active_request(0) else {
+                connection.give_back(cluster, &host, true);
+                break Err(CallError::Overflow);
+            };
+            let answered = match connection {
+                HttpConnection::H1(client) => self.over_h1(cluster, &host, client).await,
+                HttpConnection::H2(stream) => self.over_h2(stream).await,
             };
             let stale = reused && answered.as_ref().err() == Some(&CallError::Broken);
             if !(stale && std::mem::take(&mut again)) {

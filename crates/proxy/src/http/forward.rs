@@ -33,9 +33,7 @@ use crate::logger;
 use crate::stats::rare::ClusterEvent;
 use crate::upstream::connect;
 use crate::upstream::host::add_one;
-use crate::upstream::{
-    ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited,
-};
+use crate::upstream::{Choice, ClusterState, ConnectError, ConnectOptions, Host};
 
 /// The headers by which a request sets what the router does; they end here.
 const SETTINGS: u128 = Known::bits(&[
@@ -170,15 +168,10 @@ impl Stream<'_> {
         self.record.cluster = Some(cluster.clone());
         logger::matched(self.record, &cluster.config.name);
         let priority = usize::from(forward.high_priority);
-        let Some(_permit) = cluster.permit(priority, Limited::Requests) else {
-            cluster.stats.cells.upstream_rq_active_overflow.inc();
-            return self.overflow(out).await;
-        };
         let policy = forward
             .retry_policy
             .as_deref()
             .or(chosen.host.retry_policy.as_deref());
-        let _active = ActiveRequest::new(&cluster.stats);
         let retries = Retries::new(policy, &self.record.request, &cluster.stats);
         let respects = self.http.router.respect_expected_rq_timeout;
         let timeouts = retry::timeouts(forward, policy, &self.record.request, true, respects);
@@ -408,16 +401,6 @@ impl Stream<'_> {
         }
     }
 
-    async fn overflow(&mut self, out: &mut Responder<'_>) {
-        let reason = ResetReason::Overflow;
-        let mut reply = LocalReply::new(reason.status(), "", reason.details(""));
-        reply.body = Cow::Owned(reason.body(false).into_bytes());
-        let reply = reply
-            .flag(reason.flag())
-            .header("x-envoy-overloaded", "true");
-        self.reply(out, reply).await;
-    }
-
     pub(super) fn client_gone(&mut self, out: &mut Responder<'_>) {
         self.record.client_gone();
         out.set_close();
@@ -609,13 +592,24 @@ impl Stream<'_> {
         let (connection, reused) = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
-                host.note_failure(&tries.cluster);
-                if matches!(error, ConnectError::Overflow) {
-                    cluster.stats.cells.upstream_rq_pending_overflow.inc();
+                // A breaker says nothing of the host.
+                match error {
+                    ConnectError::Overflow => {
+                        self.record.host = None;
+                        cluster.stats.cells.upstream_rq_pending_overflow.inc();
+                    }
+                    _ => host.note_failure(&tries.cluster),
                 }
                 return Attempt::Reset(connect_reset(&error), false);
             }
             Err(stopped) => return stopped,
+        };
+        // As in Envoy, a request counts from here on, not while it waits.
+        let Some(_active) = cluster.active_request(tries.priority) else {
+            // Pools of another priority are apart in Envoy.
+            let keeps = !options.raw && tries.priority == 0;
+            connection.give_back(&cluster, &host, keeps);
+            return Attempt::Reset(connect_reset(&ConnectError::Overflow), false);
         };
         host.active.set(host.active.get() + 1);
         add_one(&host.counts.requests);

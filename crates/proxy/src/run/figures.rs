@@ -158,7 +158,8 @@ fn breaker(scope: &Scope, limits: &CircuitBreaker, counts: &InFlight, out: &mut 
         ),
     ] {
         let now = counts.get(what);
-        let is_open = limit.is_some_and(|limit| now >= limit);
+        // Envoy looks where the count changes: nothing is open before that, whatever the limit.
+        let is_open = now > 0 && limit.is_some_and(|limit| now >= limit);
         out.push(gauge(scope.stat(open), is_open.into(), is_open));
         if let Some(limit) = limit.filter(|_| limits.track_remaining) {
             let left = limit.saturating_sub(now);

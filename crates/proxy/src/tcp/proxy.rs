@@ -16,7 +16,7 @@ use crate::io::{Buf, Io, Timer, timer};
 use crate::upstream::host::{Connected, add_one};
 use crate::upstream::{
     ActiveRequest, Choice, ClusterState, ConnectError, ConnectOptions, Host, Limited, Pending,
-    connect,
+    Permit, connect,
 };
 
 /// Serves a connection whose chain ends in a TCP proxy.
@@ -78,7 +78,8 @@ async fn proxy(
     host.active.set(host.active.get() + 1);
     cluster.stats.cells.upstream_rq_total.inc();
     add_one(&host.counts.requests);
-    let _active = ActiveRequest::new(&cluster.stats);
+    // As in Envoy, the limit on requests is none on connections.
+    let _active = ActiveRequest::new(Permit::free(), &cluster.stats);
     let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
     let limits = Limits {
         idle: config.idle_timeout.filter(|d| !d.is_zero()),
@@ -118,12 +119,17 @@ async fn open(
     let none: &[(&str, &str)] = &[];
     let client = Some(conn.remote.ip());
     let hash = hash_policy::compute(&config.hash_policy, none, client, &mut || fastrand::u64(..));
-    let (Some(permit), Some(pending)) = (
-        cluster.permit(0, Limited::Connections),
-        cluster.permit(0, Limited::Pending),
-    ) else {
+    let Some(permit) = cluster.permit(0, Limited::Connections) else {
         cluster.stats.cells.upstream_cx_overflow.inc();
         record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+        return None;
+    };
+    let Some(pending) = cluster.permit(0, Limited::Pending) else {
+        // Envoy counts it as its one try, which failed.
+        cluster.stats.cells.upstream_rq_pending_overflow.inc();
+        record.attempts = 1;
+        let flag = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        record.flags.set(flag);
         return None;
     };
     let _pending = Pending::new(pending, &cluster.stats);

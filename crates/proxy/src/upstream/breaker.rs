@@ -84,6 +84,11 @@ impl Permit {
         Some(Self(Some((all.clone(), what))))
     }
 
+    /// Permission where there is no limit.
+    pub fn free() -> Self {
+        Self(None)
+    }
+
     /// Takes one whatever the limit says (a host's only connection).
     pub fn force(all: &Arc<InFlight>, config: &CircuitBreaker, what: Limited) -> Self {
         if limit(config, what, 0) >= UNLIMITED {
@@ -122,21 +127,28 @@ impl Pending {
     }
 }
 
-/// Counts a request (for TCP: a connection) that a cluster serves, until dropped.
+/// A request (for TCP: a connection) that a cluster serves: holds its permit and its place in the
+/// statistics until dropped.
 #[derive(Debug)]
-pub struct ActiveRequest(Rc<ClusterStats>);
+pub struct ActiveRequest {
+    stats: Rc<ClusterStats>,
+    _permit: Permit,
+}
 
 impl ActiveRequest {
-    /// Counts one more.
-    pub fn new(stats: &Rc<ClusterStats>) -> Self {
+    /// Counts one more, for which there is permission.
+    pub fn new(permit: Permit, stats: &Rc<ClusterStats>) -> Self {
         stats.cells.upstream_rq_active.add(1);
-        Self(stats.clone())
+        Self {
+            stats: stats.clone(),
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.cells.upstream_rq_active.sub(1);
+        self.stats.cells.upstream_rq_active.sub(1);
     }
 }
 

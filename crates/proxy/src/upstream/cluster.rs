@@ -14,7 +14,7 @@ use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
 use super::balance::{self, Balancer, Choice};
-use super::breaker::{InFlight, Limited, Permit};
+use super::breaker::{ActiveRequest, InFlight, Limited, Permit};
 use super::check::{self, CheckStats};
 use super::connect::{ClientTls, ConnectOptions};
 use super::health::{ClusterHealth, HealthFlags};
@@ -385,6 +385,18 @@ impl ClusterState {
     pub fn permit(&self, priority: usize, what: Limited) -> Option<Permit> {
         let limits = &self.config.circuit_breakers[priority];
         Permit::take(&self.in_flight[priority], limits, what)
+    }
+
+    /// Begins a request on a connection; counts what a breaker stops. None = as many as may be are
+    /// served.
+    pub fn active_request(&self, priority: usize) -> Option<ActiveRequest> {
+        match self.permit(priority, Limited::Requests) {
+            Some(permit) => Some(ActiveRequest::new(permit, &self.stats)),
+            None => {
+                self.stats.cells.upstream_rq_active_overflow.inc();
+                None
+            }
+        }
     }
 
     /// Has the idle connections of a host looked after.

@@ -53,6 +53,20 @@ pub enum HttpConnection {
     H2(H2Stream),
 }
 
+impl HttpConnection {
+    /// Ends with a connection on which nothing was sent; for another request where it is kept.
+    pub fn give_back(self, cluster: &ClusterState, host: &Rc<Host>, keeps: bool) {
+        match self {
+            Self::H1(client) if keeps => {
+                cluster.watch_idle(host);
+                host.put_idle(client);
+            }
+            // A stream of many takes its place with it.
+            Self::H1(_) | Self::H2(_) => host.connection_closed(),
+        }
+    }
+}
+
 /// The client's address as the source of a connection to an endpoint, in place
 /// of what the cluster binds (TPROXY). Takes CAP_NET_ADMIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,9 +272,13 @@ async fn h2(
     priority: usize,
     options: &ConnectOptions,
 ) -> Result<(HttpConnection, bool), ConnectError> {
+    let mut waits = None;
     loop {
         if let Some(client) = host.take_stream(options.source) {
             return Ok((HttpConnection::H2(client.begin()), true));
+        }
+        if waits.is_none() {
+            waits = Some(pending(cluster, priority)?);
         }
         if !host.opening.get() {
             break;
@@ -279,7 +297,6 @@ async fn h2(
     let Some(permit) = connection_permit(cluster, host, priority) else {
         return Err(ConnectError::Overflow);
     };
-    let _pending = pending(cluster, priority)?;
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, &options.speaking(&["h2"])).await?;
