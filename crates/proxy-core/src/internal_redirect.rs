@@ -47,12 +47,16 @@ pub fn target(location: &[u8]) -> Option<Target<'_>> {
     if !https && !scheme.eq_ignore_ascii_case(b"http") {
         return None;
     }
-    // What ends a request line must not get into one.
-    if rest.iter().any(|b| *b <= b' ' || *b == 0x7f) {
+    // What ends a request line must not get into one, and a URL is ASCII.
+    if rest.iter().any(|b| *b <= b' ' || *b >= 0x7f) {
         return None;
     }
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
     let (authority, tail) = rest.split_at(end.unwrap_or(rest.len()));
+    // As in Envoy, a query or fragment has a path before it.
+    if matches!(tail.first(), Some(b'?' | b'#')) {
+        return None;
+    }
     let authority = match memchr::memrchr(b'@', authority) {
         Some(at) => &authority[at + 1..],
         None => authority,
@@ -76,10 +80,10 @@ pub fn target(location: &[u8]) -> Option<Target<'_>> {
     })
 }
 
-/// A host with at most one port, in the characters of RFC 3986.
+/// A host with at most one port, in the characters of host names (RFC 952) and addresses.
 fn is_authority(text: &[u8]) -> bool {
     let host = path::without_port(text);
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b);
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-.".contains(b);
     let name = match host.strip_prefix(b"[").and_then(|v6| v6.strip_suffix(b"]")) {
         Some(v6) => !v6.is_empty() && v6.iter().all(|b| *b == b':' || plain(b)),
         None => !host.is_empty() && host.iter().all(plain),
@@ -161,8 +165,6 @@ mod tests {
         let is = |https, authority: &str, path: &str| Some((https, authority.into(), path.into()));
         assert_eq!(of("http://a/b?c#d"), is(false, "a", "/b?c"));
         assert_eq!(of("HTTPS://u@a:81"), is(true, "a:81", "/"));
-        assert_eq!(of("http://a?b"), is(false, "a", "/?b"));
-        assert_eq!(of("http://a#b"), is(false, "a", "/"));
         assert_eq!(of("http://[::1]:80/x"), is(false, "[::1]:80", "/x"));
         for bad in [
             "",
@@ -173,6 +175,10 @@ mod tests {
             "http://",
             "http:///a",
             "http://a b/",
+            "http://a?b",
+            "http://a#b",
+            "http://a,b/",
+            "http://a/\u{e9}",
             "http://a/ b",
             "http://a:x/",
             "http://a\r\nb: c",

@@ -105,7 +105,7 @@ impl UriTemplate {
             segs.len() == parts.len()
                 && segs.iter().zip(parts).all(|(s, p)| match s {
                     Segment::Literal(l) => l.as_bytes() == *p,
-                    Segment::One | Segment::Rest => !p.is_empty(),
+                    Segment::One | Segment::Rest => !p.is_empty() && of_path(p),
                 })
         };
         let all = match self.rest() {
@@ -113,6 +113,7 @@ impl UriTemplate {
             Some(at) => {
                 let after = self.segments.len() - at - 1;
                 parts.len() > at + after
+                    && parts[at..parts.len() - after].iter().all(|p| of_path(p))
                     && fits(&self.segments[..at], &parts[..at])
                     && fits(&self.segments[at + 1..], &parts[parts.len() - after..])
             }
@@ -184,10 +185,15 @@ impl TemplateRewrite {
 
 type Parts<'p> = smallvec::SmallVec<[&'p [u8]; 16]>;
 
-/// Text of a rewrite: characters of a path (RFC 3986 section 3.3).
+/// Characters of a path (RFC 3986 section 3.3): nothing else is matched.
+fn of_path(text: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;:@=".contains(b);
+    text.iter().all(fits)
+}
+
+/// Text of a rewrite; `*` means something else in templates.
 fn literal(text: &str) -> Result<Name, String> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()+,;:@=".contains(&b);
-    match text.bytes().all(fits) {
+    match of_path(text.as_bytes()) && !text.contains('*') {
         true => Ok(text.into()),
         false => Err(format!("`{text}` holds what no path does")),
     }
@@ -256,6 +262,11 @@ mod tests {
             ("/v1/{name=shelves/*}", "/v1/shelves/3", true),
             ("/v1/{id}", "/v1/3", true),
             ("/store/{*}.jpg", "/store/a.jpg", true),
+            ("/store/{*}.jpg", "/store/a|.jpg", false),
+            ("/foo/{*}", "/foo/a*b", true),
+            ("/foo/{*}", "/foo/\u{e9}", false),
+            ("/foo/{**}", "/foo/a/\\", false),
+            ("/foo/{**}/end", "/foo/{/end", false),
         ] {
             let t = UriTemplate::parse(template).unwrap();
             assert_eq!(t.matches(path.as_bytes()), want, "{template} {path}");

@@ -8,7 +8,7 @@ use lateen_xds_proto::envoy::config::route::v3 as pb;
 use lateen_xds_proto::envoy::extensions::internal_redirect as predicates;
 
 use super::common::{header_names, need};
-use super::{type_name, typed};
+use super::{type_name, typed, written};
 use crate::error::{At, Result, list, refuse};
 
 /// Status codes that may be followed.
@@ -46,14 +46,16 @@ fn decode(m: &pb::InternalRedirectPolicy) -> Result<Arc<InternalRedirect>> {
     if m.response_headers_to_copy.len() > 50 {
         return refuse("at most 50 are allowed").at("response_headers_to_copy");
     }
+    let copied = header_names(&m.response_headers_to_copy, "response_headers_to_copy")?;
+    if copied.iter().any(|name| written::is_reserved(name)) {
+        return refuse(":-prefixed or host headers may not be copied")
+            .at("response_headers_to_copy");
+    }
     Ok(Arc::new(InternalRedirect {
         max_internal_redirects: m.max_internal_redirects.as_ref().map_or(1, |v| v.value),
         codes,
         allow_cross_scheme: m.allow_cross_scheme_redirect,
-        response_headers_to_copy: header_names(
-            &m.response_headers_to_copy,
-            "response_headers_to_copy",
-        )?,
+        response_headers_to_copy: copied,
         predicates: list(&m.predicates, "predicates", predicate)?,
     }))
 }
