@@ -1,7 +1,9 @@
 //! Retries: which outcome of a try is tried again, when, and within which timeouts.
 use std::time::Duration;
 
-use crate::config::route::{Forward, RateLimitedBackOff, RetryOn, RetryPolicy};
+use smallvec::SmallVec;
+
+use crate::config::route::{Forward, MaxStreamDuration, RateLimitedBackOff, RetryOn, RetryPolicy};
 use crate::known::Known;
 use crate::local_reply::ResetReason;
 use crate::matcher::Headers;
@@ -234,6 +236,15 @@ pub fn back_off(base: Duration, max: Duration, n: u32, random: u64) -> Duration 
     Duration::from_nanos(random % nanos.max(1))
 }
 
+/// What goes upstream as `grpc-timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcTime {
+    /// As long as the proxy waits for the try, where that is bounded.
+    OfTry,
+    /// So long.
+    Fixed(Duration),
+}
+
 /// The timeouts of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -243,6 +254,8 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// Stream duration from `grpc-timeout` or the route; none = off.
     pub max_duration: Option<Duration>,
+    /// What a gRPC request is told to have; none = what it says itself.
+    pub told: Option<GrpcTime>,
     /// Longest life of one try's stream, in place of the cluster's; zero = none.
     pub upstream: Option<Duration>,
 }
@@ -260,9 +273,23 @@ pub fn timeouts<H: Headers + ?Sized>(
         let v = std::str::from_utf8(headers.known(name)?).ok()?;
         v.trim().parse().ok().map(Duration::from_millis)
     };
-    // A longest life of streams takes the place of the route's timeout.
-    let old = forward.max_stream_duration.is_none();
-    let mut global = forward.timeout.filter(|_| old);
+    let limits = forward.max_stream_duration.as_deref();
+    let (mut told, mut max_duration) = (None, None);
+    let mut global = match limits {
+        None => forward.timeout,
+        Some(limits) if limits.of_request && is_grpc(headers) => {
+            told = Some(GrpcTime::OfTry);
+            grpc_request_timeout(limits, headers)
+        }
+        Some(limits) if limits.of_request => forward.timeout,
+        // A longest life of streams takes the place of the route's timeout.
+        Some(limits) => {
+            let time;
+            (max_duration, time) = stream_duration(limits, headers);
+            told = time.map(GrpcTime::Fixed);
+            None
+        }
+    };
     let mut per_try = retry_policy.and_then(|p| p.per_try_timeout);
     if trusted {
         let told = if respect_expected {
@@ -285,29 +312,70 @@ pub fn timeouts<H: Headers + ?Sized>(
         global,
         per_try,
         upstream: of_header.flatten(),
-        max_duration: max_duration(forward, headers),
+        told,
+        max_duration,
     }
 }
 
-fn max_duration<H: Headers + ?Sized>(forward: &Forward, headers: &H) -> Option<Duration> {
-    let limits = forward.max_stream_duration.as_ref()?;
-    let grpc = limits
-        .grpc_timeout_header_max
-        .filter(|_| is_grpc(headers))
-        .and_then(|cap| {
-            let told = grpc_timeout(headers.known(Known::GrpcTimeout)?)?;
-            let told = bounded(told, cap);
-            let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
-            Some(if offset < told { told - offset } else { told })
-        });
-    grpc.or(limits.max).filter(|d| !d.is_zero())
+/// The whole time of a gRPC request by `max_grpc_timeout`; none = off.
+fn grpc_request_timeout<H: Headers + ?Sized>(
+    limits: &MaxStreamDuration,
+    headers: &H,
+) -> Option<Duration> {
+    let told = headers.known(Known::GrpcTimeout).and_then(grpc_timeout);
+    let told = told.unwrap_or_default();
+    let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
+    let told = if offset < told { told - offset } else { told };
+    let max = limits.grpc_timeout_header_max.unwrap_or_default();
+    // Zero is no bound on either side.
+    let bound = match (told.is_zero(), max.is_zero()) {
+        (_, true) => told,
+        (true, false) => max,
+        (false, false) => told.min(max),
+    };
+    Some(bound).filter(|d| !d.is_zero())
 }
 
-/// What a client asked for, within the route's bound; a bound of zero is none. Who asks for no time
-/// at all is told so at once, as by Envoy: zero stands for no limit further on.
-fn bounded(told: Duration, cap: Duration) -> Duration {
-    let told = told.max(Duration::from_millis(1));
-    if cap.is_zero() { told } else { told.min(cap) }
+/// How long the stream lives, and what a gRPC request is told of it.
+fn stream_duration<H: Headers + ?Sized>(
+    limits: &MaxStreamDuration,
+    headers: &H,
+) -> (Option<Duration>, Option<Duration>) {
+    let grpc = is_grpc(headers);
+    let by_header = limits.grpc_timeout_header_max.filter(|_| grpc);
+    let by_header = by_header.and_then(|cap| {
+        let told = grpc_timeout(headers.known(Known::GrpcTimeout)?)?;
+        let told = if cap.is_zero() { told } else { told.min(cap) };
+        let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
+        Some(if offset < told { told - offset } else { told })
+    });
+    match by_header {
+        // Who asks for no time at all is told so at once, as by Envoy: zero stands for no limit
+        // further on.
+        Some(told) => (Some(told.max(Duration::from_millis(1))), Some(told)),
+        None => {
+            let max = limits.max.filter(|d| !d.is_zero());
+            (max, max.filter(|_| grpc))
+        }
+    }
+}
+
+/// A time as `grpc-timeout`: the smallest unit from milliseconds on that needs no more than eight
+/// digits.
+#[must_use]
+pub fn grpc_timeout_text(time: Duration) -> SmallVec<[u8; 16]> {
+    const MOST: u128 = 99_999_999;
+    let mut left = time.as_nanos().div_ceil(1_000_000);
+    let mut unit = b'm';
+    for (larger, next) in [(1000, b'S'), (60, b'M'), (60, b'H')] {
+        if left > MOST {
+            (left, unit) = (left / larger, next);
+        }
+    }
+    let mut digits = itoa::Buffer::new();
+    let mut text = SmallVec::from_slice(digits.format(left.min(MOST)).as_bytes());
+    text.push(unit);
+    text
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit.
@@ -323,8 +391,9 @@ pub fn grpc_timeout(value: &[u8]) -> Option<Duration> {
         b'M' => Duration::from_secs(n * 60),
         b'S' => Duration::from_secs(n),
         b'm' => Duration::from_millis(n),
-        b'u' => Duration::from_micros(n),
-        b'n' => Duration::from_nanos(n),
+        // In whole milliseconds, as Envoy counts.
+        b'u' => Duration::from_millis(n.div_ceil(1000)),
+        b'n' => Duration::from_millis(n.div_ceil(1_000_000)),
         _ => return None,
     })
 }
@@ -426,12 +495,62 @@ mod tests {
     #[test]
     fn no_grpc_timeout_escapes_its_bound() {
         let ms = Duration::from_millis;
-        assert_eq!(bounded(ms(0), ms(400)), ms(1));
-        assert_eq!(bounded(Duration::from_nanos(1), ms(400)), ms(1));
-        assert_eq!(bounded(ms(150), ms(400)), ms(150));
-        assert_eq!(bounded(ms(5000), ms(400)), ms(400));
-        assert_eq!(bounded(ms(5000), ms(0)), ms(5000));
-        assert_eq!(bounded(ms(0), ms(0)), ms(1));
+        let limits = |max, offset| MaxStreamDuration {
+            of_request: false,
+            max: Some(ms(2000)),
+            grpc_timeout_header_max: Some(ms(max)),
+            grpc_timeout_header_offset: Some(ms(offset)),
+        };
+        let asks = |time: &str| {
+            let mut list = HeaderList::of(&[("content-type", "application/grpc")]);
+            if !time.is_empty() {
+                list.0.push(("grpc-timeout".into(), time.into()));
+            }
+            list
+        };
+        for (max, offset, time, lives, told) in [
+            (400, 0, "0S", 1, 0),
+            (400, 0, "150m", 150, 150),
+            (400, 0, "5S", 400, 400),
+            (400, 100, "5S", 300, 300),
+            (400, 400, "5S", 400, 400),
+            (0, 0, "5S", 5000, 5000),
+            (0, 0, "", 2000, 2000),
+        ] {
+            let got = stream_duration(&limits(max, offset), &asks(time));
+            assert_eq!(got, (Some(ms(lives)), Some(ms(told))), "{max} {time}");
+        }
+        let other = stream_duration(&limits(400, 0), &HeaderList::default());
+        assert_eq!(other, (Some(ms(2000)), None));
+        for (max, offset, time, whole) in [
+            (400, 0, "", Some(400)),
+            (400, 0, "5S", Some(400)),
+            (400, 0, "300m", Some(300)),
+            (400, 100, "300m", Some(200)),
+            (400, 0, "0S", Some(400)),
+            (0, 0, "5S", Some(5000)),
+            (0, 0, "", None),
+        ] {
+            let got = grpc_request_timeout(&limits(max, offset), &asks(time));
+            assert_eq!(got, whole.map(ms), "{max} {time}");
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts_as_text() {
+        for (ms, want) in [
+            (0, "0m"),
+            (400, "400m"),
+            (99_999_999, "99999999m"),
+            (100_000_000, "100000S"),
+            (359_999_996_400_000, "99999999H"),
+            (u64::MAX, "99999999H"),
+        ] {
+            let text = grpc_timeout_text(Duration::from_millis(ms));
+            assert_eq!(&text[..], want.as_bytes());
+        }
+        let part = Duration::from_micros(900_001);
+        assert_eq!(&grpc_timeout_text(part)[..], b"901m");
     }
 
     #[test]

@@ -215,6 +215,9 @@ pub struct Forward {
 /// Stream duration limits of a route; zero = off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaxStreamDuration {
+    /// The bounds are of `max_grpc_timeout`: of whole gRPC requests, in the place of the route's
+    /// timeout. No stream lives shorter by them.
+    pub of_request: bool,
     /// For every request.
     pub max: Option<Duration>,
     /// Upper bound of `grpc-timeout`; zero = as given.

@@ -507,10 +507,11 @@ fn host_rewrite(m: &pb::RouteAction) -> Result<Option<HostRewrite>> {
     })
 }
 
-/// `max_grpc_timeout` is the older spelling of `grpc_timeout_header_max`.
+/// `max_grpc_timeout` says of whole requests what `grpc_timeout_header_max` says of streams.
 fn stream_duration(m: &pb::RouteAction) -> Result<Option<MaxStreamDuration>> {
     if let Some(d) = &m.max_stream_duration {
         return Ok(Some(MaxStreamDuration {
+            of_request: false,
             max: opt_duration(
                 d.max_stream_duration.as_ref(),
                 "max_stream_duration.max_stream_duration",
@@ -528,6 +529,7 @@ fn stream_duration(m: &pb::RouteAction) -> Result<Option<MaxStreamDuration>> {
     let max = opt_duration(m.max_grpc_timeout.as_ref(), "max_grpc_timeout")?;
     let offset = opt_duration(m.grpc_timeout_offset.as_ref(), "grpc_timeout_offset")?;
     Ok(max.map(|max| MaxStreamDuration {
+        of_request: true,
         max: None,
         grpc_timeout_header_max: Some(max),
         grpc_timeout_header_offset: offset,

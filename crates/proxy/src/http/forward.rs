@@ -13,6 +13,8 @@ use lateen_proxy_core::config::ClusterDiscovery;
 use lateen_proxy_core::config::route::Forward;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::{ResetReason, Situation};
+use lateen_proxy_core::retry::GrpcTime;
+use lateen_proxy_core::router::is_grpc;
 use lateen_proxy_core::{hash_policy, retry};
 
 use smallvec::SmallVec;
@@ -194,7 +196,7 @@ impl Stream<'_> {
         {
             self.record.asked = Some(self.record.request.path().into());
         }
-        self.prepare_request(forward, chosen, &deadlines);
+        self.prepare_request(forward, chosen, &deadlines, timeouts.told);
         let shadows = match upgrade {
             true => Vec::new(),
             false => shadow::wanted(self.record, forward, chosen),
@@ -427,7 +429,8 @@ impl Stream<'_> {
             Some(own) => Some(own).filter(positive),
             None => config.stream_idle_timeout.filter(positive),
         };
-        let max = match forward.max_stream_duration {
+        let of_stream = forward.max_stream_duration.as_ref();
+        let max = match of_stream.filter(|limits| !limits.of_request) {
             Some(_) => timeouts.max_duration,
             None => config.max_stream_duration.filter(positive),
         };
@@ -462,7 +465,13 @@ impl Stream<'_> {
     }
 
     /// Edits, rewrites and headers of our own, once for all tries.
-    fn prepare_request(&mut self, forward: &Forward, chosen: &Chosen, deadlines: &Deadlines) {
+    fn prepare_request(
+        &mut self,
+        forward: &Forward,
+        chosen: &Chosen,
+        deadlines: &Deadlines,
+        told: Option<GrpcTime>,
+    ) {
         let suppressed = self.http.router.suppress_envoy_headers;
         let shortest = [deadlines.route_after, deadlines.per_try_after];
         let expected = shortest.into_iter().flatten().min();
@@ -472,6 +481,14 @@ impl Stream<'_> {
         match expected.filter(|_| !suppressed) {
             Some(expected) => request.set_number(name, expected.as_millis() as u64),
             None => request.remove_known(name),
+        }
+        let told = told.and_then(|told| match told {
+            GrpcTime::OfTry => expected,
+            GrpcTime::Fixed(time) => Some(time),
+        });
+        if let Some(time) = told {
+            let text = retry::grpc_timeout_text(time);
+            request.set_known(Known::GrpcTimeout, &text);
         }
         let record = &mut *self.record;
         let mut levels = [
@@ -512,6 +529,11 @@ impl Stream<'_> {
         let of_try = tries.deadlines.per_try_after.map(|d| d.as_millis() as u64);
         if let Some(expected) = left.into_iter().chain(of_try).min() {
             self.record.request.set_number(name, expected);
+            let limits = tries.forward.max_stream_duration.as_ref();
+            if limits.is_some_and(|l| l.of_request) && is_grpc(&self.record.request) {
+                let text = retry::grpc_timeout_text(Duration::from_millis(expected));
+                self.record.request.set_known(Known::GrpcTimeout, &text);
+            }
         }
     }
 
