@@ -18,7 +18,7 @@ use lateen_xds_proto::envoy::config::metrics::v3 as metrics;
 use lateen_xds_proto::{Message, json};
 
 use crate::decode;
-use crate::error::{At, DecodeError, Result, refuse};
+use crate::error::{At, DecodeError, Result, list, refuse};
 use crate::locate;
 
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -374,26 +374,29 @@ fn node_value(node: &core::Node) -> Node {
 
 fn admin(m: &pb::Bootstrap) -> Result<Admin> {
     let Some(a) = &m.admin else {
-        return Ok(Admin {
-            address: None,
-            ignore_global_conn_limit: false,
-        });
+        return Ok(Admin::default());
     };
     let address = a.address.as_ref().map(admin_address).transpose();
     Ok(Admin {
         address: address.at("address").at("admin")?,
         ignore_global_conn_limit: a.ignore_global_conn_limit,
+        allow_paths: list(&a.allow_paths, "allow_paths", decode::string_matcher).at("admin")?,
+        mode: decode::pipe_mode(a.address.as_ref())
+            .at("address")
+            .at("admin")?,
     })
 }
 
-/// The address of the admin pages: a TCP socket.
+/// The address of the admin pages: a TCP socket or a Unix one.
 fn admin_address(m: &core::Address) -> Result<Address> {
-    match decode::address(m)? {
-        Address::Socket(address) => Ok(Address::Socket(address)),
+    match decode::own_address(m)? {
         Address::Host { host, .. } => refuse(format!("malformed IP address: {host}"))
             .at("address")
             .at("socket_address"),
-        Address::Pipe(_) | Address::Internal(_) => refuse("only socket_address is implemented"),
+        Address::Internal(_) => {
+            refuse("is not implemented; socket_address and pipe are").at("envoy_internal_address")
+        }
+        own => Ok(own),
     }
 }
 

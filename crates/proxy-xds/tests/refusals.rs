@@ -108,7 +108,9 @@ fn the_admin_address_is_one() {
     );
     start(&admin("127.0.0.1")).unwrap();
     let pipe = json!({ "admin": { "address": { "pipe": { "path": "/x" } } } });
-    assert!(start(&pipe).is_err());
+    start(&pipe).unwrap();
+    let within = json!({ "envoy_internal_address": { "server_listener_name": "x" } });
+    assert!(start(&json!({ "admin": { "address": within } })).is_err());
 }
 
 fn over_ads(clusters: Value) -> Value {

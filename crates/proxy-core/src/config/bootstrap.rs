@@ -17,12 +17,16 @@ pub struct Node {
 }
 
 /// Admin listener.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Admin {
     /// Where it listens; none = no admin.
     pub address: Option<Address>,
     /// Ignores SIGHUP and the like; kept for dumps.
     pub ignore_global_conn_limit: bool,
+    /// The paths, queries included, that are answered; empty = all.
+    pub allow_paths: Vec<crate::matcher::StringMatcher>,
+    /// Permissions of the file of a Unix socket; 0 = the system's.
+    pub mode: u32,
 }
 
 /// How resources are asked for.

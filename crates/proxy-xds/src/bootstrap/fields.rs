@@ -209,15 +209,13 @@ fn admin(m: &Option<pb::Admin>) -> Result<()> {
         access_log: _,
         access_log_path: _,
         socket_options,
-        allow_paths,
+        // Read elsewhere.
+        allow_paths: _,
     }) = m
     else {
         return Ok(());
     };
-    refuse_set(&[
-        (!socket_options.is_empty(), "socket_options"),
-        (!allow_paths.is_empty(), "allow_paths"),
-    ])
+    refuse_set(&[(!socket_options.is_empty(), "socket_options")])
 }
 
 fn stats(m: &Option<metrics::StatsConfig>) -> Result<()> {
@@ -327,8 +325,16 @@ mod tests {
                 "bootstrap_extensions[0]",
             ),
             (
-                json!({ "admin": { "allow_paths": [{ "exact": "/" }] } }),
-                "admin.allow_paths",
+                json!({ "admin": { "allow_paths": [{ "exact": "/" }, {}] } }),
+                "admin.allow_paths[1]",
+            ),
+            (
+                json!({ "admin": { "address": { "pipe": { "path": "/x", "mode": 512 } } } }),
+                "admin.address.pipe.mode",
+            ),
+            (
+                json!({ "admin": { "address": { "pipe": { "path": "@x", "mode": 384 } } } }),
+                "admin.address.pipe.mode",
             ),
             (
                 json!({ "cluster_manager": { "local_cluster_name": "a" } }),

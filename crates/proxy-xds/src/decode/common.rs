@@ -80,6 +80,28 @@ pub(crate) fn address(a: &core::Address) -> Result<Address> {
     }
 }
 
+/// The address of a socket of this process, which is made and may have a mode.
+pub(crate) fn own_address(a: &core::Address) -> Result<Address> {
+    match a.address.as_ref() {
+        Some(core::address::Address::Pipe(p)) => pipe(&p.path).at("pipe.path"),
+        _ => address(a),
+    }
+}
+
+/// The permissions of the file that a Unix socket of this process gets; 0 = the system's.
+pub(crate) fn pipe_mode(a: Option<&core::Address>) -> Result<u32> {
+    let Some(core::address::Address::Pipe(p)) = a.and_then(|a| a.address.as_ref()) else {
+        return Ok(0);
+    };
+    if p.mode > 0o777 {
+        return refuse("must be at most 511 (0777)").at("pipe.mode");
+    }
+    if p.mode != 0 && p.path.starts_with('@') {
+        return refuse("an abstract socket has no file").at("pipe.mode");
+    }
+    Ok(p.mode)
+}
+
 /// Most bytes of a Unix socket's name: `sockaddr_un` has 108, one of them for the end.
 const MOST_PIPE: usize = 107;
 

@@ -26,7 +26,7 @@ pub(super) fn substitute(m: &pb::RegexMatchAndSubstitute) -> Result<(Regex, Subs
     Ok((re, with))
 }
 
-pub(super) fn string(m: &pb::StringMatcher) -> Result<StringMatcher> {
+pub(crate) fn string(m: &pb::StringMatcher) -> Result<StringMatcher> {
     use pb::string_matcher::MatchPattern as P;
     let text = |s: &str, field: &str| -> Result<Name> {
         if s.is_empty() {

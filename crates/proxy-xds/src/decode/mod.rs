@@ -43,13 +43,15 @@ use crate::error::{At, DecodeError, Result};
 use crate::runtime::Runtime;
 
 pub(crate) use common::{
-    address, duration, fetch_timeout, json_to_struct, only_v3, string_matcher_list, value_to_struct,
+    duration, fetch_timeout, json_to_struct, only_v3, own_address, pipe_mode, string_matcher_list,
+    value_to_struct,
 };
 pub use common::{struct_to_json, struct_to_value};
 pub(crate) use discovery_file::{
     line_of as discovery_line, read as discovery_file, watched as watched_file,
 };
 pub(crate) use endpoint::locality_value;
+pub(crate) use matcher::string as string_matcher;
 pub(crate) use secret_source::is_over_ads;
 pub use secret_source::{ResourceSource, own_name};
 pub(crate) use secret_source::{files_stamp, in_file as secret_in_file};

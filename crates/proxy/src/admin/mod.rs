@@ -20,7 +20,7 @@ use lateen_proxy_core::stats::{Metric, Registry};
 use serde_json::Value;
 
 pub use loggers::is_logger;
-pub use server::{bind, serve};
+pub use server::{Listener, bind, serve};
 pub use stats::prometheus;
 
 use crate::upstream::health::HealthFlags;
@@ -90,6 +90,10 @@ pub struct Drain {
 
 /// What the pages show and do; the engine implements it.
 pub trait State: Send + Sync + 'static {
+    /// Whether a path, its query included, may be asked for.
+    fn allows(&self, _path: &str) -> bool {
+        true
+    }
     /// The process's state.
     fn server_state(&self) -> ServerState;
     /// Why the configuration is not whole yet: clusters or listeners were not

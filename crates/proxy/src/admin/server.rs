@@ -1,6 +1,7 @@
 //! The admin listener: HTTP/1.1 on hyper, one page a path, Envoy's answers to what it does not know.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER, X_CONTENT_
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_process::Stop;
+use lateen_proxy_core::config::Address;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::query::Query;
 use super::{Drain, ServerState, State, clusters, config_dump, loggers, stats};
@@ -22,57 +25,122 @@ const JSON: &str = "application/json";
 /// Status, content type and body of a page.
 type Page = (StatusCode, &'static str, String);
 
-/// Takes the admin address.
+/// A socket that the pages are asked on.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Takes the admin address; `mode` = permissions of the file of a Unix socket, 0 = the system's.
+/// The address as it is bound comes with it.
 ///
 /// # Errors
 /// When it cannot be listened on.
-pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
+pub fn bind(address: &Address, mode: u32) -> io::Result<(Listener, String)> {
+    let (listener, bound) = match address {
+        Address::Pipe(path) => {
+            let listener = unix_listener(path, mode)?;
+            listener.set_nonblocking(true)?;
+            (Listener::Unix(listener), path.to_string())
+        }
+        other => {
+            let address = other.socket().ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("{other} is no address"),
+                )
+            })?;
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let bound = listener.local_addr()?.to_string();
+            (Listener::Tcp(listener), bound)
+        }
+    };
+    Ok((listener, bound))
+}
+
+/// A Unix socket; the one that a process before left in its place is replaced.
+fn unix_listener(path: &str, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    if let Some(name) = path.strip_prefix('@') {
+        return UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?);
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    if mode != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
     Ok(listener)
+}
+
+/// The same in the runtime.
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepting {
+    /// Serves one more connection beside the others.
+    async fn serve_next(&self, state: &Arc<dyn State>) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => spawn(listener.accept().await?.0, state),
+            Self::Unix(listener) => spawn(listener.accept().await?.0, state),
+        }
+        Ok(())
+    }
+}
+
+fn spawn(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, state: &Arc<dyn State>) {
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        let service = hyper::service::service_fn(move |request| {
+            let answer = answer(state.as_ref(), &request);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(target: crate::logger::ADMIN, %error, "admin connection ended");
+        }
+    });
 }
 
 /// Serves the pages until told to stop.
 ///
 /// # Errors
 /// When the listener cannot be handed to the runtime.
-pub async fn serve(
-    listener: std::net::TcpListener,
-    state: Arc<dyn State>,
-    stop: Stop,
-) -> std::io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+pub async fn serve(listener: Listener, state: Arc<dyn State>, stop: Stop) -> io::Result<()> {
+    let listener = match listener {
+        Listener::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+        Listener::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
+    };
     loop {
-        let stream = tokio::select! {
+        let served = tokio::select! {
             () = stop.stopped() => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(target: crate::logger::ADMIN, %error, "admin accept failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            served = listener.serve_next(&state) => served,
         };
-        let state = Arc::clone(&state);
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let answer = answer(state.as_ref(), &request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(target: crate::logger::ADMIN, %error, "admin connection ended");
-            }
-        });
+        if let Err(error) = served {
+            tracing::warn!(target: crate::logger::ADMIN, %error, "admin accept failed");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 }
 
 fn answer(state: &dyn State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let (status, kind, body) = page(state, request.method(), request.uri().path(), &query);
+    let asked = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let (status, kind, body) = match state.allows(asked) {
+        false => refused(asked),
+        true => page(state, request.method(), request.uri().path(), &query),
+    };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -84,6 +152,12 @@ fn answer(state: &dyn State, request: &Request<Incoming>) -> Response<Full<Bytes
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     response
+}
+
+/// What `allow_paths` does not name.
+fn refused(path: &str) -> Page {
+    let text = format!("request to path {path} not allowed");
+    (StatusCode::FORBIDDEN, TEXT, text)
 }
 
 /// One page of the list: path, whether it changes something, what it is for.

@@ -8,15 +8,15 @@ mod rest;
 mod runtime;
 mod state;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_process::{Stop, stop};
-use lateen_proxy_core::config::ResourceMap;
 use lateen_proxy_core::config::bootstrap::{Bootstrap, StatsMatcher};
+use lateen_proxy_core::config::{Address, ResourceMap};
 use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_core::stats::{Counter, Registry, Scope};
 use lateen_proxy_xds::ads;
@@ -146,13 +146,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         own: Arc::new(Own::of_node(&options.loaded.bootstrap.node)),
     })
     .map_err(system("worker threads"))?;
-    let admin_address = options
-        .loaded
-        .bootstrap
-        .admin
-        .address
-        .as_ref()
-        .and_then(|a| a.socket());
+    let admin = options.loaded.bootstrap.admin.clone();
     let (handle, mut client) = ads::start(options.loaded, options.context, options.ads)
         .map_err(|error| RunError::Resource(Box::new(error)))?;
     handle.world().set_binder(Box::new(engine::try_bind));
@@ -177,11 +171,11 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     ));
     let xds = tokio::spawn(client.run());
     let (stopper, pages) = stop::pair();
-    if let Some(address) = admin_address {
-        let bound = serve_admin(address, &live, &pages)?;
+    if let Some(address) = &admin.address {
+        let bound = serve_admin(address, admin.mode, &live, &pages)?;
         if let Some(path) = &options.admin_address_path {
             let what = || format!("--admin-address-path {}", path.display());
-            std::fs::write(path, bound.to_string()).map_err(|error| system(what())(error))?;
+            std::fs::write(path, bound).map_err(|error| system(what())(error))?;
         }
     }
     if let Some(agent) = options.agent {
@@ -215,10 +209,14 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// Gives the address that was bound.
-fn serve_admin(address: SocketAddr, live: &Arc<Live>, stop: &Stop) -> Result<SocketAddr, RunError> {
-    let what = || format!("admin address {address}");
-    let listener = admin::bind(address).map_err(system(what()))?;
-    let bound = listener.local_addr().map_err(system(what()))?;
+fn serve_admin(
+    address: &Address,
+    mode: u32,
+    live: &Arc<Live>,
+    stop: &Stop,
+) -> Result<String, RunError> {
+    let what = format!("admin address {address}");
+    let (listener, bound) = admin::bind(address, mode).map_err(system(what))?;
     tracing::info!(target: crate::logger::MAIN, "admin address: {bound}");
     let (live, stop) = (live.clone(), stop.clone());
     tokio::spawn(async move {

@@ -149,6 +149,11 @@ impl Live {
 }
 
 impl State for Live {
+    fn allows(&self, path: &str) -> bool {
+        let allowed = &self.parts.xds.loaded.bootstrap.admin.allow_paths;
+        allowed.is_empty() || allowed.iter().any(|m| m.matches(path.as_bytes()))
+    }
+
     fn server_state(&self) -> ServerState {
         let changing = self.changing();
         match changing.state {
