@@ -243,8 +243,10 @@ situations! {
     PAYLOAD_TOO_LARGE = 413, "Payload Too Large", NONE, "request_payload_too_large";
     /// Fault filter.
     FAULT_ABORT = 503, "fault filter abort", FAULT_INJECTED, "fault_filter_abort";
-    /// Cluster maintenance or drop overload.
+    /// The endpoints say that a share of the requests is to be dropped.
     DROP_OVERLOAD = 503, "drop overload", DROP_OVERLOAD, "drop_overload";
+    /// They say so of all requests.
+    UNCONDITIONAL_DROP_OVERLOAD = 503, "unconditional drop overload", UNCONDITIONAL_DROP_OVERLOAD, "unconditional_drop_overload";
     /// No Host header.
     MISSING_HOST = 400, "", NONE, "missing_host_header";
     /// Path is not acceptable (fragment, bad escapes).

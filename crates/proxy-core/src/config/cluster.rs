@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::headers::AppendAction;
 use super::{
-    BindConfig, ClusterLoadAssignment, Fields, FractionalPercent, Metadata, Name, Rare,
-    UpstreamTls, Usual, Value,
+    BindConfig, ClusterLoadAssignment, Fields, Metadata, Name, Rare, UpstreamTls, Usual, Value,
 };
 
 use crate::matcher::StringMatcher;
@@ -734,15 +733,5 @@ impl Cluster {
                 TransportSocket::Tls(tls) => Some(tls),
                 TransportSocket::RawBuffer => None,
             })
-    }
-
-    /// Share of requests to drop at once, as the endpoints say.
-    #[must_use]
-    pub fn drop_overload(assignment: &ClusterLoadAssignment, random: u64) -> Option<&Name> {
-        assignment
-            .drop_overloads
-            .iter()
-            .find(|(_, share): &&(Name, FractionalPercent)| share.hit(random))
-            .map(|(category, _)| category)
     }
 }

@@ -135,7 +135,7 @@ pub struct ClusterLoadAssignment {
     /// Under panic or shortage, send only to healthy hosts.
     pub weighted_priority_health: bool,
     /// Shares of requests dropped at once: (category, share).
-    pub drop_overloads: Vec<(Name, super::FractionalPercent)>,
+    pub drop_overload: Option<super::FractionalPercent>,
     /// Endpoints go stale after this many milliseconds without an update; none = never.
     pub stale_after_ms: Option<u64>,
 }

@@ -21,6 +21,12 @@ impl FractionalPercent {
         denominator: 100,
     };
 
+    /// Whether every request is in the share.
+    #[must_use]
+    pub fn is_all(self) -> bool {
+        self.numerator >= self.denominator
+    }
+
     /// Whether a request with this random number is in the share.
     #[must_use]
     pub fn hit(self, random: u64) -> bool {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use lateen_proxy_core::config::endpoint::EndpointCheck;
 use lateen_proxy_core::config::{
-    Address, ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
+    Address, ClusterLoadAssignment, Endpoint, FractionalPercent, HealthStatus, Locality,
+    LocalityEndpoints,
 };
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as pb;
@@ -44,7 +45,6 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
     refuse_set(&[(!m.named_endpoints.is_empty(), "named_endpoints")])?;
     let policy = m.policy.clone().unwrap_or_default();
     refuse_set(&[
-        (!policy.drop_overloads.is_empty(), "drop_overloads"),
         (
             policy.endpoint_stale_after.is_some(),
             "endpoint_stale_after",
@@ -52,11 +52,7 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
         (policy.weighted_priority_health, "weighted_priority_health"),
     ])
     .at("policy")?;
-    let drop_overloads = list(&policy.drop_overloads, "drop_overloads", |d| {
-        let share = fractional(need(d.drop_percentage.as_ref(), "drop_percentage")?)?;
-        Ok((d.category.as_str().into(), share))
-    })
-    .at("policy")?;
+    let drop_overload = drop_overload(&policy.drop_overloads).at("policy")?;
     let stale =
         opt_duration(policy.endpoint_stale_after.as_ref(), "endpoint_stale_after").at("policy")?;
     let localities = list(&m.endpoints, "endpoints", locality)?;
@@ -68,9 +64,30 @@ pub(super) fn assignment(m: &pb::ClusterLoadAssignment) -> Result<ClusterLoadAss
             .as_ref()
             .map_or(140, |v| v.value),
         weighted_priority_health: policy.weighted_priority_health,
-        drop_overloads,
+        drop_overload,
         stale_after_ms: stale.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
     })
+}
+
+/// The share of requests that is dropped; its category is told to nobody here.
+fn drop_overload(
+    all: &[pb::cluster_load_assignment::policy::DropOverload],
+) -> Result<Option<FractionalPercent>> {
+    let one = match all {
+        [] => return Ok(None),
+        [one] => one,
+        more => {
+            let count = more.len();
+            return refuse(format!("has {count} categories, one is supported"))
+                .at("drop_overloads");
+        }
+    };
+    let place = |result: Result<FractionalPercent>| result.item("drop_overloads", 0);
+    if one.category.is_empty() {
+        return place(refuse("is required").at("category")).map(Some);
+    }
+    let share = need(one.drop_percentage.as_ref(), "drop_percentage").and_then(fractional);
+    place(share).map(Some)
 }
 
 pub(crate) fn locality_value(m: Option<&core::Locality>) -> Locality {

@@ -576,8 +576,8 @@ fn not_done() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "envoy.config.endpoint.v3.ClusterLoadAssignment",
-            json!({ "cluster_name": "c", "policy": { "drop_overloads": [{ "category": "x", "drop_percentage": { "numerator": 1 } }] } }),
-            "policy.drop_overloads: is not",
+            json!({ "cluster_name": "c", "policy": { "drop_overloads": [{ "category": "x", "drop_percentage": { "numerator": 1 } }, { "category": "y" }] } }),
+            "policy.drop_overloads: has 2",
         ),
     ]
 }

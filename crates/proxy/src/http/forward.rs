@@ -144,6 +144,19 @@ pub(super) struct Tries<'f> {
     pub(super) tried: SmallVec<[Rc<Host>; 3]>,
 }
 
+/// Whether a request is dropped because the endpoints say so, and the header that tells.
+fn dropped(cluster: &ClusterState) -> Option<(Situation, &'static str)> {
+    let share = cluster.drop_overload.get()?;
+    if share.is_all() {
+        return Some((
+            Situation::UNCONDITIONAL_DROP_OVERLOAD,
+            "x-envoy-unconditional-drop-overload",
+        ));
+    }
+    let hit = share.hit(fastrand::u64(..));
+    hit.then_some((Situation::DROP_OVERLOAD, "x-envoy-drop-overload"))
+}
+
 impl Stream<'_> {
     /// Sends the request on and the answer back.
     pub(super) async fn forward(
@@ -169,6 +182,14 @@ impl Stream<'_> {
         self.record.cluster_name = Some(cluster.config.name.clone());
         self.record.cluster = Some(cluster.clone());
         logger::matched(self.record, &cluster.config.name);
+        if let Some((situation, header)) = dropped(&cluster) {
+            let reply = LocalReply::from(situation);
+            let reply = match self.http.router.suppress_envoy_headers {
+                true => reply,
+                false => reply.header(header, "true"),
+            };
+            return self.reply(out, reply).await;
+        }
         let priority = usize::from(forward.high_priority);
         let policy = forward
             .retry_policy

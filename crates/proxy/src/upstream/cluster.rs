@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TransportSocket};
 use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
-use lateen_proxy_core::config::{Address, ClusterDiscovery, Name};
+use lateen_proxy_core::config::{Address, ClusterDiscovery, FractionalPercent, Name};
 use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
 
@@ -62,6 +62,8 @@ pub struct ClusterState {
     tls: Rc<TlsContexts>,
     idle: Rc<IdleWatch>,
     me: Weak<ClusterState>,
+    /// The share of requests that its endpoints say is to be dropped.
+    pub drop_overload: Cell<Option<FractionalPercent>>,
     /// Set once DNS answered or there is nothing to wait for.
     pub resolved: Cell<bool>,
 }
@@ -89,6 +91,7 @@ impl ClusterState {
             check_stats: check_stats.map(Rc::new),
             outlier_stats,
             seen_health: Cell::new(0),
+            drop_overload: Cell::default(),
             first_worker,
             config,
             stats,
@@ -169,6 +172,8 @@ impl ClusterState {
             self.count_update();
         }
         self.count_members(&hosts);
+        let dropped = assignment.as_ref().and_then(|a| a.drop_overload);
+        self.drop_overload.set(dropped);
         let hosts = Rc::new(HostSet { hosts, assignment });
         *self.hosts.borrow_mut() = hosts.clone();
         if let (true, Some(me)) = (self.first_worker, self.me.upgrade()) {

@@ -175,6 +175,11 @@ fn socket(address: SocketAddr) -> Value {
 
 fn merge(into: &mut Value, fields: &Map<String, Value>) {
     for (key, value) in fields {
+        // The endpoints stay where only their policy is given.
+        if let ("load_assignment", Value::Object(more)) = (&**key, value) {
+            merge(&mut into[key], more);
+            continue;
+        }
         into[key] = value.clone();
     }
 }
