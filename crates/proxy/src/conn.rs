@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use lateen_proxy_core::config::{FilterChain, Listener};
+use lateen_proxy_core::config::{Cluster, FilterChain, Listener};
 use lateen_proxy_core::drain;
 use lateen_proxy_core::flags::ResponseFlags;
 
 use crate::io::{Io, Timer, timer};
 use crate::tls::certificate::{Names, sha256_hex};
-use crate::upstream::OriginalSource;
+use crate::upstream::{Origin, OriginalSource};
 use crate::worker::{Worker, WorkerOptions};
 
 /// How long a connection that nothing serves is read on before it is closed.
@@ -130,6 +130,14 @@ impl Drain {
 }
 
 impl Connection {
+    /// What a connection to a cluster's endpoint on this one's behalf is for.
+    pub fn origin(&self, cluster: &Cluster) -> Origin {
+        Origin {
+            source: self.source,
+            told: cluster.proxy_protocol.map(|_| (self.remote, self.local)),
+        }
+    }
+
     /// Runs `look` on the client's leaf certificate, DER.
     pub fn with_leaf<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         if let Some(refused) = self.peer.as_ref().and_then(|p| p.refused.as_ref()) {

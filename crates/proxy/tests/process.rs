@@ -59,6 +59,158 @@ fn access_control_allows_denies_and_only_counts() {
     assert_eq!(upstream.requests().len(), 2);
 }
 
+/// The admin pages on a Unix socket, of which some alone are answered.
+#[test]
+fn admin_pages_on_a_unix_socket() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixStream;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    // A process that died left its socket; what is no socket is no one's to remove.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let with = |path: &std::path::Path| {
+        json!({ "admin": {
+            "address": { "pipe": { "path": path, "mode": 0o600 } },
+            "allow_paths": [{ "exact": "/ready" }, { "prefix": "/stats?" }] } })
+    };
+    let _proxy = Proxy::with(json!([]), json!([]), with(&path));
+    let ask = |page: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let request = format!("GET {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    eventually("a socket", || UnixStream::connect(&path).is_ok());
+    eventually("ready", || status(&ask("/ready")) == "200");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(status(&ask("/stats?filter=x")), "200");
+    for refused in ["/stats", "/ready?x", "/config_dump", "/nonsense"] {
+        let answer = ask(refused);
+        let text = format!("request to path {refused} not allowed");
+        assert_eq!((status(&answer), body(&answer)), ("403", &*text));
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let problem = try_serve_with(json!([]), json!([]), with(&file)).unwrap_err();
+    assert!(problem.contains("admin address"), "{problem}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"x");
+}
+
+/// A server that keeps what each connection brings and answers every request on it.
+fn telling_server() -> (SocketAddr, std::sync::Arc<std::sync::Mutex<Vec<Vec<u8>>>>) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Vec<u8>>::new()));
+    let all = seen.clone();
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().flatten() {
+            let all = all.clone();
+            std::thread::spawn(move || {
+                let place = {
+                    let mut all = all.lock().unwrap();
+                    all.push(Vec::new());
+                    all.len() - 1
+                };
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    let ends = {
+                        let mut all = all.lock().unwrap();
+                        all[place].extend_from_slice(&buffer[..count]);
+                        all[place].ends_with(b"\r\n\r\n")
+                    };
+                    if ends && stream.write_all(OK.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// Endpoints are told of their clients, each connection of one of them, over HTTP and TCP.
+#[test]
+fn upstreams_are_told_by_the_proxy_protocol() {
+    for (version, tcp) in [("V1", false), ("V2", false), ("V1", true), ("V2", true)] {
+        let (upstream, seen) = telling_server();
+        let address = free_address();
+        let mut cluster = static_cluster("c", upstream);
+        let raw = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+        let told =
+            "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+        cluster["transport_socket"] = filter(
+            "p",
+            told,
+            json!({ "config": { "version": version },
+            "transport_socket": filter("raw", raw, json!({})) }),
+        );
+        let mut listener = http(address, vec![], everything(), Value::Null);
+        if tcp {
+            let message = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+            let config = json!({ "stat_prefix": "t", "cluster": "c" });
+            listener["filter_chains"][0]["filters"][0] = filter("tcp", message, config);
+        }
+        let _proxy = Proxy::start(json!([listener]), json!([cluster]), None);
+        wait_for(address);
+        if tcp {
+            // The connection that saw whether the port is open is told of too.
+            eventually("the first", || !seen.lock().unwrap().is_empty());
+            seen.lock().unwrap().clear();
+        }
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = connect(address);
+            for _ in 0..2 {
+                client.write_all(get("/").as_bytes()).unwrap();
+                let mut answer = vec![0; OK.len()];
+                client.read_exact(&mut answer).unwrap();
+                let mut more = [0; 1024];
+                client
+                    .set_read_timeout(Some(Duration::from_millis(100)))
+                    .unwrap();
+                while client
+                    .read(&mut more)
+                    .is_ok_and(|count| count == more.len())
+                {}
+                client.set_read_timeout(None).unwrap();
+            }
+            clients.push(client);
+        }
+        let seen = seen.lock().unwrap().clone();
+        assert_eq!(seen.len(), 2, "one connection for each client");
+        for (client, bytes) in clients.iter().zip(&seen) {
+            let own = client.local_addr().unwrap();
+            let header = match version {
+                "V1" => format!(
+                    "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+                    own.port(),
+                    address.port()
+                )
+                .into_bytes(),
+                _ => {
+                    let mut header =
+                        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01"
+                            .to_vec();
+                    header.extend_from_slice(&own.port().to_be_bytes());
+                    header.extend_from_slice(&address.port().to_be_bytes());
+                    header
+                }
+            };
+            assert!(
+                bytes.starts_with(&header),
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
+            assert!(bytes[header.len()..].starts_with(b"GET / HTTP/1.1\r\n"));
+            let requests = String::from_utf8_lossy(bytes).matches("GET / ").count();
+            assert_eq!(requests, 2);
+        }
+    }
+}
+
 #[test]
 fn faults_delay_and_abort() {
     let upstream = Upstream::new(&[OK]);

@@ -64,6 +64,10 @@ impl ClusterConnector {
         if addresses.is_empty() {
             return Err(format!("xDS cluster {name} has no endpoint"));
         }
+        if cluster.proxy_protocol.is_some() {
+            let problem = "the PROXY protocol towards a management server is not implemented";
+            return Err(format!("xDS cluster {name}: {problem}"));
+        }
         let tls = match &cluster.transport_socket {
             TransportSocket::RawBuffer => None,
             TransportSocket::Tls(tls) => Some(tls.clone()),

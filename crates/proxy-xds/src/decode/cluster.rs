@@ -21,8 +21,8 @@ use super::common::{
 use super::http_connection_manager::{http1, http2};
 use super::shared::{self, name};
 use super::{
-    Collected, Context, Needs, ResourceSource, dns, endpoint, health_check, istio, lb, subset, tls,
-    type_name, typed,
+    Collected, Context, Needs, ResourceSource, dns, endpoint, health_check, istio, lb,
+    proxy_protocol, subset, tls, type_name, typed,
 };
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -38,6 +38,14 @@ pub(super) fn cluster(
         return refuse("is required").at("name");
     }
     refuse_unknown(m)?;
+    let told = proxy_protocol::upstream(m).at("transport_socket")?;
+    let (inner, inner_path) = match &told {
+        Some((_, inner)) => (
+            inner.as_ref(),
+            "transport_socket.typed_config.transport_socket",
+        ),
+        None => (m.transport_socket.as_ref(), "transport_socket"),
+    };
     let (discovery, needs) = discovery(m, c.context)?;
     let load_assignment = m
         .load_assignment
@@ -85,7 +93,7 @@ pub(super) fn cluster(
             .at("outlier_detection")?,
         health_checks: health_check::checks(m, http.protocol != UpstreamProtocol::Http1)?,
         http: shared::http(http),
-        transport_socket: transport(m.transport_socket.as_ref(), c).at("transport_socket")?,
+        transport_socket: transport(inner, c).at(inner_path)?,
         transport_socket_matches: list(
             &m.transport_socket_matches,
             "transport_socket_matches",
@@ -117,7 +125,7 @@ pub(super) fn cluster(
                 interval: u32_of(k.keepalive_interval.as_ref()),
             }),
         metadata: metadata(m.metadata.as_ref()),
-        proxy_protocol: None,
+        proxy_protocol: told.as_ref().map(|(version, _)| *version),
         close_connections_on_host_health_failure: m.close_connections_on_host_health_failure,
         metadata_exchange: filters(m)?,
         connection_pool_per_downstream_connection: m.connection_pool_per_downstream_connection,

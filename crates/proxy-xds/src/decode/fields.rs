@@ -7,6 +7,7 @@ use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as ep;
 use lateen_xds_proto::envoy::extensions::load_balancing_policies as policy;
 use lateen_xds_proto::envoy::extensions::network::dns_resolver::cares::v3 as cares;
+use lateen_xds_proto::envoy::extensions::transport_sockets::proxy_protocol::v3 as told;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream;
 use lateen_xds_proto::json;
 use serde_json::{Value, json};
@@ -102,7 +103,7 @@ const IGNORED: &[(&str, &str)] = &[
     ),
     (
         "EdsClusterConfig.eds_config",
-        "ADS is the one source; another is refused",
+        "the base has ADS; files have tests of their own, others are refused",
     ),
 ];
 
@@ -411,6 +412,40 @@ fn outlier_fields() {
         samples,
         |f| json!({ "outlier_detection": f }),
     );
+}
+
+#[test]
+fn proxy_protocol_fields() {
+    let socket = |mut f: Value| {
+        f["@type"] = url(
+            "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        )
+        .into();
+        if f.get("transport_socket").is_none() {
+            f["transport_socket"] = json!({ "name": "raw_buffer" });
+        }
+        json!({ "transport_socket": { "name": "p", "typed_config": f } })
+    };
+    let samples = samples!(told::ProxyProtocolUpstreamTransport {
+        config: { "version": "V2" },
+        transport_socket: { "name": "x" },
+        allow_unspecified_address: true,
+        tlv_as_pool_key: true,
+    });
+    check(
+        "ProxyProtocolUpstreamTransport",
+        &statically(),
+        samples,
+        socket,
+    );
+    let samples = samples!(core::ProxyProtocolConfig {
+        version: "V2",
+        pass_through_tlvs: {},
+        added_tlvs: [{ "type": 1, "value": "AA==" }],
+    });
+    check("ProxyProtocolConfig", &statically(), samples, |f| {
+        socket(json!({ "config": f }))
+    });
 }
 
 #[test]

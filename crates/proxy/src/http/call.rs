@@ -22,7 +22,9 @@ use crate::http1::{Framing, write_request_head};
 use crate::io::{Timer, timer};
 use crate::upstream::host::{H1Client, add_one};
 use crate::upstream::http2::H2Stream;
-use crate::upstream::{Choice, ClusterState, ConnectOptions, Host, HttpConnection, connect};
+use crate::upstream::{
+    Choice, ClusterState, ConnectOptions, Host, HttpConnection, Origin, connect,
+};
 use crate::worker::Worker;
 
 /// A request of the proxy's own.
@@ -142,7 +144,7 @@ impl Call {
                 false => Vec::new(),
             },
             // The proxy asks on its own behalf, as in Envoy.
-            source: None,
+            origin: Origin::default(),
             alpn: &[],
             raw: false,
         };

@@ -622,7 +622,7 @@ impl Stream<'_> {
                 true => self.record.request.authority().to_vec(),
                 false => Vec::new(),
             },
-            source: self.record.conn.source,
+            origin: self.record.conn.origin(&tries.cluster.config),
             alpn: &[],
             raw: tries.terminates,
         };

@@ -112,7 +112,7 @@ async fn open(
     record: &mut TcpRecord,
 ) -> Option<(Rc<Host>, Io, Connected)> {
     let options = ConnectOptions {
-        source: conn.source,
+        origin: conn.origin(&cluster.config),
         ..ConnectOptions::default()
     };
     let mut tried: Vec<Rc<Host>> = Vec::new();

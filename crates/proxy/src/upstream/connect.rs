@@ -2,7 +2,7 @@
 //! TLS, the HTTP/2 preface; and choosing between an open one and a new one.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::breaker::{Limited, Pending, Permit};
 use super::cluster::ClusterState;
 use super::host::{Connected, H1Client, Host, add_one};
 use super::http2::{self, H2Stream};
+use super::proxy_header::{self, Origin};
 use crate::http::record::now_ns;
 use crate::io::timer;
 use crate::io::{Io, Meters, Timer};
@@ -80,8 +81,8 @@ pub struct OriginalSource {
 /// What a new connection needs to know of the request that asks for it.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectOptions {
-    /// Where it comes from; a connection of one client serves no other.
-    pub source: Option<OriginalSource>,
+    /// What it is for; a connection of one client serves no other.
+    pub origin: Origin,
     /// Downstream speaks HTTP/2 (of meaning for `use_downstream_protocol`).
     pub downstream_h2: bool,
     /// The request's authority, for clusters that send it as SNI.
@@ -119,10 +120,10 @@ pub async fn http(
         UpstreamProtocol::UseDownstream => (!options.downstream_h2, options.downstream_h2),
         UpstreamProtocol::Auto => (true, true),
     };
-    if two && let Some(client) = host.take_stream(options.source) {
+    if two && let Some(client) = host.take_stream(options.origin) {
         return Ok((HttpConnection::H2(client.begin()), true));
     }
-    if one && let Some(client) = host.take_idle(options.source) {
+    if one && let Some(client) = host.take_idle(options.origin) {
         return Ok((HttpConnection::H1(client), true));
     }
     if tells!(POOL) {
@@ -162,7 +163,7 @@ async fn h1(
         if let Some(permit) = permit_or_room(cluster, host, priority) {
             break permit;
         }
-        if let Some(client) = wait_for_idle(host, options.source).await? {
+        if let Some(client) = wait_for_idle(host, options.origin).await? {
             return Ok((HttpConnection::H1(client), true));
         }
     };
@@ -178,10 +179,10 @@ async fn h1(
     }
     let io = open(cluster, host, &options.speaking(alpn)).await?;
     let case = cluster.config.http.http1.header_case;
-    let client = Box::new(H1Client::new(io, options.source, connected, case));
+    let client = Box::new(H1Client::new(io, options.origin, connected, case));
     if auto && speaks_h2(&client.io) {
         let H1Parts { io, connected } = client.into_parts();
-        let client = http2::start(cluster, host, io, options.source, connected);
+        let client = http2::start(cluster, host, io, options.origin, connected);
         return Ok((HttpConnection::H2(client.begin()), false));
     }
     if auto {
@@ -206,7 +207,7 @@ async fn raw(
     let io = open(cluster, host, options).await?;
     let client = Box::new(H1Client::new(
         io,
-        options.source,
+        options.origin,
         connected,
         HeaderCase::Lower,
     ));
@@ -248,11 +249,8 @@ fn pending(cluster: &Rc<ClusterState>, priority: usize) -> Result<Pending, Conne
 
 /// Waits for a connection that its request gives back. `None` = one idles for
 /// another client.
-async fn wait_for_idle(
-    host: &Host,
-    source: Option<OriginalSource>,
-) -> Result<Option<Box<H1Client>>, ConnectError> {
-    poll_fn(|cx| match host.take_idle(source) {
+async fn wait_for_idle(host: &Host, origin: Origin) -> Result<Option<Box<H1Client>>, ConnectError> {
+    poll_fn(|cx| match host.take_idle(origin) {
         Some(client) => Poll::Ready(Ok(Some(client))),
         None if host.pooled().0 > 0 => Poll::Ready(Ok(None)),
         // The connections died instead of idling: the request must not wait
@@ -274,7 +272,7 @@ async fn h2(
 ) -> Result<(HttpConnection, bool), ConnectError> {
     let mut waits = None;
     loop {
-        if let Some(client) = host.take_stream(options.source) {
+        if let Some(client) = host.take_stream(options.origin) {
             return Ok((HttpConnection::H2(client.begin()), true));
         }
         if waits.is_none() {
@@ -300,7 +298,7 @@ async fn h2(
     let opening = Opening::begin(host);
     let connected = Connected::new(host, &cluster.stats, permit);
     let io = open(cluster, host, &options.speaking(&["h2"])).await?;
-    let client = http2::start(cluster, host, io, options.source, connected);
+    let client = http2::start(cluster, host, io, options.origin, connected);
     drop(opening);
     Ok((HttpConnection::H2(client.begin()), false))
 }
@@ -348,7 +346,7 @@ pub async fn open(
         // Large: it must not be part of every connection's task.
         Ok(tls) => {
             let target = Target::of(host);
-            let opening = open_now(cluster, &target, options.source, tls, true);
+            let opening = open_now(cluster, &target, options.origin, tls, true);
             timer.race(Box::pin(opening)).await
         }
         Err(text) => Some(Err(ConnectError::Transport(text))),
@@ -409,7 +407,7 @@ pub(super) async fn open_for_check(
         addr: own.socket(),
         address: &own,
     };
-    open_now(cluster, &target, None, tls, false).await
+    open_now(cluster, &target, Origin::default(), tls, false).await
 }
 
 /// What to connect to.
@@ -430,7 +428,7 @@ impl<'a> Target<'a> {
 async fn open_now(
     cluster: &Rc<ClusterState>,
     target: &Target<'_>,
-    source: Option<OriginalSource>,
+    origin: Origin,
     tls: Option<ClientTls>,
     counted: bool,
 ) -> Result<Io, ConnectError> {
@@ -450,7 +448,7 @@ async fn open_now(
                 let text = format!("{} is not an address", target.address);
                 ConnectError::Failed(io::Error::new(io::ErrorKind::AddrNotAvailable, text))
             })?;
-            let stream = connect_tcp(addr, &cluster.config, source)
+            let stream = connect_tcp(addr, &cluster.config, origin.source)
                 .await
                 .map_err(refused)?;
             Io::tcp(stream)
@@ -460,6 +458,11 @@ async fn open_now(
         true => io.metered(Meters::new(&cluster.stats)),
         false => io,
     };
+    if let Some(version) = cluster.config.proxy_protocol {
+        let own = target.addr.map(|to| (io.local, to));
+        let header = proxy_header::header(version, origin.told, own);
+        tell(&io, &header).await.map_err(ConnectError::Failed)?;
+    }
     let Some((config, name)) = tls else {
         return Ok(io);
     };
@@ -489,6 +492,18 @@ async fn open_now(
             Err(ConnectError::Tls(text))
         }
     }
+}
+
+/// Writes what comes before all else.
+async fn tell(io: &Io, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = poll_fn(|cx| io.poll_write(cx, &[IoSlice::new(bytes)])).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[count..];
+    }
+    Ok(())
 }
 
 async fn connect_unix(path: &str) -> io::Result<UnixStream> {

@@ -17,10 +17,10 @@ use lateen_proxy_core::outlier::HostResult;
 use super::breaker::Permit;
 use super::check::Checker;
 use super::cluster::ClusterState;
-use super::connect::OriginalSource;
 use super::health::{HealthFlags, HostHealth};
 use super::http2::H2Client;
 use super::idle::HostWaker;
+use super::proxy_header::Origin;
 use crate::http::reader::H1Reader;
 use crate::http::writer::H1Writer;
 use crate::io::Io;
@@ -143,12 +143,12 @@ impl Host {
         new
     }
 
-    /// Takes the idle connection from `source` used last that is still alive.
-    pub fn take_idle(&self, source: Option<OriginalSource>) -> Option<Box<H1Client>> {
+    /// Takes the idle connection for `origin` used last that is still alive.
+    pub fn take_idle(&self, origin: Origin) -> Option<Box<H1Client>> {
         loop {
             let mut client = {
                 let mut idle = self.idle.borrow_mut();
-                let at = idle.iter().rposition(|c| c.source == source)?;
+                let at = idle.iter().rposition(|c| c.origin == origin)?;
                 idle.remove(at)
             };
             // While none of the idle ones told of anything, none was closed. In use a
@@ -180,11 +180,11 @@ impl Host {
         self.wake_one();
     }
 
-    /// An HTTP/2 connection from `source` with room for one more stream.
-    pub fn take_stream(&self, source: Option<OriginalSource>) -> Option<Rc<H2Client>> {
+    /// An HTTP/2 connection for `origin` with room for one more stream.
+    pub fn take_stream(&self, origin: Origin) -> Option<Rc<H2Client>> {
         let mut streams = self.streams.borrow_mut();
         streams.retain(|c| !c.closed.get());
-        let fits = |c: &&Rc<H2Client>| c.source == source && c.has_room();
+        let fits = |c: &&Rc<H2Client>| c.origin == origin && c.has_room();
         streams.iter().find(fits).cloned()
     }
 
@@ -373,21 +373,16 @@ pub struct H1Client {
     /// When it was opened (ms).
     pub born: u64,
     idle_since: u64,
-    source: Option<OriginalSource>,
+    origin: Origin,
     connected: Connected,
 }
 
 impl H1Client {
-    pub(super) fn new(
-        io: Io,
-        source: Option<OriginalSource>,
-        connected: Connected,
-        case: HeaderCase,
-    ) -> Self {
+    pub(super) fn new(io: Io, origin: Origin, connected: Connected, case: HeaderCase) -> Self {
         let now = now_ms();
         Self {
             io,
-            source,
+            origin,
             reader: H1Reader::new(case),
             writer: H1Writer::new(case),
             requests: 0,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use lateen_proxy_core::config::cluster::Http2Options;
 
 use super::cluster::ClusterState;
-use super::connect::OriginalSource;
 use super::host::{Connected, Host};
+use super::proxy_header::Origin;
 use crate::http::head::Head;
 use crate::http::wire::{ReadEnd, StreamHandle, Wire};
 use crate::http2::{Role, Session, Settings};
@@ -43,7 +43,7 @@ pub struct H2Client {
     pub closed: Cell<bool>,
     /// Why it went, for logs.
     pub reason: RefCell<Option<String>>,
-    pub(super) source: Option<OriginalSource>,
+    pub(super) origin: Origin,
     most: u32,
     most_requests: u32,
     pub(super) idle_since: Cell<u64>,
@@ -133,11 +133,11 @@ pub(super) fn start(
     cluster: &Rc<ClusterState>,
     host: &Rc<Host>,
     io: Io,
-    source: Option<OriginalSource>,
+    origin: Origin,
     connected: Connected,
 ) -> Rc<H2Client> {
     let pool = Rc::downgrade(host);
-    let client = begin(cluster, pool, io, source, Some(connected));
+    let client = begin(cluster, pool, io, origin, Some(connected));
     cluster.stats.cells.upstream_cx_http2_total.inc();
     host.put_stream(client.clone());
     cluster.watch_idle(host);
@@ -146,14 +146,14 @@ pub(super) fn start(
 
 /// Speaks HTTP/2 on a connection of a health check, which ends with its client.
 pub(super) fn start_for_check(cluster: &ClusterState, io: Io) -> Rc<H2Client> {
-    begin(cluster, Weak::new(), io, None, None)
+    begin(cluster, Weak::new(), io, Origin::default(), None)
 }
 
 fn begin(
     cluster: &ClusterState,
     pool: Weak<Host>,
     io: Io,
-    source: Option<OriginalSource>,
+    origin: Origin,
     connected: Option<Connected>,
 ) -> Rc<H2Client> {
     let options = &cluster.config.http.http2;
@@ -166,7 +166,7 @@ fn begin(
         requests: Cell::new(0),
         closed: Cell::new(false),
         reason: RefCell::default(),
-        source,
+        origin,
         most: options.max_concurrent_streams,
         most_requests: match connected {
             Some(_) => most_requests.unwrap_or(u32::MAX),

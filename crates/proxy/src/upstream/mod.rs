@@ -14,6 +14,7 @@ pub mod idle;
 mod machine;
 pub mod passive;
 mod probe;
+mod proxy_header;
 mod resolve;
 pub mod table;
 
@@ -22,4 +23,5 @@ pub use breaker::{ActiveRequest, InFlight, Limited, Pending, Permit};
 pub use cluster::ClusterState;
 pub use connect::{ConnectError, ConnectOptions, HttpConnection, OriginalSource};
 pub use host::Host;
+pub use proxy_header::Origin;
 pub use table::ClusterTable;
