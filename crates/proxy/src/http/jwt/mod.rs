@@ -109,10 +109,14 @@ pub(super) async fn authenticate(
     }
     if config.bypass_cors_preflight && is_preflight(stream) {
         state.bypassed.inc();
+        state.allowed.inc();
         return Ok(false);
     }
     let needed = match own {
-        Some(None) => return Ok(false),
+        Some(None) => {
+            state.allowed.inc();
+            return Ok(false);
+        }
         Some(Some(name)) => match config.named.iter().find(|(n, _)| n == name) {
             Some((_, needed)) => needed,
             None => return Err(wrong_name(&config, name)),
