@@ -176,7 +176,7 @@ pub(crate) fn load_values(
         }
         let options = json::ParseOptions {
             allow_unknown: overrides.allow_unknown,
-            words: true,
+            loose: true,
             ..json::ParseOptions::default()
         };
         let parsed = json::to_wire_with(MESSAGE, value, &options).map_err(|e| fail(e.into()))?;

@@ -67,9 +67,10 @@ pub struct ParseOptions {
     /// Whether unknown fields, unknown enum names and `Any`s of unknown types are passed over
     /// (and listed in [`Parsed::unknown`]) instead of refused.
     pub allow_unknown: bool,
-    /// Whether enum names may be written in any case and booleans as words (`"true"`, `yes`, `on`),
-    /// as Envoy takes them in YAML.
-    pub words: bool,
+    /// Whether all is taken that Envoy takes from a file: enum names in any case, booleans as words
+    /// (`"true"`, `yes`, `on`), one element in place of a list, `{ seconds: 1 }` for a duration and
+    /// `{ value: 1 }` for what a wrapper holds.
+    pub loose: bool,
     /// How deep messages may nest, `Any` included.
     pub max_depth: usize,
     /// The most wire bytes produced.
@@ -80,7 +81,7 @@ impl Default for ParseOptions {
     fn default() -> Self {
         Self {
             allow_unknown: false,
-            words: false,
+            loose: false,
             max_depth: 100,
             max_bytes: 64 << 20,
         }

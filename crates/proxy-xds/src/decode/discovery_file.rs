@@ -67,7 +67,7 @@ fn parse(path: &str, bytes: &[u8]) -> std::result::Result<DiscoveryResponse, Str
         ));
     }
     let options = json::ParseOptions {
-        words: true,
+        loose: true,
         ..json::ParseOptions::default()
     };
     let parsed = json::to_wire_with(MESSAGE, &value, &options).map_err(|e| {

@@ -84,6 +84,12 @@ impl Encoder<'_> {
         if depth > self.options.max_depth {
             return fail(Problem::TooDeep(self.options.max_depth));
         }
+        if self.options.loose
+            && let Kind::Duration | Kind::Timestamp | Kind::Wrapper = message.kind()
+            && let Value::Object(map) = value
+        {
+            return self.fields(message, map, None, depth, out);
+        }
         match message.kind() {
             Kind::Plain | Kind::MapEntry => match value {
                 Value::Object(map) => self.fields(message, map, None, depth, out)?,
@@ -187,8 +193,10 @@ impl Encoder<'_> {
         if !field.repeated() {
             return self.singular(field, value, field.presence(), depth, out);
         }
-        let Value::Array(list) = value else {
-            return expected("a list", value);
+        let list = match value {
+            Value::Array(list) => list.as_slice(),
+            one if self.options.loose => std::slice::from_ref(one),
+            _ => return expected("a list", value),
         };
         if matches!(field.r#type(), Type::String | Type::Bytes | Type::Message) {
             for (index, element) in list.iter().enumerate() {
@@ -294,7 +302,7 @@ impl Encoder<'_> {
         let (bits, wire_type) = match field.r#type() {
             Type::Bool => match value {
                 Value::Bool(flag) => (u64::from(*flag), VARINT),
-                Value::String(word) if self.options.words => match truth(word) {
+                Value::String(word) if self.options.loose => match truth(word) {
                     Some(flag) => (u64::from(flag), VARINT),
                     None => return expected("true or false", value),
                 },
@@ -365,7 +373,7 @@ impl Encoder<'_> {
             Value::Null if known.is_null() => Ok(Some(0)),
             Value::Number(_) => integer(value, i32::MIN.into(), i32::MAX.into(), "an enum value")
                 .map(|number| Some(number as i32)),
-            Value::String(name) => match known.number_of(name, self.options.words) {
+            Value::String(name) => match known.number_of(name, self.options.loose) {
                 Some(number) => Ok(Some(number)),
                 None if self.options.allow_unknown => {
                     self.note_unknown("");

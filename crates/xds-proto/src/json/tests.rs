@@ -359,7 +359,7 @@ fn words_are_taken_where_they_are_wanted() {
     let plain = json!({ "type": "STRICT_DNS", "lb_policy": "LEAST_REQUEST", "respect_dns_ttl": true,
         "dns_lookup_family": "V6_ONLY" });
     let words = ParseOptions {
-        words: true,
+        loose: true,
         ..ParseOptions::default()
     };
     let parsed = to_wire_with(CLUSTER, &given, &words).expect("words");
@@ -374,4 +374,40 @@ fn words_are_taken_where_they_are_wanted() {
     ] {
         assert!(to_wire_with(CLUSTER, &wrong, &words).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn short_and_long_forms_of_files_are_taken_where_they_are_wanted() {
+    let given = json!({ "connect_timeout": { "seconds": 5, "nanos": "1000" },
+        "per_connection_buffer_limit_bytes": { "value": 7 },
+        "health_checks": { "timeout": "1s", "interval": { "seconds": 1 }, "expected_statuses": {} } });
+    let plain = json!({ "connect_timeout": "5.000001s", "per_connection_buffer_limit_bytes": 7,
+        "health_checks": [{ "timeout": "1s", "interval": "1s" }] });
+    let loose = ParseOptions {
+        loose: true,
+        ..ParseOptions::default()
+    };
+    let refused =
+        to_wire_with(CLUSTER, &given, &loose).expect_err("a health check has no such field");
+    assert_eq!(refused.path, "health_checks[0].expected_statuses");
+    let mut given = given;
+    given["health_checks"]
+        .as_object_mut()
+        .expect("an object")
+        .remove("expected_statuses");
+    let parsed = to_wire_with(CLUSTER, &given, &loose).expect("taken");
+    assert_eq!(parsed.wire, to_wire(CLUSTER, &plain).expect("plain"));
+    for field in [
+        "connect_timeout",
+        "per_connection_buffer_limit_bytes",
+        "health_checks",
+    ] {
+        let one = json!({ field: given[field] });
+        assert!(
+            to_wire(CLUSTER, &one).is_err(),
+            "Kubernetes knows no such {field}"
+        );
+    }
+    let wrong = json!({ "connect_timeout": { "second": 5 } });
+    assert!(to_wire_with(CLUSTER, &wrong, &loose).is_err());
 }
