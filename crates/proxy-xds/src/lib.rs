@@ -3,6 +3,7 @@
 pub mod ads;
 pub mod authz;
 pub mod bootstrap;
+pub mod certified_key;
 pub mod decode;
 mod dump;
 pub mod error;

@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::common::{bool_or, data_source, need, opt_duration, u32_of};
 use super::{Collected, Context, Needs, add_need, matcher, secret_source};
+use crate::certified_key::certified_key;
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 pub(super) fn downstream(m: &pb::DownstreamTlsContext, c: &Collected<'_>) -> Result<DownstreamTls> {
@@ -487,7 +488,7 @@ fn usable(certificate: &TlsCertificate) -> Result<()> {
         Err(error) => return refuse(error.to_string()).at("private_key"),
     };
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    match rustls::sign::CertifiedKey::from_der(chain, key, &provider) {
+    match certified_key(chain, key, &provider) {
         Ok(_) => Ok(()),
         Err(error) => refuse(error.to_string()).at("private_key"),
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lateen_proxy_core::config::tls::{CipherSuite, CommonTls, Curve, TlsCertificate, TlsVersion};
+use lateen_proxy_xds::certified_key::certified_key as joined;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::sign::CertifiedKey;
@@ -95,7 +96,7 @@ pub(super) fn certified_key(certificate: &TlsCertificate) -> Result<Arc<Certifie
     let chain = certificates(&certificate.certificate_chain.bytes)?;
     let key = PrivateKeyDer::from_pem_slice(&certificate.private_key.0.bytes)
         .map_err(|error| TlsError::Material(format!("private key: {error}")))?;
-    let key = CertifiedKey::from_der(chain, key, &provider())?;
+    let key = joined(chain, key, &provider())?;
     Ok(Arc::new(key))
 }
 

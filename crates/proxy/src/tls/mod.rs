@@ -10,6 +10,7 @@ mod server;
 pub mod session;
 mod tickets;
 mod verify;
+mod version1;
 pub mod words;
 
 use std::cell::RefCell;

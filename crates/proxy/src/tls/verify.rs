@@ -26,7 +26,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificate::{Names, each_san, sha256_hex};
 use super::notes::{self, Fault, Refusal};
 use super::self_trusted::Trusted;
-use super::{TlsError, material};
+use super::{TlsError, material, version1};
 
 /// The rules a peer's certificate must meet.
 #[derive(Debug)]
@@ -260,12 +260,19 @@ impl PeerRules {
             cert.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
                 .map(|_| ())
         });
-        if built == Err(webpki::Error::CaUsedAsEndEntity) && self.bundles.is_empty() {
-            let lists = !self.crls.is_empty();
-            if let Some(verdict) = self.trusted.judge((leaf, parsed), now, &usage, lists) {
-                return verdict.map_err(|(error, words)| Bad::chain(error, 0, words));
-            }
+        let version1 = built == Err(webpki::Error::UnsupportedCertVersion) && version1::is(leaf);
+        let lists = !self.crls.is_empty();
+        let authority = built == Err(webpki::Error::CaUsedAsEndEntity);
+        if (version1 || authority)
+            && self.bundles.is_empty()
+            && let Some(verdict) = self.trusted.judge((leaf, parsed), now, &usage, lists)
+        {
+            return verdict.map_err(|(error, words)| Bad::chain(error, 0, words));
         }
+        let built = match version1 {
+            true => version1::judge(leaf, parsed, roots, now, lists),
+            false => built,
+        };
         built.map_err(|error| chain_fault(&error, parsed, rest, now, &crls))
     }
 
@@ -461,6 +468,30 @@ pub(super) fn matches_dns(pattern: &str, name: &str) -> bool {
     }
 }
 
+fn proves_tls12(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    proof: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &material::provider().signature_verification_algorithms;
+    match version1::is(cert) {
+        true => version1::proves_tls12(message, cert, proof, algorithms),
+        false => verify_tls12_signature(message, cert, proof, algorithms),
+    }
+}
+
+fn proves_tls13(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    proof: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &material::provider().signature_verification_algorithms;
+    match version1::is(cert) {
+        true => version1::proves_tls13(message, cert, proof, algorithms),
+        false => verify_tls13_signature(message, cert, proof, algorithms),
+    }
+}
+
 /// [`PeerRules`] over a server's certificate.
 #[derive(Debug)]
 pub(super) struct ServerRules(pub(super) PeerRules);
@@ -485,8 +516,7 @@ impl ServerCertVerifier for ServerRules {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &material::provider().signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        proves_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -495,8 +525,7 @@ impl ServerCertVerifier for ServerRules {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &material::provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        proves_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -551,8 +580,7 @@ impl ClientCertVerifier for ClientRules {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &material::provider().signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        proves_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -561,8 +589,7 @@ impl ClientCertVerifier for ClientRules {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &material::provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        proves_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -115,6 +115,9 @@ pub struct Certificate {
     /// With an RSA key.
     #[serde(default)]
     pub rsa: bool,
+    /// Of X.509 version 1, without any extension.
+    #[serde(default)]
+    pub version1: bool,
     /// Serial number.
     pub serial: Option<u64>,
 }

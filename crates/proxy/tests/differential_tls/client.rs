@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_proxy_xds::certified_key::certified_key;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -157,10 +159,7 @@ fn session(case: &Case, pki: &Pki) -> ClientConnection {
         .with_custom_certificate_verifier(Arc::new(Anyone));
     let mut config = match &case.certificate {
         None => builder.with_no_client_auth(),
-        Some(name) => {
-            let (chain, key) = identity(&pki.issued[name]);
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
+        Some(name) => builder.with_client_cert_resolver(identity(&pki.issued[name])),
     };
     config.alpn_protocols = case.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
@@ -172,11 +171,12 @@ fn session(case: &Case, pki: &Pki) -> ClientConnection {
 }
 
 /// Chain and key for rustls.
-pub fn identity(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+pub fn identity(issued: &Issued) -> Arc<SingleCertAndKey> {
     let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes());
     let chain = chain.map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    (chain, key)
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    Arc::new(certified_key(chain, key, &provider).unwrap().into())
 }
 
 /// Trusts every server: which one it is stands in the record.

@@ -6,7 +6,7 @@ use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber, date_time_ymd,
+    SanType, SerialNumber, SigningKey, date_time_ymd,
 };
 use serde_json::{Value, json};
 
@@ -85,10 +85,19 @@ impl Pki {
             }
             params.signed_by(&key, self.authority(&by)).unwrap()
         };
+        let (mut pem, mut der) = (made.pem(), made.der().to_vec());
+        if certificate.version1 {
+            let signer = match certificate.self_signed {
+                true => &key,
+                false => self.authority(&by).key(),
+            };
+            der = version1(&der, signer);
+            pem = pem_of(&der);
+        }
         let issued = Issued {
-            chain: made.pem() + &above,
+            chain: pem + &above,
             key: key.serialize_pem(),
-            der: made.der().to_vec(),
+            der,
         };
         self.issued.insert(name.to_owned(), issued);
     }
@@ -167,6 +176,46 @@ impl Pki {
         let list = params.signed_by(self.authority(issuer)).unwrap();
         list.pem().unwrap()
     }
+}
+
+/// The same certificate without version and extensions, signed anew.
+fn version1(der: &[u8], signer: &KeyPair) -> Vec<u8> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).unwrap();
+    let body = parsed.tbs_certificate.as_ref();
+    let key = parsed.tbs_certificate.subject_pki.raw;
+    let end = body.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+    let serial = body
+        .windows(5)
+        .position(|w| w == [0xa0, 3, 2, 1, 2])
+        .unwrap()
+        + 5;
+    let body = sequence(&body[serial..end]);
+    // ecdsa-with-SHA256 (RFC 5758 section 3.2).
+    let algorithm = [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    let signature = signer.sign(&body).unwrap();
+    let bits = [&[3, signature.len() as u8 + 1, 0], &signature[..]].concat();
+    sequence(&[&body, &algorithm[..], &bits].concat())
+}
+
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let header = match (high, low) {
+        (0, 0..0x80) => vec![0x30, low],
+        (0, _) => vec![0x30, 0x81, low],
+        _ => vec![0x30, 0x82, high, low],
+    };
+    [&header, content].concat()
+}
+
+fn pem_of(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len())
+        .step_by(64)
+        .map(|at| &text[at..text.len().min(at + 64)])
+        .collect();
+    let text = lines.join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 fn authority_params(name: &str) -> CertificateParams {

@@ -54,8 +54,7 @@ fn config(server: &Server, pki: &Pki) -> ServerConfig {
         })),
         false => builder.with_no_client_auth(),
     };
-    let (chain, key) = identity(&pki.issued[&server.certificate]);
-    let mut config = builder.with_single_cert(chain, key).unwrap();
+    let mut config = builder.with_cert_resolver(identity(&pki.issued[&server.certificate]));
     config.alpn_protocols = server.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     config
 }
