@@ -71,7 +71,7 @@ pub(super) fn filter(m: &pb::ExtAuthz) -> Result<ExtAuthz> {
     let service = match m.services.as_ref() {
         // It is the version of the messages: over HTTP there are none.
         Some(pb::ext_authz::Services::GrpcService(_))
-            if m.transport_api_version != core::ApiVersion::V3 as i32 =>
+            if m.transport_api_version == core::ApiVersion::V2 as i32 =>
         {
             return refuse("must be V3").at("transport_api_version");
         }

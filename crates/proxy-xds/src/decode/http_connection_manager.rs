@@ -194,7 +194,6 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
             log.flush_log_on_tunnel_successfully_established,
             "access_log_options.flush_log_on_tunnel_successfully_established",
         ),
-        (bool_or(m.add_user_agent.as_ref(), false), "add_user_agent"),
         (m.forward_proto_config.is_some(), "forward_proto_config"),
         (
             m.http1_safe_max_connection_duration,

@@ -280,13 +280,6 @@ fn origins(list_: &[StringMatcher]) -> Result<Vec<lateen_proxy_core::matcher::St
 }
 
 fn cors(m: &cors_pb::CorsPolicy) -> Result<Cors> {
-    refuse_set(&[
-        (m.shadow_enabled.is_some(), "shadow_enabled"),
-        (
-            bool_or(m.allow_private_network_access.as_ref(), false),
-            "allow_private_network_access",
-        ),
-    ])?;
     let enabled = |p: Option<&_>, default| p.map_or(Ok(default), runtime_fractional);
     Ok(Cors {
         allow_origins: origins(&m.allow_origin_string_match)?,

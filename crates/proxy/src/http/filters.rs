@@ -345,34 +345,39 @@ async fn inject(
 
 fn origin_allowed(record: &StreamRecord, cors: &Cors) -> bool {
     let origin = record.request.known(Known::Origin);
-    cors.enabled.hit(record.random)
-        && origin.is_some_and(|o| cors.allow_origins.iter().any(|m| m.matches(o)))
+    origin.is_some_and(|o| cors.allow_origins.iter().any(|m| m.matches(o)))
 }
 
 /// Answers a CORS preflight.
 fn preflight(stream: &mut Stream<'_>, cors: &Cors) -> Option<LocalReply<'static>> {
     let request = &stream.record.request;
-    if request.known(Known::Origin).is_some_and(|o| !o.is_empty())
-        && cors.enabled.hit(stream.record.random)
-    {
-        stream
-            .http
-            .stats
-            .cors()
-            .inc(match origin_allowed(stream.record, cors) {
-                true => CorsEvent::origin_valid,
-                false => CorsEvent::origin_invalid,
-            });
+    let origin = request.known(Known::Origin).filter(|o| !o.is_empty())?;
+    let random = stream.record.random;
+    let enforced = cors.enabled.hit(random);
+    if !enforced && !cors.shadow_enabled.hit(random) {
+        return None;
     }
+    let allowed = origin_allowed(stream.record, cors);
+    stream.http.stats.cors().inc(match allowed {
+        true => CorsEvent::origin_valid,
+        false => CorsEvent::origin_invalid,
+    });
     let asked = request.known(Known::AccessControlRequestMethod);
     let asks = request.method() == b"OPTIONS" && asked.is_some_and(|m| !m.is_empty());
-    let origin = request.known(Known::Origin).filter(|_| asks)?.to_vec();
-    if !origin_allowed(stream.record, cors) {
-        let stays = !cors.forward_not_matching_preflights;
-        return stays.then(|| LocalReply::new(200, "", "cors_response"));
+    if !enforced || !asks {
+        return None;
     }
+    if !allowed && cors.forward_not_matching_preflights {
+        return None;
+    }
+    let origin = origin.to_vec();
+    let private = cors.allow_private_network_access
+        && request.first(b"access-control-request-private-network") == Some(b"true");
     let mut reply = LocalReply::new(200, "", "cors_response");
-    reply = reply.header("access-control-allow-origin", origin);
+    // Without its origin the rest allows nothing.
+    if allowed {
+        reply = reply.header("access-control-allow-origin", origin);
+    }
     if cors.allow_credentials {
         reply = reply.header("access-control-allow-credentials", b"true".as_slice());
     }
@@ -385,11 +390,14 @@ fn preflight(stream: &mut Stream<'_>, cors: &Cors) -> Option<LocalReply<'static>
             reply = reply.header(name, value.as_bytes());
         }
     }
+    if private {
+        reply = reply.header("access-control-allow-private-network", b"true".as_slice());
+    }
     Some(reply)
 }
 
 fn allow_origin(record: &mut StreamRecord, cors: &Cors) {
-    if !origin_allowed(record, cors) {
+    if !cors.enabled.hit(record.random) || !origin_allowed(record, cors) {
         return;
     }
     let Some(origin) = record.request.known(Known::Origin).map(<[u8]>::to_vec) else {

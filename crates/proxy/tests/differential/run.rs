@@ -52,7 +52,10 @@ pub fn run(program: &Path, cases: &[Instance]) -> Vec<(Record, Record)> {
         .iter()
         .flat_map(|s| bootstrap::clusters(s[0], networks.upstream, blackhole))
         .collect();
-    let theirs = json!({ "static_resources": {
+    // Ours has the same.
+    let node =
+        json!({ "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop" });
+    let theirs = json!({ "node": node, "static_resources": {
         "listeners": listeners(networks.envoy, &logs[0]), "clusters": clusters } });
     let mut envoy = Envoy::start(program, folder.path(), &theirs);
     let ours = listeners(networks.ours, &logs[1]);
