@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, QUANTILES};
 pub use name::{Scope, StatName};
 pub use shown::{SeriesKind, Shown};
-pub use text::{write_prometheus, write_text};
+pub use text::{quantiles, write_prometheus, write_text};
 
 /// All series of the process.
 #[derive(Clone, Debug, Default)]

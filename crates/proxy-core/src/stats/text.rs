@@ -1,10 +1,10 @@
 //! Series as text: Envoy's `/stats` lines and the Prometheus exposition format.
 use std::fmt::Write;
 
-use super::histogram::QUANTILES;
+use super::histogram::{HistogramSnapshot, QUANTILES};
 use super::{Metric, MetricValue};
 
-/// Writes `name: value` lines as `/stats` does: counters and gauges, then histograms.
+/// Writes the `name: value` lines of `/stats` for counters and gauges.
 pub fn write_text(metrics: &[Metric], out: &mut String) {
     for m in metrics {
         match &m.value {
@@ -13,23 +13,17 @@ pub fn write_text(metrics: &[Metric], out: &mut String) {
             MetricValue::Histogram(_) => {}
         }
     }
-    for m in metrics {
-        let MetricValue::Histogram(h) = &m.value else {
-            continue;
-        };
-        if h.count == 0 {
-            line(out, &m.name.flat, &"No recorded values");
-            continue;
-        }
-        let shown: Vec<String> = QUANTILES
-            .iter()
-            .map(|q| {
-                let value = number(h.quantile(*q).unwrap_or(f64::NAN));
-                format!("P{}({value},{value})", number(q * 100.0))
-            })
-            .collect();
-        line(out, &m.name.flat, &shown.join(" "));
-    }
+}
+
+/// The quantiles of a histogram as `/stats` shows them; of the last interval and of all, which is the
+/// same here.
+#[must_use]
+pub fn quantiles(h: &HistogramSnapshot) -> String {
+    let shown = QUANTILES.iter().map(|q| {
+        let value = number(h.quantile(*q).unwrap_or(f64::NAN));
+        format!("P{}({value},{value})", number(q * 100.0))
+    });
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 fn line(out: &mut String, name: &str, value: &dyn std::fmt::Display) {

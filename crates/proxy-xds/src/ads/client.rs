@@ -17,6 +17,7 @@ use super::connect::{ClusterConnector, Connect};
 use super::grpc::{Deframer, frame};
 use super::secrets::SecretStreams;
 use super::state::{Outcomes, Request, Response, State};
+use super::tally::Tally;
 use super::traffic::{Counted, Traffic};
 use crate::bootstrap::{Loaded, Source};
 use crate::decode::Context;
@@ -47,6 +48,7 @@ pub struct Handle {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     world: Arc<Mutex<World>>,
     status: Arc<Mutex<Status>>,
+    tally: Tally,
     traffic: Arc<Traffic>,
     /// The bootstrap.
     pub loaded: Arc<Loaded>,
@@ -86,6 +88,12 @@ impl Handle {
     pub fn world(&self) -> MutexGuard<'_, World> {
         // A panicked holder cannot leave a half-made resource: values are replaced whole.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of the subscriptions to named resources.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The ADS stream's state.
@@ -181,6 +189,7 @@ pub fn start(
         snapshots,
         world: Arc::new(Mutex::new(world)),
         status: Arc::default(),
+        tally: state.as_ref().map(|s| s.tally.clone()).unwrap_or_default(),
         traffic: Arc::default(),
         loaded: Arc::new(loaded),
     };
@@ -274,6 +283,7 @@ impl AdsClient {
             tracing::warn!(target: "config", cluster = %ads.cluster, %error, retry_ms = wait.as_millis(), "ADS stream ended");
             self.set_status(|s| {
                 s.connected = false;
+                s.outcomes = state.outcomes;
                 s.last_error = error;
             });
             self.wait(&mut state, wait).await;

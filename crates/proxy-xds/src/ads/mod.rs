@@ -5,6 +5,7 @@ mod connect;
 mod grpc;
 mod secrets;
 mod state;
+mod tally;
 mod traffic;
 
 pub use client::{AdsClient, Handle, Options, Status, start};
@@ -12,3 +13,4 @@ pub use connect::{ClusterConnector, Connect, Connecting, Stream};
 pub use grpc::{Deframer, FrameError};
 pub(crate) use state::sotw_resources as resources_of;
 pub use state::{Outcomes, Request, Response, State};
+pub use tally::{Subscribed, Tally};

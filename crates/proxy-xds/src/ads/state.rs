@@ -9,6 +9,7 @@ use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::service::discovery::v3 as pb;
 use lateen_xds_proto::google::rpc;
 
+use super::tally::Tally;
 use crate::kind::Kind;
 use crate::world::{self, Incoming, Now, World};
 
@@ -71,6 +72,8 @@ pub struct State {
     pub rejected: u64,
     /// The same by kind.
     pub outcomes: [Outcomes; 5],
+    /// The same by named resource.
+    pub tally: Tally,
     /// `control_plane.identifier` of the last response.
     pub control_plane: String,
 }
@@ -78,6 +81,8 @@ pub struct State {
 /// What became of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
+    /// Subscriptions: each waits for an update before the first has come.
+    pub asked: u64,
     /// Accepted whole.
     pub accepted: u64,
     /// Refused, if only for one resource.
@@ -108,6 +113,7 @@ impl State {
             accepted: 0,
             rejected: 0,
             outcomes: Default::default(),
+            tally: Tally::default(),
             control_plane: String::new(),
         }
     }
@@ -132,6 +138,10 @@ impl State {
     /// The stream is gone. The configuration stays.
     pub fn disconnect(&mut self) {
         self.connected = false;
+        for outcomes in self.outcomes.iter_mut().filter(|o| o.asked > 0) {
+            outcomes.failed += 1;
+        }
+        self.tally.failed();
     }
 
     /// Whether all configured wildcard types were answered and nothing of the first answers warms.
@@ -185,6 +195,9 @@ impl State {
         for i in 0..self.wildcard.len() {
             let (kind, timeout) = self.wildcard[i];
             let due = self.subscriptions[kind as usize].sent || self.may_start(kind, world);
+            if due {
+                self.outcomes[kind as usize].asked = 1;
+            }
             let s = self.sub(kind);
             if !due {
                 continue;
@@ -240,6 +253,10 @@ impl State {
         let first = !s.sent;
         let old = std::mem::replace(&mut s.names, wanted);
         s.sent = true;
+        let s = &self.subscriptions[kind as usize];
+        if s.names != old {
+            self.tally.wants(kind, &s.names);
+        }
         let text =
             |names: &mut dyn Iterator<Item = &Name>| names.map(ToString::to_string).collect();
         match mode {
@@ -283,6 +300,10 @@ impl State {
         };
         let s = self.sub(kind);
         let old = std::mem::replace(&mut s.names, wanted);
+        let s = &self.subscriptions[kind as usize];
+        if s.names != old {
+            self.tally.wants(kind, &s.names);
+        }
         let error_detail = error.map(|message| rpc::Status {
             code: NACK_CODE,
             message,
@@ -334,7 +355,7 @@ impl State {
             self.control_plane.clone_from(&c.identifier);
         }
         let (version, nonce) = (version.clone(), nonce.clone());
-        let error = take_in(kind, &response, world, now);
+        let error = take_in(kind, &response, world, &self.tally, now);
         let s = self.sub(kind);
         s.nonce = nonce;
         s.answered = true;
@@ -372,7 +393,13 @@ impl State {
 }
 
 /// Applies a response to the world; the reason of a refusal.
-fn take_in(kind: Kind, response: &Response, world: &mut World, now: Now) -> Option<String> {
+fn take_in(
+    kind: Kind,
+    response: &Response,
+    world: &mut World,
+    tally: &Tally,
+    now: Now,
+) -> Option<String> {
     let (incoming, removed, complete) = match response {
         Response::Sotw(r) => (sotw_resources(kind, r), vec![], true),
         Response::Delta(r) => {
@@ -389,6 +416,13 @@ fn take_in(kind: Kind, response: &Response, world: &mut World, now: Now) -> Opti
         Err(error) => return Some(error),
     };
     let refused = world.update(kind, &incoming, &removed, complete, now);
+    if !kind.is_wildcard() {
+        let named = incoming.iter().map(|one| match one.name.is_empty() {
+            true => (world::name_in(&one.raw).as_str().into(), &*one.raw),
+            false => (one.name.clone(), &*one.raw),
+        });
+        tally.came(kind, named, !refused.is_empty(), now.unix_ms);
+    }
     if refused.is_empty() {
         return None;
     }

@@ -93,6 +93,7 @@ const LEVELS: &[&str] = &[
 const USAGE: &str = "usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
 usage: /logging?level=<level> (change all levels)
+usage: /logging?group=<group_name>:<level> (change group of loggers)
 levels: trace debug info warning error critical off
 ";
 
@@ -135,6 +136,12 @@ pub fn change(state: &dyn State, query: &Query) -> Result<String, String> {
             for (logger, level) in pairs {
                 set(Some(logger), level)?;
             }
+        }
+        // Empty, it asks for nothing, as in Envoy.
+        "group" if value.is_empty() => {}
+        "group" => {
+            let why = "group parameter requires fine-grain logging to be enabled";
+            return Err(refused(why));
         }
         logger if is_logger(logger) => {
             known(value)?;

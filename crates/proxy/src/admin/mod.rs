@@ -5,6 +5,7 @@
 
 mod clusters;
 mod config_dump;
+mod histograms;
 mod loggers;
 pub(crate) mod query;
 mod server;

@@ -1,10 +1,11 @@
 //! `/stats` in its forms: text, JSON, Prometheus; filtered by pattern, kind and use.
 
-use lateen_proxy_core::stats::{Metric, MetricValue, QUANTILES, write_prometheus, write_text};
+use lateen_proxy_core::stats::{Metric, MetricValue, quantiles, write_prometheus, write_text};
 use regex_automata::meta::Regex;
 use serde_json::{Value, json};
 
 use super::State;
+use super::histograms::{self, Form};
 use super::query::Query;
 
 /// Content type and body.
@@ -16,15 +17,19 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4";
 
 /// The `/stats` page; an error is the text of a 400.
 pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
+    if query.get("format") == Some("prometheus") {
+        return prometheus_page(state, query);
+    }
+    let form = Form::of(query)?;
     let metrics = select(state, query)?;
     match query.get("format") {
         None | Some("text" | "") => {
             let mut out = String::new();
             write_text(&metrics, &mut out);
+            histograms::text(form, &metrics, quantiles, &mut out);
             Ok((TEXT, out))
         }
-        Some("prometheus") => Ok((PROMETHEUS, exposition(&metrics))),
-        Some("json") => Ok(("application/json", as_json(&metrics).to_string())),
+        Some("json") => Ok(("application/json", as_json(form, &metrics).to_string())),
         Some(other) => Err(format!(
             "usage: /stats?format=(text|json|prometheus), not \"{other}\"\n"
         )),
@@ -33,6 +38,7 @@ pub fn page(state: &dyn State, query: &Query) -> Result<Page, String> {
 
 /// The `/stats/prometheus` page, filtered as `/stats` is.
 pub fn prometheus_page(state: &dyn State, query: &Query) -> Result<Page, String> {
+    Form::exposes(query)?;
     Ok((PROMETHEUS, exposition(&select(state, query)?)))
 }
 
@@ -70,27 +76,17 @@ fn select(state: &dyn State, query: &Query) -> Result<Vec<Metric>, String> {
     Ok(metrics)
 }
 
-fn as_json(metrics: &[Metric]) -> Value {
+fn as_json(form: Form, metrics: &[Metric]) -> Value {
     let mut stats = Vec::new();
-    let mut computed = Vec::new();
     for metric in metrics {
         let name = &*metric.name.flat;
         match &metric.value {
             MetricValue::Counter(n) => stats.push(json!({"name": name, "value": n})),
             MetricValue::Gauge(n) => stats.push(json!({"name": name, "value": n})),
-            MetricValue::Histogram(h) => {
-                let values = QUANTILES.iter().map(|q| {
-                    let value = (h.count > 0).then(|| h.quantile(*q)).flatten();
-                    json!({"interval": value, "cumulative": value})
-                });
-                computed.push(json!({"name": name, "values": values.collect::<Vec<_>>()}));
-            }
+            MetricValue::Histogram(_) => {}
         }
     }
-    if !computed.is_empty() {
-        let quantiles: Vec<f64> = QUANTILES.iter().map(|q| q * 100.0).collect();
-        stats.push(json!({"histograms": {
-            "supported_quantiles": quantiles, "computed_quantiles": computed}}));
-    }
+    let histograms = histograms::as_json(form, metrics);
+    stats.extend(histograms.map(|all| json!({ "histograms": all })));
     json!({ "stats": stats })
 }

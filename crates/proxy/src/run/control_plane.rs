@@ -45,8 +45,8 @@ impl Updates {
     }
 
     fn follow(&mut self, outcomes: Outcomes) {
-        let all = outcomes.accepted + outcomes.rejected + outcomes.failed;
-        self.attempt.follow(all);
+        let came = outcomes.accepted + outcomes.rejected + outcomes.failed;
+        self.attempt.follow(outcomes.asked + came);
         self.failure.follow(outcomes.failed);
         self.success.follow(outcomes.accepted);
         self.rejected.follow(outcomes.rejected);
@@ -172,7 +172,9 @@ mod tests {
             sent: 10,
             ..Status::default()
         };
+        status.outcomes[Kind::Listener as usize].asked = 1;
         status.outcomes[Kind::Listener as usize].rejected = 1;
+        status.outcomes[Kind::Listener as usize].failed = 2;
         server.refresh(&status);
         status.received = 150;
         status.outcomes[Kind::Listener as usize].accepted = 3;
@@ -187,7 +189,8 @@ mod tests {
             ("cluster.xds-grpc.upstream_cx_connect_fail", 1),
             ("cluster.xds-grpc.upstream_cx_rx_bytes_total", 150),
             ("cluster.xds-grpc.upstream_cx_tx_bytes_total", 10),
-            ("listener_manager.lds.update_attempt", 4),
+            ("listener_manager.lds.update_attempt", 7),
+            ("listener_manager.lds.update_failure", 2),
             ("listener_manager.lds.update_success", 3),
             ("listener_manager.lds.update_rejected", 1),
             ("cluster_manager.cds.update_success", 0),

@@ -7,6 +7,7 @@ pub(crate) mod figures;
 mod rest;
 mod runtime;
 mod state;
+mod subscriptions;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

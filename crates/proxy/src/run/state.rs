@@ -1,6 +1,6 @@
 //! The state of the running process as the admin pages and the agent ask for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use lateen_proxy_xds::ads;
 use serde_json::Value;
 
 use super::control_plane::{self, ControlPlane};
-use super::{certificates, figures, runtime};
+use super::{certificates, figures, runtime, subscriptions};
 use crate::admin::{Drain, HostStats, ServerState, State};
 use crate::engine::{Engine, EngineHandle};
 
@@ -240,8 +240,14 @@ impl State for Live {
             },
             &all,
         );
+        // What a worker counts of a cluster's endpoints is how often they changed.
+        let subscribed = subscriptions::all(&snapshot, self.parts.xds.tally());
+        let names: HashSet<&str> = subscribed.iter().map(|m| &*m.name.flat).collect();
+        all.retain(|m| !names.contains(&*m.name.flat));
+        drop(names);
         let registry = &self.parts.registry;
-        all.extend(more.into_iter().filter(|m| registry.keeps(&m.name.flat)));
+        let more = more.into_iter().chain(subscribed);
+        all.extend(more.filter(|m| registry.keeps(&m.name.flat)));
         all.sort_by(|a, b| a.name.flat.cmp(&b.name.flat));
         all
     }

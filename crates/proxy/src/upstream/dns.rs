@@ -117,6 +117,13 @@ impl Names {
                 return;
             };
             let wait = match found {
+                // As in Envoy, for one host no address is a failure: it stays as it was.
+                Ok(found) if found.is_empty() && self.logical => {
+                    self.failed(&cluster);
+                    let wait = back_off(&self.dns, failures);
+                    failures += 1;
+                    wait
+                }
                 Ok(found) => {
                     failures = 0;
                     let least = self.used(&found).iter().map(|(_, ttl)| *ttl).min();
@@ -127,8 +134,7 @@ impl Names {
                 }
                 Err(error) => {
                     tracing::debug!(target: crate::logger::DNS, cluster = %cluster.config.name, %host, %error, "name resolution");
-                    self.count(ClusterEvent::update_failure);
-                    cluster.resolved.set(true);
+                    self.failed(&cluster);
                     let wait = back_off(&self.dns, failures);
                     failures += 1;
                     wait
@@ -137,6 +143,11 @@ impl Names {
             drop(cluster);
             timer.sleep(wait.max(Duration::from_millis(1))).await;
         }
+    }
+
+    fn failed(&self, cluster: &ClusterState) {
+        self.count(ClusterEvent::update_failure);
+        cluster.resolved.set(true);
     }
 
     fn count(&self, event: ClusterEvent) {
@@ -167,17 +178,14 @@ impl Names {
         // In one order, so that the same answer is the same list.
         addresses.sort_unstable();
         addresses.dedup();
-        let none = addresses.is_empty();
         let mut found = self.found.borrow_mut();
         let Some(place) = found.get_mut(index) else {
             return;
         };
-        // The one host stays until there is another.
-        if none && self.logical {
-            return;
+        if *place.as_deref().unwrap_or_default() == *addresses {
+            self.count(ClusterEvent::update_no_rebuild);
         }
         if place.as_ref() == Some(&addresses) {
-            self.count(ClusterEvent::update_no_rebuild);
             return;
         }
         *place = Some(addresses);
