@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::http_connection_manager::Upgrade;
 use super::http_filter::PerFilter;
 use super::rate_limit::RateLimitRule;
+use super::tracing::RouteTracing;
 use super::{FractionalPercent, HeaderMutations, Metadata, Name, Rare};
 use crate::matcher::{CookieMatcher, HeaderMatcher, MetadataMatcher, QueryMatcher, Regex};
 use crate::router::{RouteIndex, VirtualHostIndex};
@@ -103,6 +104,8 @@ pub struct Route {
     pub metadata: Metadata,
     /// Operation name of spans and of `x-envoy-decorator-operation`.
     pub decorator: Option<Arc<Decorator>>,
+    /// What it says of traces.
+    pub tracing: Option<Arc<RouteTracing>>,
     /// Longest request body buffered for retries, bytes.
     pub per_request_buffer_limit: Option<u32>,
     /// Prefix of per-route statistics; empty = none.

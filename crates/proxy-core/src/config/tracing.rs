@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use super::Name;
+use super::{FractionalPercent, Name};
 
 /// Tracing of a connection manager.
 #[derive(Clone, Debug)]
 pub struct Tracing {
-    /// Requests with `x-client-trace-id`, percent. Default 100.
-    pub client_sampling: f64,
-    /// Random share, percent. Default 100.
-    pub random_sampling: f64,
-    /// Upper bound, percent. Default 100.
-    pub overall_sampling: f64,
+    /// Which requests are traced, where their route says nothing.
+    pub sampling: Sampling,
     /// Longest path in `http.url`, bytes. Default 256.
     pub max_path_tag_length: u32,
     /// Tags of every span: name and value.
@@ -21,6 +17,26 @@ pub struct Tracing {
     pub spawn_upstream_span: bool,
     /// Where spans go; none = requests are marked, no span is made.
     pub provider: Option<std::sync::Arc<Provider>>,
+}
+
+/// Which requests are traced. All shares are whole by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Of requests with `x-client-trace-id`.
+    pub client: FractionalPercent,
+    /// By chance.
+    pub random: FractionalPercent,
+    /// Upper bound.
+    pub overall: FractionalPercent,
+}
+
+/// What a route says of the traces of its requests.
+#[derive(Clone, Debug)]
+pub struct RouteTracing {
+    /// In place of the connection manager's.
+    pub sampling: Sampling,
+    /// Before the connection manager's; of two of one name the route's holds.
+    pub custom_tags: Vec<(Name, CustomTag)>,
 }
 
 /// Value of a custom tag.

@@ -30,6 +30,7 @@ fn route(name: &str, matching: RouteMatch) -> Arc<Route> {
         per_filter: Rare::default(),
         metadata: Metadata::default(),
         decorator: None,
+        tracing: None,
         per_request_buffer_limit: None,
         stat_prefix: Name::default(),
     })

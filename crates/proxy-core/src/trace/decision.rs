@@ -1,7 +1,7 @@
 //! Whether a request is traced: by what its id says, what its client asks for, or by chance.
 //! The order is that of Envoy's connection manager.
 
-use crate::config::tracing::Tracing;
+use crate::config::tracing::Sampling;
 use crate::known::Known;
 use crate::matcher::Headers;
 use crate::request_id::{self, TraceReason};
@@ -18,7 +18,7 @@ pub struct Decision {
 /// Decides. `packed` = the request id carries decisions; `random` is a number of this request.
 #[must_use]
 pub fn decide<H: Headers + ?Sized>(
-    config: &Tracing,
+    sampling: &Sampling,
     headers: &H,
     packed: bool,
     random: u64,
@@ -33,31 +33,28 @@ pub fn decide<H: Headers + ?Sized>(
     let Some(number) = request_id::number(id).filter(|_| id.len() == 36) else {
         return keep(none);
     };
+    // Of shares in millionths too, as in Envoy.
+    let number = number % 10_000;
     let told = match packed {
         true => request_id::trace_reason(id).unwrap_or(none),
         false => none,
     };
     let mut reason = told;
     if reason == none {
-        if headers.known(Known::XClientTraceId).is_some() && hit(config.client_sampling, random) {
+        if headers.known(Known::XClientTraceId).is_some() && sampling.client.hit(random) {
             reason = TraceReason::Client;
         } else if headers.known(Known::XEnvoyForceTrace).is_some() {
             reason = TraceReason::Forced;
-        } else if hit(config.random_sampling, number) {
+        } else if sampling.random.hit(number) {
             reason = TraceReason::Sampling;
         }
     }
     let wished = reason;
-    if reason != none && !hit(config.overall_sampling, number) {
+    if reason != none && !sampling.overall.hit(number) {
         reason = none;
     }
     Decision {
         reason,
         changed: packed && (wished != told || reason != told),
     }
-}
-
-/// Percent with two places.
-fn hit(percent: f64, number: u64) -> bool {
-    ((number % 10_000) as f64) < (percent * 100.0).round()
 }

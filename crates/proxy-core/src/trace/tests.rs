@@ -2,20 +2,21 @@
 
 use super::propagation::{extract_b3, extract_w3c};
 use super::*;
-use crate::config::tracing::Tracing;
+use crate::config::FractionalPercent;
+use crate::config::tracing::Sampling;
 use crate::request_id::TraceReason;
 
 type Lines = Vec<(&'static str, &'static str)>;
 
-fn tracing(client: f64, random: f64, overall: f64) -> Tracing {
-    Tracing {
-        client_sampling: client,
-        random_sampling: random,
-        overall_sampling: overall,
-        max_path_tag_length: 256,
-        custom_tags: Vec::new(),
-        spawn_upstream_span: false,
-        provider: None,
+fn tracing(client: u32, random: u32, overall: u32) -> Sampling {
+    let share = |numerator| FractionalPercent {
+        numerator,
+        denominator: 100,
+    };
+    Sampling {
+        client: share(client),
+        random: share(random),
+        overall: share(overall),
     }
 }
 
@@ -76,10 +77,10 @@ fn traceparent_is_read_and_refused_when_broken() {
 #[test]
 fn decisions_follow_the_id_then_the_client_then_chance() {
     let id = "8883737f-04bb-408a-b159-b0df38604323";
-    let ask = |config: &Tracing, lines: Lines| decide(config, &lines[..], true, 1);
+    let ask = |config: &Sampling, lines: Lines| decide(config, &lines[..], true, 1);
     let plain: Lines = vec![("x-request-id", id)];
-    let all = tracing(100.0, 100.0, 100.0);
-    let none = tracing(100.0, 0.0, 100.0);
+    let all = tracing(100, 100, 100);
+    let none = tracing(100, 0, 100);
     let said = |reason, changed| Decision { reason, changed };
     assert_eq!(ask(&all, plain.clone()), said(TraceReason::Sampling, true));
     assert_eq!(
@@ -93,11 +94,11 @@ fn decisions_follow_the_id_then_the_client_then_chance() {
     ];
     assert_eq!(ask(&none, client.clone()), said(TraceReason::Client, true));
     assert_eq!(
-        ask(&tracing(0.0, 0.0, 100.0), client.clone()).reason,
+        ask(&tracing(0, 0, 100), client.clone()).reason,
         TraceReason::Forced
     );
     assert_eq!(
-        ask(&tracing(100.0, 100.0, 0.0), client),
+        ask(&tracing(100, 100, 0), client),
         said(TraceReason::NotTraced, true)
     );
     assert_eq!(
@@ -114,7 +115,7 @@ fn decisions_follow_the_id_then_the_client_then_chance() {
         decide(&none, &traced[..], false, 1),
         said(TraceReason::NotTraced, false)
     );
-    let overall = tracing(100.0, 100.0, 0.0);
+    let overall = tracing(100, 100, 0);
     assert_eq!(ask(&overall, traced), said(TraceReason::NotTraced, true));
 }
 

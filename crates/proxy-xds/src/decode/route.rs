@@ -30,7 +30,7 @@ use super::common::{
 use super::internal_redirect::internal_redirect;
 use super::retry::retry_policy;
 use super::shared::name;
-use super::{Collected, http_filter, matcher, rate_limit_rules, subset, typed, written};
+use super::{Collected, http_filter, matcher, rate_limit_rules, subset, tracing, typed, written};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// `validates` is what holds where the table does not say whether its clusters
@@ -197,10 +197,7 @@ fn per_filter(map: &HashMap<String, Any>) -> Result<PerFilter> {
 }
 
 fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
-    refuse_set(&[
-        (m.tracing.is_some(), "tracing"),
-        (!m.route_specifiers.is_empty(), "route_specifiers"),
-    ])?;
+    refuse_set(&[(!m.route_specifiers.is_empty(), "route_specifiers")])?;
     let matching = route_match(need(m.r#match.as_ref(), "match")?).at("match")?;
     let mut per_filter = per_filter(&m.typed_per_filter_config)?;
     let action = match m.action.as_ref() {
@@ -240,6 +237,12 @@ fn route(m: &pb::Route, c: &Collected<'_>, most_body: u32) -> Result<Route> {
             })),
             None => None,
         },
+        tracing: m
+            .tracing
+            .as_ref()
+            .map(|t| tracing::of_route(t, c.context).map(Arc::new))
+            .transpose()
+            .at("tracing")?,
         per_request_buffer_limit: buffer_limit(
             m.request_body_buffer_limit.as_ref(),
             m.per_request_buffer_limit_bytes.as_ref(),

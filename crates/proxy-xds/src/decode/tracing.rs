@@ -2,14 +2,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::Name;
-use lateen_proxy_core::config::tracing::{CustomTag, OpenTelemetry, Provider, Tracing, Zipkin};
+use lateen_proxy_core::config::tracing::{
+    CustomTag, OpenTelemetry, Provider, RouteTracing, Sampling, Tracing, Zipkin,
+};
+use lateen_proxy_core::config::{FractionalPercent, Name};
 use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::config::route::v3 as route;
 use lateen_xds_proto::envoy::config::trace::v3 as pb;
 use lateen_xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as inner;
 use lateen_xds_proto::envoy::r#type::tracing::v3::{CustomTag as Tag, custom_tag::Type as T};
+use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
-use super::common::{bool_or, need, opt_duration, percent, u32_of};
+use super::common::{bool_or, fractional, need, opt_duration, percent, u32_of};
 use super::{Context, type_name, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -26,13 +30,58 @@ pub(super) fn tracing(m: &inner::Tracing, context: &Context) -> Result<Tracing> 
     let provider = m.provider.as_ref().map(provider).transpose();
     let tag = |tag: &Tag| custom_tag(tag, context);
     Ok(Tracing {
-        client_sampling: percent(m.client_sampling.as_ref(), "client_sampling", 100.0)?,
-        random_sampling: percent(m.random_sampling.as_ref(), "random_sampling", 100.0)?,
-        overall_sampling: percent(m.overall_sampling.as_ref(), "overall_sampling", 100.0)?,
+        sampling: Sampling {
+            client: share(m.client_sampling.as_ref(), "client_sampling")?,
+            random: share(m.random_sampling.as_ref(), "random_sampling")?,
+            overall: share(m.overall_sampling.as_ref(), "overall_sampling")?,
+        },
         max_path_tag_length: u32_of(m.max_path_tag_length.as_ref()).unwrap_or(256),
         custom_tags: list(&m.custom_tags, "custom_tags", tag)?,
         spawn_upstream_span: bool_or(m.spawn_upstream_span.as_ref(), false),
         provider: provider.at("provider")?.map(Arc::new),
+    })
+}
+
+/// A percent with two places; all where nothing is said.
+fn share(m: Option<&envoy_type::Percent>, field: &str) -> Result<FractionalPercent> {
+    let percent = percent(m, field, 100.0)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a percent is from 0 to 100"
+    )]
+    let numerator = (percent * 100.0).round() as u32;
+    Ok(FractionalPercent {
+        numerator,
+        denominator: 10_000,
+    })
+}
+
+/// What a route says of traces.
+pub(super) fn of_route(m: &route::Tracing, context: &Context) -> Result<RouteTracing> {
+    let route::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        custom_tags,
+        operation,
+        upstream_operation,
+    } = m;
+    refuse_set(&[
+        (!operation.is_empty(), "operation"),
+        (!upstream_operation.is_empty(), "upstream_operation"),
+    ])?;
+    let share = |m: &Option<envoy_type::FractionalPercent>, field: &str| match m {
+        Some(m) => fractional(m).at(field),
+        None => Ok(FractionalPercent::ALL),
+    };
+    Ok(RouteTracing {
+        sampling: Sampling {
+            client: share(client_sampling, "client_sampling")?,
+            random: share(random_sampling, "random_sampling")?,
+            overall: share(overall_sampling, "overall_sampling")?,
+        },
+        custom_tags: list(custom_tags, "custom_tags", |tag| custom_tag(tag, context))?,
     })
 }
 

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lateen_proxy_core::access_log::Record as _;
-use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::listener::TrafficDirection;
-use lateen_proxy_core::config::tracing::{CustomTag, Provider, Tracing};
+use lateen_proxy_core::config::tracing::{CustomTag, Provider, RouteTracing, Sampling};
+use lateen_proxy_core::config::{HttpConnectionManager, Name};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::request_id::{self, TraceReason};
 use lateen_proxy_core::router::is_grpc;
@@ -28,7 +28,9 @@ type Tags = Vec<(Cow<'static, str>, String)>;
 #[derive(Debug)]
 pub struct Trace {
     tracer: Rc<Tracer>,
-    config: Arc<lateen_proxy_core::config::HttpConnectionManager>,
+    config: Arc<HttpConnectionManager>,
+    /// What the route says.
+    of_route: Option<Arc<RouteTracing>>,
     /// The request's own span.
     pub context: SpanContext,
     /// The span's id is told to log lines.
@@ -57,8 +59,13 @@ fn is_egress(record: &StreamRecord) -> bool {
 }
 
 /// Decides, and marks the request id.
-fn decide(record: &mut StreamRecord, config: &Tracing, packed: bool, events: &Rare<TracingEvent>) {
-    let decision = trace::decide(config, &record.request, packed, record.random);
+fn decide(
+    record: &mut StreamRecord,
+    sampling: &Sampling,
+    packed: bool,
+    events: &Rare<TracingEvent>,
+) {
+    let decision = trace::decide(sampling, &record.request, packed, record.random);
     record.traced = decision.reason != TraceReason::NotTraced;
     events.inc(match decision.reason {
         TraceReason::NotTraced => TracingEvent::not_traceable,
@@ -83,7 +90,9 @@ pub(super) fn begin(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
     };
     let record = &mut *stream.record;
     let events = http.stats.tracing();
-    decide(record, config, http.config.pack_trace_reason, events);
+    let of_route = chosen.and_then(|c| c.route.tracing.clone());
+    let sampling = of_route.as_ref().map_or(&config.sampling, |t| &t.sampling);
+    decide(record, sampling, http.config.pack_trace_reason, events);
     let mut operation = decorate(record, chosen);
     let Some(provider) = &config.provider else {
         return;
@@ -112,6 +121,7 @@ pub(super) fn begin(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
         Box::new(Trace {
             tracer,
             config: http.config.clone(),
+            of_route,
             context,
             names_span: matches!(&**provider, Provider::OpenTelemetry(_)),
             forms,
@@ -260,7 +270,12 @@ pub(super) fn after_try(stream: &mut Stream<'_>, attempt: &Attempt) {
     {
         span.end = now_ns();
         finish_try(span, record, attempt);
-        custom_tags(&trace.config, &record.request, &mut span.tags);
+        custom_tags(
+            &trace.config,
+            trace.of_route.as_deref(),
+            &record.request,
+            &mut span.tags,
+        );
     }
     record.trace = Some(trace);
 }
@@ -309,12 +324,18 @@ fn finish_try(span: &mut TrySpan, record: &StreamRecord, attempt: &Attempt) {
 }
 
 fn custom_tags(
-    config: &lateen_proxy_core::config::HttpConnectionManager,
+    config: &HttpConnectionManager,
+    of_route: Option<&RouteTracing>,
     head: &Head,
     tags: &mut Tags,
 ) {
-    let custom = config.tracing.iter().flat_map(|t| &t.custom_tags);
-    for (name, value) in custom {
+    let own: &[(Name, CustomTag)] = match of_route {
+        Some(route) => &route.custom_tags,
+        None => &[],
+    };
+    let general = config.tracing.iter().flat_map(|t| &t.custom_tags);
+    let general = general.filter(|(name, _)| own.iter().all(|(o, _)| o != name));
+    for (name, value) in own.iter().chain(general) {
         let value = match value {
             CustomTag::Literal(text) => text.to_string(),
             CustomTag::Header(header, default) => match head.first(header.as_bytes()) {
@@ -415,7 +436,7 @@ fn tags(record: &StreamRecord, trace: &Trace) -> Tags {
     if record.code == 0 || record.code >= 500 {
         put("error", "true".into());
     }
-    custom_tags(&trace.config, request, &mut tags);
+    custom_tags(&trace.config, trace.of_route.as_deref(), request, &mut tags);
     tags
 }
 

@@ -76,6 +76,7 @@ pub fn route(prefix: &str, action: RouteAction) -> Arc<Route> {
         per_filter: Rare::default(),
         metadata: Metadata::default(),
         decorator: None,
+        tracing: None,
         per_request_buffer_limit: None,
         stat_prefix: "".into(),
     })
