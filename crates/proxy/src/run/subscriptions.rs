@@ -37,14 +37,18 @@ fn tables(snapshot: &Snapshot) -> BTreeSet<(&str, &str)> {
     let listeners = snapshot.listeners.values();
     let chains = listeners.flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain));
     let filters = chains.flat_map(|chain| &chain.filters);
-    let table = |filter| match filter {
-        &NetworkFilter::HttpConnectionManager(ref manager) => match &manager.routes {
+    filters.filter_map(table).collect()
+}
+
+/// The prefix of a connection manager and the table it asks for.
+fn table(filter: &NetworkFilter) -> Option<(&str, &str)> {
+    match filter {
+        NetworkFilter::HttpConnectionManager(manager) => match &manager.routes {
             RouteSource::Rds(name) => Some((&*manager.stat_prefix, &**name)),
             RouteSource::Inline(_) => None,
         },
         _ => None,
-    };
-    filters.filter_map(table).collect()
+    }
 }
 
 fn updates(scope: &Scope, found: &Subscribed, out: &mut Vec<Metric>) {
