@@ -169,14 +169,39 @@ fn keys(data: &[u8]) {
 }
 
 fn verdict(data: &[u8]) {
-    let (Ok(Verdict::Passes { headers, .. }) | Ok(Verdict::Refused { headers, .. })) =
-        Verdict::decode(data)
-    else {
-        return;
+    let (request, answer) = match Verdict::decode(data) {
+        Ok(Verdict::Passes(pass, _)) if pass.fits().is_ok() => {
+            let texts = pass
+                .query
+                .set
+                .iter()
+                .flat_map(|(name, value)| [name, value]);
+            texts.for_each(|text| assert_one_line(text.as_bytes(), b" #"));
+            (pass.headers, pass.response_headers)
+        }
+        Ok(Verdict::Refused(refusal, _) | Verdict::Failed(refusal)) => {
+            let status = refusal.status.unwrap_or(403);
+            assert!((200..=599).contains(&status), "{status}");
+            (Vec::new(), refusal.headers)
+        }
+        _ => return,
     };
-    for header in headers {
-        let plain = |b: &u8| !matches!(b, b'\r' | b'\n' | 0);
-        assert!(header.value.iter().all(plain));
-        assert!(!header.name.starts_with(':') && *header.name != *"host");
+    for header in &request {
+        assert!(header.fits_request().is_ok());
+        match &*header.name {
+            ":path" | ":authority" | "host" | ":method" => assert_one_line(&header.value, b" #"),
+            _ => assert_one_line(&header.value, b""),
+        }
+        assert_one_line(header.name.as_bytes(), b" ");
     }
+    for header in answer.iter().filter(|h| h.fits_response().is_ok()) {
+        assert_one_line(&header.value, b"");
+        assert_one_line(header.name.as_bytes(), b" ");
+    }
+}
+
+/// Nothing in it ends a line or a C string, nor is one of the `other` bytes.
+fn assert_one_line(text: &[u8], other: &[u8]) {
+    let plain = |b: &u8| !b"\r\n\0".contains(b) && !other.contains(b);
+    assert!(text.iter().all(plain), "{}", text.escape_ascii());
 }
