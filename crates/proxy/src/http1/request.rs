@@ -142,7 +142,7 @@ pub fn parse_request(
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
         Err(error) => match plain_spaces(input) {
             Some(spaced) => return parse_request(&spaced, 0, limits, head),
-            None if version_begun(input) || tab_begun(input) => {
+            None if version_begun(input) || tab_begun(input, limits) => {
                 return too_large(input.len(), limits);
             }
             None => return Err(refusal(error, input)),
@@ -319,11 +319,12 @@ fn version_begun(input: &[u8]) -> bool {
 
 /// Whether the input ends inside a request line with tabs: only its end tells whether they stand
 /// between its words, as [`plain_spaces`] takes them.
-fn tab_begun(input: &[u8]) -> bool {
+fn tab_begun(input: &[u8], limits: &Limits) -> bool {
     let line = request_line(input);
     let whole = line.end < input.len();
     let tab = memchr::memchr(b'\t', &input[line]).is_some();
-    !whole && tab && begins_with_method(input) && !has_control(input)
+    let method = limits.custom_methods || begins_with_method(input);
+    !whole && tab && method && !has_control(input)
 }
 
 /// Envoy's fixed list (`allow_custom_methods` off).

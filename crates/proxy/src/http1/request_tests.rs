@@ -69,6 +69,18 @@ fn half_a_line_with_tabs_is_not_judged() {
     assert!(parse(whole).unwrap().is_some());
     assert_eq!(refused(b"GET /\t\r\n\r\n"), (426, "low_version"));
     assert_eq!(refused(b"GET /\x01\t"), (400, "http1.invalid_characters"));
+    // Any token may be a method where that is allowed.
+    let custom = Limits {
+        custom_methods: true,
+        ..Limits::default()
+    };
+    let whole = b"`x`\t/ HTTP/1.1\t\r\nHost: x\r\n\r\n";
+    for end in 1..whole.len() {
+        let half = parse_request(&whole[..end], 0, &custom, &mut Head::new());
+        assert!(half.unwrap().is_none(), "{end}");
+    }
+    let whole = parse_request(whole, 0, &custom, &mut Head::new());
+    assert!(whole.unwrap().is_some());
 }
 
 #[test]
