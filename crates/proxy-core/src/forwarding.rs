@@ -304,8 +304,8 @@ fn element(hcm: &HttpConnectionManager, cert: &PeerCertificate<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{RouteConfiguration, RouteSource};
     use crate::headers::HeaderList;
-    use crate::test_values::connection_manager;
 
     fn down() -> Downstream<'static> {
         Downstream {
@@ -315,6 +315,11 @@ mod tests {
             peer_certificate: None,
             node_ip: Some("10.9.9.9".parse().unwrap()),
         }
+    }
+
+    fn connection_manager() -> HttpConnectionManager {
+        let routes = RouteConfiguration::new("t".into());
+        HttpConnectionManager::new("t".into(), RouteSource::Inline(routes.into()))
     }
 
     #[test]

@@ -28,8 +28,6 @@ pub mod retry;
 pub mod rewrite;
 pub mod router;
 pub mod stats;
-#[cfg(test)]
-mod test_values;
 pub mod token_bucket;
 pub mod trace;
 pub mod uri_template;

@@ -9,6 +9,7 @@ pub mod access_log;
 pub mod address;
 pub mod bootstrap;
 pub mod cluster;
+mod defaults;
 pub mod endpoint;
 pub mod ext_authz;
 pub mod fields;

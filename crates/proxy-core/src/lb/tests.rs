@@ -2,7 +2,6 @@
 use super::*;
 use crate::config::Metadata;
 use crate::config::cluster::SlowStart;
-use crate::test_values::cluster;
 
 fn spec(
     priority: u32,
@@ -45,7 +44,7 @@ fn counts(b: &mut Balancer, n: usize, hosts: usize) -> Vec<usize> {
 }
 
 fn balancer(policy: LbPolicy, hosts: Vec<HostSpec>) -> Balancer {
-    let mut c = cluster("c");
+    let mut c = Cluster::new("c".into());
     c.lb_policy = policy;
     Balancer::new(&c, hosts, 140, 0)
 }
@@ -178,7 +177,7 @@ fn panic_uses_all_hosts() {
 
 #[test]
 fn locality_weights() {
-    let mut c = cluster("c");
+    let mut c = Cluster::new("c".into());
     c.lb_policy = LbPolicy::RoundRobin(SlowStart::default());
     c.lb_common.locality = LocalityLb::Weighted;
     c.lb_common.healthy_panic_threshold = 0.0;

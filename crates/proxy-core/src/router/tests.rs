@@ -60,19 +60,10 @@ fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHos
 
 fn table(hosts: Vec<Arc<VirtualHost>>, ignore_port: bool) -> RouteConfiguration {
     RouteConfiguration {
-        name: "t".into(),
         index: VirtualHostIndex::new(&hosts).unwrap(),
         virtual_hosts: hosts,
-        headers: Rare::default(),
-        internal_only_headers: vec![],
-        most_specific_header_mutations_wins: false,
-        validate_clusters: false,
         ignore_port_in_host_matching: ignore_port,
-        ignore_path_parameters_in_path_matching: false,
-        max_direct_response_body_size: 4096,
-        mirrors: Rare::default(),
-        per_filter: Rare::default(),
-        metadata: Metadata::default(),
+        ..RouteConfiguration::new("t".into())
     }
 }
 
