@@ -95,7 +95,7 @@ fn details(material: &Material) -> Vec<Value> {
         let days = (validity.not_after.timestamp() - now) / 86_400;
         Some(json!({
             "path": path,
-            "serial_number": parsed.raw_serial_as_string().replace(':', ""),
+            "serial_number": crate::tls::certificate::serial(parsed.raw_serial()),
             "subject_alt_names": dns.chain(uris).chain(ips).collect::<Vec<_>>(),
             "days_until_expiration": days.max(0).to_string(),
             "valid_from": date(validity.not_before),

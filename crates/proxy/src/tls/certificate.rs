@@ -223,9 +223,7 @@ pub fn detail(der: &[u8], detail: Detail) -> Option<String> {
     let parsed = || Some(X509Certificate::from_der(der).ok()?.1);
     let text = match detail {
         Detail::Issuer => rfc2253(parsed()?.issuer()),
-        Detail::Serial => hex(parsed()?.raw_serial())
-            .trim_start_matches("00")
-            .to_owned(),
+        Detail::Serial => serial(parsed()?.raw_serial()),
         Detail::Sha256 => sha256_hex(der),
         Detail::Sha1 => sha1_hex(der),
         Detail::Pem => url_pem(std::iter::once(der)),
@@ -233,6 +231,16 @@ pub fn detail(der: &[u8], detail: Detail) -> Option<String> {
         Detail::Emails => Names::of(der).emails.join(","),
     };
     Some(text).filter(|t| !t.is_empty())
+}
+
+/// A serial number's bytes as Envoy shows them: lower-case hex without the zero octets in front, of
+/// which DER puts one before a first bit that is set (X.690 section 8.3).
+pub fn serial(raw: &[u8]) -> String {
+    let zeros = raw.iter().take_while(|byte| **byte == 0).count();
+    match &raw[zeros..] {
+        [] => "0".to_owned(),
+        number => hex(number),
+    }
 }
 
 /// When a certificate begins and ends to be valid, nanoseconds since the Unix epoch.
@@ -249,6 +257,13 @@ pub fn validity(der: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serial_numbers_bear_no_padding() {
+        assert_eq!(serial(&[0x00, 0xd2, 0x37]), "d237");
+        assert_eq!(serial(&[0x05, 0x00]), "0500");
+        assert_eq!(serial(&[0x00]), "0");
+    }
 
     #[test]
     fn subjects_are_escaped() {
