@@ -96,13 +96,13 @@ struct EnvoyArgs {
 #[derive(Debug, clap::Args)]
 struct Ignored {
     #[arg(long, hide = true)]
-    base_id: Option<String>,
+    base_id: Option<u32>,
     #[arg(long, hide = true)]
     use_dynamic_base_id: bool,
     #[arg(long, hide = true)]
     base_id_path: Option<String>,
     #[arg(long, hide = true)]
-    restart_epoch: Option<String>,
+    restart_epoch: Option<u32>,
     #[arg(long, hide = true)]
     disable_hot_restart: bool,
     #[arg(long, hide = true)]
@@ -540,5 +540,8 @@ mod tests {
                    --skip-deprecated-logs --allow-unknown-fields --log-stacktrace-single-entry";
         let args = parse(&all.split_whitespace().collect::<Vec<_>>().join(" ")).expect("taken");
         assert!(args.allow_unknown_static_fields && about(&args).is_none());
+        for wrong in ["--base-id x", "--restart-epoch -1"] {
+            parse(&format!("proxy {wrong}")).expect_err(wrong);
+        }
     }
 }
