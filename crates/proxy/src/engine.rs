@@ -18,6 +18,7 @@ use crate::admin::HostStats;
 use crate::io::clock;
 use crate::listener::bound_addresses;
 use crate::listener::limits::ConnectionLimits;
+use crate::listener::ports::Ports;
 use crate::mesh::Own;
 use crate::upstream::InFlight;
 use crate::upstream::table::SharedClusters;
@@ -86,6 +87,7 @@ struct Thread {
 pub struct Engine {
     threads: Vec<Thread>,
     bound: HashMap<SocketAddr, Arc<Listener>>,
+    ports: Ports,
     clusters: Arc<SharedClusters>,
 }
 
@@ -232,6 +234,7 @@ impl Engine {
         Ok(Self {
             threads,
             bound: HashMap::new(),
+            ports: Ports::default(),
             clusters,
         })
     }
@@ -260,6 +263,7 @@ impl Engine {
     /// Serves a snapshot from now on. Returns when every worker has it, with
     /// the listeners that could not be bound.
     pub async fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Vec<BindError> {
+        let (snapshot, _reserved) = self.ports.settle(snapshot);
         let mut errors = Vec::new();
         let mut wanted: HashMap<SocketAddr, Arc<Listener>> = HashMap::new();
         for listener in snapshot.listeners.values() {
@@ -292,7 +296,7 @@ impl Engine {
                 }),
             }
         }
-        self.clusters.retain(snapshot);
+        self.clusters.retain(&snapshot);
         let mut answers = Vec::new();
         for (thread, sockets) in self.threads.iter().zip(sockets) {
             let (done, answer) = oneshot::channel();
@@ -359,7 +363,7 @@ pub(crate) fn backlog(listener: &Listener) -> u32 {
 
 /// A socket bound to the address with the listener's options; it does not
 /// listen yet.
-fn socket(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn socket(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

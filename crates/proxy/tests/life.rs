@@ -436,3 +436,52 @@ fn only_answers_of_a_cluster_are_counted_as_its_answers() {
         assert_eq!(counter(name), want, "{name}");
     }
 }
+
+#[test]
+fn port_0_is_one_port_for_all_workers_and_stays() {
+    let (one, two) = (
+        Upstream::new(&[OK]),
+        Upstream::new(&["HTTP/1.1 201 x\r\nContent-Length: 0\r\n\r\n"]),
+    );
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let with = |of_first: &str| {
+        let mut first = http_listener("first", any, of_first);
+        first.additional_addresses = vec![Address::Socket(any)];
+        snapshot(
+            vec![first, http_listener("second", any, "two")],
+            vec![
+                cluster("one", &[one.address]),
+                cluster("two", &[two.address]),
+            ],
+        )
+    };
+    let options = EngineOptions {
+        concurrency: 3,
+        ..EngineOptions::default()
+    };
+    let mut running = run_with(options, &with("one"));
+    let bound = |running: &Running| -> std::collections::BTreeMap<_, _> {
+        let all = running.engine.bound();
+        all.map(|(address, listener)| (address, listener.name.clone()))
+            .collect()
+    };
+    let before = bound(&running);
+    let of = |name: &str| before.values().filter(|n| &***n == name).count();
+    assert_eq!((of("first"), of("second")), (2, 1), "{before:?}");
+    assert!(!before.contains_key(&any), "{before:?}");
+    // Each connection may be another worker's.
+    let serve = |of_first: &str| {
+        for (address, name) in &before {
+            let wanted = if &**name == "first" { of_first } else { "201" };
+            for _ in 0..12 {
+                let mut client = connect(*address);
+                client.write_all(get("/").as_bytes()).unwrap();
+                assert_eq!(&read_message(&mut client).unwrap()[9..12], wanted);
+            }
+        }
+    };
+    serve("200");
+    running.runtime.block_on(running.engine.apply(&with("two")));
+    assert_eq!(bound(&running), before);
+    serve("201");
+}

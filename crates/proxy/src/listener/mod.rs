@@ -6,6 +6,7 @@ pub(crate) mod hello;
 pub(crate) mod inspect;
 mod last;
 pub mod limits;
+pub(crate) mod ports;
 mod secure;
 
 use std::cell::{Cell, RefCell};
