@@ -189,15 +189,16 @@ impl Connection {
         first
     }
 
-    /// Ready when an idle connection is to end now.
-    pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when an idle connection is to end now. A client that was answered moments ago
+    /// (`lately`) may have its next request on its way: as the process ends it has a moment more.
+    pub fn poll_over(&self, cx: &mut Context<'_>, lately: bool) -> Poll<()> {
         let fresh = self.requests.get() == 0;
         let parted = match self.parting.get() {
             Parting::No => false,
             Parting::Asked => fresh,
             Parting::Over => true,
         };
-        if parted || self.drain.over.get() || self.worker.closes(fresh) {
+        if parted || self.drain.over.get() || self.worker.closes(fresh || lately) {
             return Poll::Ready(());
         }
         let mut idle = self.idle.borrow_mut();

@@ -155,8 +155,9 @@ impl Drop for Arrival {
     }
 }
 
-/// How long the first request of a connection may take when the process ends.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// How long a request that may be on its way can take when the process ends: the first one of a
+/// connection, or the next one of a client that was answered moments ago.
+const NEXT_REQUEST: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// A worker that serves nothing yet.
@@ -255,7 +256,7 @@ impl Worker {
         self.wake_connections();
         let worker = Rc::downgrade(self);
         tokio::task::spawn_local(async move {
-            timer::Timer::new().sleep(FIRST_REQUEST).await;
+            timer::Timer::new().sleep(NEXT_REQUEST).await;
             if let Some(worker) = worker.upgrade() {
                 worker.hurried.set(true);
                 worker.settle();
@@ -333,10 +334,9 @@ impl Worker {
         self.failed.get()
     }
 
-    /// Whether an idle connection closes, `fresh` = one that has never been of use: its first
-    /// request may be on its way.
-    pub fn closes(&self, fresh: bool) -> bool {
-        self.closing.get() && (!fresh || self.hurried.get())
+    /// Whether an idle connection closes; `expected` = a request may be on its way.
+    pub fn closes(&self, expected: bool) -> bool {
+        self.closing.get() && (!expected || self.hurried.get())
     }
 
     /// A number for a connection, unique in the process.

@@ -134,7 +134,7 @@ impl Kept {
             if self.conn.io.poll_readable(cx).is_ready() {
                 return Poll::Ready(true);
             }
-            self.conn.poll_over(cx).map(|()| false)
+            self.conn.poll_over(cx, false).map(|()| false)
         });
         let comes = self.timer.race(comes).await;
         self.timer.set(NEVER);
@@ -280,7 +280,7 @@ impl<'k> Server<'k> {
                     Poll::Pending => break,
                 }
             }
-            if seen == 0 && conn.poll_over(cx).is_ready() {
+            if seen == 0 && conn.poll_over(cx, true).is_ready() {
                 return Poll::Ready(Next::End);
             }
             timer.poll(cx).map(|()| match seen {

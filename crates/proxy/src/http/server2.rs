@@ -200,7 +200,7 @@ impl Server {
 
     /// Deadlines, drain and keep-alive.
     fn poll_life(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        if !self.left && self.conn.poll_over(cx).is_ready() {
+        if !self.left && self.conn.poll_over(cx, false).is_ready() {
             if !self.leaving {
                 self.wire.with(|s| s.ping(LEAVING));
             }

@@ -531,7 +531,7 @@ async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
             return Some((buf, h2));
         }
         let filled = poll_fn(|cx| {
-            if conn.poll_over(cx).is_ready() {
+            if conn.poll_over(cx, false).is_ready() {
                 return std::task::Poll::Ready(Ok(0));
             }
             buf.poll_fill(&conn.io, cx)
