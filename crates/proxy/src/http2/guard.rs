@@ -5,10 +5,11 @@ use super::frame::{FrameHead, flag, kind};
 use super::reason::ConnectionError;
 use super::settings::Settings;
 
-/// Requests among which half may be reset early.
+/// Requests among which half may be reset early, or be wrong.
 const FEW: u64 = 500;
-/// A reset of a request younger than this (ms), not yet answered, is early.
-pub(super) const YOUNG_MS: u64 = 1000;
+/// A reset of a request younger than this (ms), not yet answered, is early. Envoy's limit of one
+/// second is one of whole seconds.
+pub(super) const YOUNG_MS: u64 = 2000;
 /// Bytes of a header block that may still follow when it is over its limit.
 const OVERTIME: usize = 1 << 20;
 
@@ -22,6 +23,7 @@ pub(super) struct Guard {
     data_sent: u64,
     closed: u64,
     resets: u64,
+    faults: u64,
     late_resets: u64,
 }
 
@@ -84,6 +86,20 @@ impl Guard {
         }
     }
 
+    /// Counts a stream that is reset for what the peer got wrong: as cheap for it as a reset of its
+    /// own (CVE-2025-8671).
+    pub(super) fn fault(&mut self) {
+        self.faults += 1;
+    }
+
+    /// Whether the peer gets so much wrong that it means to.
+    pub(super) fn check_faults(&self) -> Result<(), ConnectionError> {
+        match self.faults * 2 >= self.closed.max(FEW) {
+            true => Err(ConnectionError::calm("too many faulty streams")),
+            false => Ok(()),
+        }
+    }
+
     /// Counts a reset of a stream that is over already. One for each may cross with the stream's
     /// end on the wire.
     pub(super) fn late_reset(&mut self) -> Result<(), ConnectionError> {
@@ -122,6 +138,19 @@ mod tests {
                 assert!(guard.early_reset().is_ok(), "{n}");
             }
         }
+    }
+
+    #[test]
+    fn half_of_the_requests_may_be_wrong() {
+        let mut guard = Guard::default();
+        for _ in 0..249 {
+            guard.fault();
+        }
+        assert!(guard.check_faults().is_ok());
+        guard.fault();
+        assert!(guard.check_faults().is_err());
+        (0..501).for_each(|_| guard.closed());
+        assert!(guard.check_faults().is_ok());
     }
 
     #[test]

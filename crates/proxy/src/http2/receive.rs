@@ -53,6 +53,9 @@ impl Session {
             }
             at += used;
             self.out.check(&self.settings)?;
+            if self.role == Role::Server {
+                self.guard.check_faults()?;
+            }
         }
         Ok(at)
     }
@@ -185,7 +188,7 @@ impl Session {
         };
         if let Some(reason) = wrong {
             slot.broken = Some(MESSAGE);
-            self.reset(index, reason);
+            self.fault(index, reason);
         }
         Ok(())
     }
@@ -259,6 +262,7 @@ impl Session {
             Role::Client => self.of_server(head)?,
         };
         if on_itself && target != Target::Nothing {
+            self.guard.fault();
             self.refuse(head.stream, Reason::PROTOCOL_ERROR);
             target = Target::Nothing;
         }
@@ -347,7 +351,7 @@ impl Session {
             None => Reason::PROTOCOL_ERROR,
         };
         slot.broken = Some(MESSAGE);
-        self.reset(index, wrong);
+        self.fault(index, wrong);
         Ok(Target::Nothing)
     }
 
@@ -424,6 +428,7 @@ impl Session {
         }
         heads::give(std::mem::take(&mut self.collector.head));
         self.collector.ignore();
+        self.guard.fault();
         self.refuse(stream, reason);
     }
 
@@ -454,7 +459,7 @@ impl Session {
                     }
                     Err(reason) => {
                         slot.broken = Some(MESSAGE);
-                        self.reset(index, reason);
+                        self.fault(index, reason);
                     }
                 }
             }
@@ -483,6 +488,7 @@ impl Session {
 
     fn refuse_new(&mut self, stream: u32, reason: Reason) {
         heads::give(std::mem::take(&mut self.collector.head));
+        self.guard.fault();
         self.refuse(stream, reason);
     }
 
@@ -502,7 +508,7 @@ impl Session {
                 heads::give(head);
             }
             if end {
-                self.reset(index, Reason::PROTOCOL_ERROR);
+                self.fault(index, Reason::PROTOCOL_ERROR);
             }
             return;
         }
@@ -512,7 +518,7 @@ impl Session {
         slot.left = length;
         if end && let Err(reason) = slot.count(0, true) {
             heads::give(head);
-            return self.reset(index, reason);
+            return self.fault(index, reason);
         }
         slot.head = Some(head);
         slot.wake();
@@ -533,10 +539,16 @@ impl Session {
         }
     }
 
+    /// Resets a stream for what the peer got wrong.
+    fn fault(&mut self, index: u32, reason: Reason) {
+        self.guard.fault();
+        self.reset(index, reason);
+    }
+
     /// Resets a stream for a frame that is wrong whatever its state is.
     fn stream_error(&mut self, stream: u32, reason: Reason) -> Done {
         if let Some(index) = self.ids.get(&stream).copied() {
-            self.reset(index, reason);
+            self.fault(index, reason);
             return Ok(());
         }
         match self.past(stream) {
@@ -669,9 +681,9 @@ impl Session {
             return Ok(());
         };
         if increment == 0 {
-            self.reset(index, Reason::PROTOCOL_ERROR);
+            self.fault(index, Reason::PROTOCOL_ERROR);
         } else if !slot.send.grow(increment.into()) {
-            self.reset(index, Reason::FLOW_CONTROL_ERROR);
+            self.fault(index, Reason::FLOW_CONTROL_ERROR);
         } else if slot.blocked {
             slot.wake();
         }
