@@ -182,9 +182,9 @@ impl StatName {
     /// A series with its own labels, printed by Prometheus under its own name (Istio's metrics).
     /// The flat form is `name.;.k.=.v` pairs, as Istio's filter makes it unique.
     #[must_use]
-    pub fn custom(name: &str, labels: &[(&str, &str)]) -> Self {
+    pub fn custom(name: &str, tags: Arc<[(Arc<str>, Arc<str>)]>) -> Self {
         let mut flat = format!("istiocustom.{name}");
-        for (k, v) in labels {
+        for (k, v) in &*tags {
             flat.push_str(".;.");
             flat.push_str(k);
             flat.push_str(".=.");
@@ -193,10 +193,7 @@ impl StatName {
         Self {
             flat: flat.into(),
             base: name.into(),
-            tags: labels
-                .iter()
-                .map(|(k, v)| (Arc::from(*k), Arc::from(*v)))
-                .collect(),
+            tags,
             custom: true,
         }
     }

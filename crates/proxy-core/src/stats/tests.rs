@@ -91,7 +91,9 @@ fn prometheus_names_and_labels() {
         .add(3);
     r.counter(&StatName::custom(
         "istio_requests_total",
-        &[("reporter", "source"), ("x", "a\"b")],
+        [("reporter", "source"), ("x", "a\"b")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
     ))
     .inc();
     r.gauge(&Scope::group("server").stat("live")).set(1);

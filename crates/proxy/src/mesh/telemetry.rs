@@ -7,13 +7,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use lateen_proxy_core::access_log::Record as _;
-use lateen_proxy_core::config::istio::{IstioStats, MetricOverride};
+use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::{Metadata, Name, TrafficDirection, Value};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::router::is_grpc;
-use lateen_proxy_core::stats::{Counter, Histogram, Registry, StatName};
+use lateen_proxy_core::stats::{Counter, Histogram, Registry};
 
-use super::workload::{DESTINATION, Own, SOURCE, UNKNOWN, Workload};
+use super::labels::{self, Call, Labels, Texts};
+use super::workload::{Own, Workload};
 use crate::conn::Connection;
 use crate::http::record::StreamRecord;
 use crate::tcp::TcpRecord;
@@ -22,6 +23,17 @@ use crate::upstream::{ClusterState, Host};
 /// Most distinct values of one kind that are told apart in a worker; what
 /// comes after is told as unknown, so that a client cannot grow the table.
 const MOST: usize = 4096;
+/// Most sets of labels of HTTP, and of TCP, in a worker; what comes after is counted without its
+/// peer and service. A set takes some 6 KiB.
+const SETS: usize = 8192;
+/// Bytes of peers' headers that are kept to be known again.
+const HEADERS: usize = 2 << 20;
+/// The last status that gRPC defines.
+const LAST_STATUS: u32 = 16;
+/// Longest host that is told, in bytes (RFC 1035 section 2.3.4).
+const LONGEST_HOST: usize = 255;
+/// Longest SPIFFE id, in bytes (its specification, section 2.3).
+const LONGEST_PRINCIPAL: usize = 2048;
 
 /// Which end of a call reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,10 +55,10 @@ impl Side {
 
 /// A service as calls name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Service {
-    host: Name,
-    name: Name,
-    namespace: Name,
+pub(super) struct Service {
+    pub(super) host: Name,
+    pub(super) name: Name,
+    pub(super) namespace: Name,
 }
 
 /// Values of one kind, numbered from 1; 0 is "not looked at", 1 is unknown.
@@ -85,13 +97,13 @@ impl<T: Clone + Default + Eq + std::hash::Hash> Table<T> {
 
 /// What tells label sets apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    side: Side,
-    protocol: Kind,
-    code: u16,
-    secure: Secure,
-    flags: ResponseFlags,
-    grpc: Option<u32>,
+pub(super) struct Key {
+    pub(super) side: Side,
+    pub(super) protocol: Kind,
+    pub(super) code: u16,
+    pub(super) secure: Secure,
+    pub(super) flags: ResponseFlags,
+    pub(super) grpc: Option<u32>,
     peer: u32,
     principal: u32,
     service: u32,
@@ -100,14 +112,14 @@ struct Key {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     Http,
     Grpc,
     Tcp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Secure {
+pub(super) enum Secure {
     MutualTls,
     None,
     Unknown,
@@ -165,6 +177,8 @@ struct Inner {
     principals: Table<Name>,
     /// Peers by their header, so that it is taken apart once.
     headers: HashMap<Vec<u8>, u32, RandomState>,
+    header_bytes: usize,
+    texts: Texts,
     /// Services by the host that was asked for, for each of [`STAND_INS`] and
     /// for all other clusters.
     hosts: [HashMap<Vec<u8>, u32, RandomState>; 4],
@@ -183,6 +197,8 @@ impl Mesh {
                 services: Table::new(),
                 principals: Table::new(),
                 headers: HashMap::default(),
+                header_bytes: 0,
+                texts: Texts::default(),
                 hosts: Default::default(),
                 http: HashMap::default(),
                 tcp: HashMap::default(),
@@ -200,7 +216,9 @@ impl Mesh {
             Some(workload) => inner.workloads.id(workload),
             None => NONE,
         };
-        if inner.headers.len() < MOST {
+        let bytes = inner.header_bytes + value.len();
+        if id != NONE && bytes <= HEADERS {
+            inner.header_bytes = bytes;
             inner.headers.insert(value.to_vec(), id);
         }
         id
@@ -228,6 +246,7 @@ impl Mesh {
             ),
             filter: overrides(filter),
         };
+        let key = key.within(&inner.http);
         let Some(slot) = inner.http.get(&key) else {
             let slot = self.http_slot(inner, &key, filter);
             slot.count(record);
@@ -272,6 +291,7 @@ impl Mesh {
             ),
             filter: overrides(filter),
         };
+        let key = key.within(&inner.tcp);
         if !inner.tcp.contains_key(&key) {
             let slot = self.tcp_slot(inner, &key, filter);
             inner.tcp.insert(key, slot);
@@ -281,9 +301,9 @@ impl Mesh {
         }
     }
 
-    fn http_slot(&self, inner: &Inner, key: &Key, filter: &Arc<IstioStats>) -> HttpSlot {
+    fn http_slot(&self, inner: &mut Inner, key: &Key, filter: &Arc<IstioStats>) -> HttpSlot {
         let labels = self.labels(inner, key);
-        let name = |metric: &str| stat_name(metric, &labels, &filter.metrics);
+        let name = |metric: &str| labels::stat_name(metric, &labels, &filter.metrics);
         let histogram = |metric: &str| name(metric).map(|n| self.registry.histogram(&n));
         HttpSlot {
             requests: name("requests_total").map(|n| self.registry.counter(&n)),
@@ -294,10 +314,10 @@ impl Mesh {
         }
     }
 
-    fn tcp_slot(&self, inner: &Inner, key: &Key, filter: &Arc<IstioStats>) -> TcpSlot {
+    fn tcp_slot(&self, inner: &mut Inner, key: &Key, filter: &Arc<IstioStats>) -> TcpSlot {
         let labels = self.labels(inner, key);
         let counter = |metric: &str| {
-            let name = stat_name(metric, &labels, &filter.metrics)?;
+            let name = labels::stat_name(metric, &labels, &filter.metrics)?;
             Some(self.registry.counter(&name))
         };
         TcpSlot {
@@ -309,55 +329,31 @@ impl Mesh {
         }
     }
 
-    fn labels(&self, inner: &Inner, key: &Key) -> Vec<(&'static str, String)> {
-        let peer = &inner.workloads.values[key.peer as usize];
-        let own = &self.own.workload;
-        let (reporter, source, destination) = match key.side {
-            Side::Source => ("source", own, peer),
-            Side::Destination => ("destination", peer, own),
+    fn labels(&self, inner: &mut Inner, key: &Key) -> Labels {
+        let call = Call {
+            key,
+            own: &self.own.workload,
+            peer: &inner.workloads.values[key.peer as usize],
+            principal: &inner.principals.values[key.principal as usize],
+            service: &inner.services.values[key.service as usize],
         };
-        let or_unknown = |s: &str| if s.is_empty() { UNKNOWN } else { s }.to_owned();
-        let mut labels = vec![("reporter", reporter)];
-        source.labels(&SOURCE, &mut labels);
-        destination.labels(&DESTINATION, &mut labels);
-        let mut labels: Vec<(&'static str, String)> =
-            labels.into_iter().map(|(k, v)| (k, v.to_owned())).collect();
-        let principal = &inner.principals.values[key.principal as usize];
-        labels.push(("source_principal", or_unknown(principal)));
-        labels.push(("destination_principal", UNKNOWN.to_owned()));
-        let service = &inner.services.values[key.service as usize];
-        let namespace = match service.namespace.is_empty() {
-            true => &destination.namespace,
-            false => &service.namespace,
-        };
-        labels.push(("destination_service", or_unknown(&service.host)));
-        labels.push(("destination_service_name", or_unknown(&service.name)));
-        labels.push(("destination_service_namespace", or_unknown(namespace)));
-        let protocol = match key.protocol {
-            Kind::Http => "http",
-            Kind::Grpc => "grpc",
-            Kind::Tcp => "tcp",
-        };
-        labels.push(("request_protocol", protocol.to_owned()));
-        if key.protocol != Kind::Tcp {
-            labels.push(("response_code", key.code.to_string()));
+        call.labels(&mut inner.texts)
+    }
+}
+
+impl Key {
+    /// The key itself where there is room for it, else the one of all that are not told apart.
+    fn within<T>(self, sets: &HashMap<Self, T, RandomState>) -> Self {
+        if sets.len() < SETS || sets.contains_key(&self) {
+            return self;
         }
-        if key.protocol == Kind::Grpc {
-            let status = key.grpc.map(|s| s.to_string()).unwrap_or_default();
-            labels.push(("grpc_response_status", status));
+        Self {
+            peer: NONE,
+            principal: NONE,
+            service: NONE,
+            grpc: self.grpc.filter(|status| *status <= LAST_STATUS),
+            ..self
         }
-        let mut flags = Vec::new();
-        key.flags.write(false, &mut flags);
-        let flags = String::from_utf8_lossy(&flags).into_owned();
-        let flags = if flags.is_empty() { "-".into() } else { flags };
-        labels.push(("response_flags", flags));
-        let secure = match key.secure {
-            Secure::MutualTls => "mutual_tls",
-            Secure::None => "none",
-            Secure::Unknown => UNKNOWN,
-        };
-        labels.push(("connection_security_policy", secure.to_owned()));
-        labels
     }
 }
 
@@ -385,6 +381,9 @@ impl Inner {
         match uri {
             Some(uri) if side == Side::Destination => {
                 let name = uri.strip_prefix("spiffe://").unwrap_or(uri);
+                if name.len() > LONGEST_PRINCIPAL {
+                    return NONE;
+                }
                 match self.principals.ids.get(name) {
                     Some(id) => *id,
                     None => self.principals.id(name.into()),
@@ -419,13 +418,14 @@ impl Inner {
             return *id;
         }
         let text = std::str::from_utf8(host).ok();
-        let text = text.filter(|h| h.len() <= 255).unwrap_or_default();
+        let text = text.filter(|h| h.len() <= LONGEST_HOST);
+        let text = text.unwrap_or_default();
         let id = self.services.id(Service {
             host: text.into(),
             name: stand_in.map_or(text, |i| STAND_INS[i]).into(),
             namespace: Name::default(),
         });
-        if by_host.len() < MOST {
+        if by_host.len() < MOST && host.len() <= LONGEST_HOST {
             by_host.insert(host.to_vec(), id);
         }
         id
@@ -478,34 +478,78 @@ fn overrides(filter: &Arc<IstioStats>) -> usize {
     }
 }
 
-/// Istio's overrides name metrics by their API names.
-fn api_name(metric: &str) -> &str {
-    match metric {
-        "request_duration_milliseconds" => "request_duration",
-        other => other.strip_suffix("_total").unwrap_or(other),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::peer;
+    use lateen_proxy_core::config::Fields;
 
-/// The name of a series after the overrides; none when it is dropped.
-fn stat_name(
-    metric: &str,
-    labels: &[(&'static str, String)],
-    overrides: &[MetricOverride],
-) -> Option<StatName> {
-    let api = api_name(metric);
-    let applies = |o: &&MetricOverride| o.name.is_empty() || &*o.name == metric || &*o.name == api;
-    let mine: Vec<&MetricOverride> = overrides.iter().filter(applies).collect();
-    if mine.iter().any(|o| o.drop) {
-        return None;
+    fn mesh() -> Mesh {
+        Mesh::new(Arc::default(), Registry::new())
     }
-    let removed = |label: &str| {
-        mine.iter()
-            .any(|o| o.tags_to_remove.iter().any(|t| **t == *label))
-    };
-    let kept: Vec<(&str, &str)> = labels
-        .iter()
-        .filter(|(label, _)| !removed(label))
-        .map(|(label, value)| (*label, value.as_str()))
-        .collect();
-    Some(StatName::custom(&format!("istio_{metric}"), &kept))
+
+    #[test]
+    fn what_peers_say_of_themselves_is_bounded() {
+        let mesh = mesh();
+        let long = Value::String("x".repeat(5000).as_str().into());
+        for number in 0..MOST + 10 {
+            let name = Value::String(number.to_string().as_str().into());
+            let told = Fields::from([
+                ("WORKLOAD_NAME".into(), name),
+                ("NAMESPACE".into(), long.clone()),
+            ]);
+            let header = peer::encode(&told, &Workload::default()).into_bytes();
+            let peer = mesh.peer_of_header(&header);
+            assert_eq!(peer == NONE, number >= MOST - 1, "{number}");
+            assert_eq!(mesh.peer_of_header(&header), peer);
+            assert_eq!(mesh.peer_of_header(&[b'#'; 5000]), NONE);
+        }
+        let inner = mesh.inner.borrow();
+        let kept: usize = inner.headers.keys().map(Vec::len).sum();
+        assert!(kept == inner.header_bytes && kept <= HEADERS, "{kept}");
+        let longest = inner.workloads.values.iter().map(|w| w.namespace.len());
+        assert_eq!(longest.max(), Some(0));
+    }
+
+    #[test]
+    fn hosts_that_are_none_are_one() {
+        let mut inner = mesh().inner.into_inner();
+        let long = "h".repeat(LONGEST_HOST + 1);
+        let one = inner.service(None, None, Some(long.as_bytes()));
+        assert_eq!(inner.service(None, None, Some(b"\xff")), one);
+        assert!(
+            inner
+                .hosts
+                .iter()
+                .flatten()
+                .all(|(h, _)| h.len() <= LONGEST_HOST)
+        );
+        assert_ne!(inner.service(None, None, Some(b"h")), one);
+    }
+
+    #[test]
+    fn sets_beyond_the_last_are_told_without_their_ends() {
+        let key = |peer: u32| Key {
+            side: Side::Destination,
+            protocol: Kind::Http,
+            code: 200,
+            secure: Secure::None,
+            flags: ResponseFlags::default(),
+            grpc: None,
+            peer,
+            principal: 7,
+            service: 8,
+            filter: 0,
+        };
+        let mut sets: HashMap<Key, (), RandomState> = HashMap::default();
+        for peer in 0..SETS as u32 {
+            let within = key(peer).within(&sets);
+            assert_eq!(within, key(peer));
+            sets.insert(within, ());
+        }
+        assert_eq!(key(3).within(&sets), key(3), "known");
+        let one = key(SETS as u32).within(&sets);
+        assert_eq!(one, key(u32::MAX).within(&sets));
+        assert_eq!((one.peer, one.principal, one.service), (NONE, NONE, NONE));
+    }
 }

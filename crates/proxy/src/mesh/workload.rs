@@ -11,6 +11,9 @@ use crate::http::known::Known;
 /// What is not known.
 pub(super) const UNKNOWN: &str = "unknown";
 
+/// Longest name of a Kubernetes object, in bytes (RFC 1123 subdomain).
+const LONGEST: usize = 253;
+
 /// A workload; unknown parts are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Workload {
@@ -144,20 +147,22 @@ impl Workload {
         .filter(|w| !w.name.is_empty())
     }
 
-    /// From the value of a peer's `x-envoy-peer-metadata`; none when it cannot
-    /// be read.
+    /// From the value of a peer's `x-envoy-peer-metadata`; none when it cannot be read. What is
+    /// longer than any name of Kubernetes is unknown.
     #[must_use]
     pub fn of_header(value: &[u8]) -> Option<Self> {
-        peer::decode(value).map(|metadata| Self::of_metadata(&metadata))
+        let mut workload = peer::decode(value).map(|metadata| Self::of_metadata(&metadata))?;
+        for part in workload.parts_mut() {
+            if part.len() > LONGEST {
+                *part = Name::default();
+            }
+        }
+        Some(workload)
     }
 
-    /// The labels of one side of a call, in Istio's order.
-    pub(super) fn labels<'a>(
-        &'a self,
-        side: &'static [&'static str; 7],
-        out: &mut Vec<(&'static str, &'a str)>,
-    ) {
-        let values = [
+    /// Its parts in the order of [`SOURCE`] and [`DESTINATION`].
+    pub(super) fn parts(&self) -> [&Name; 7] {
+        [
             &self.name,
             &self.namespace,
             &self.app,
@@ -165,11 +170,19 @@ impl Workload {
             &self.canonical_service,
             &self.canonical_revision,
             &self.cluster,
-        ];
-        for (label, value) in side.iter().zip(values) {
-            let value = if value.is_empty() { UNKNOWN } else { value };
-            out.push((label, value));
-        }
+        ]
+    }
+
+    fn parts_mut(&mut self) -> [&mut Name; 7] {
+        [
+            &mut self.name,
+            &mut self.namespace,
+            &mut self.app,
+            &mut self.version,
+            &mut self.canonical_service,
+            &mut self.canonical_revision,
+            &mut self.cluster,
+        ]
     }
 }
 
@@ -227,6 +240,16 @@ mod tests {
     }
 
     #[test]
+    fn what_no_name_can_be_is_unknown() {
+        let mut node = node();
+        let long = "x".repeat(254);
+        node.metadata.insert("NAMESPACE".into(), text(&long));
+        let own = Own::of_node(&node);
+        let told = Workload::of_header(&own.header).unwrap();
+        assert_eq!((&*told.namespace, &*told.name), ("", "reviews-v2"));
+    }
+
+    #[test]
     fn broken_headers_are_no_workload() {
         let own = Own::of_node(&node());
         assert_eq!(Workload::of_header(b"%%%"), None);
@@ -244,19 +267,10 @@ mod tests {
         let filter = Fields::from([("istio".into(), Value::Struct(istio))]);
         let metadata = Metadata::from(filter);
         let workload = Workload::of_endpoint(&metadata).unwrap();
-        let mut labels = Vec::new();
-        workload.labels(&DESTINATION, &mut labels);
+        let parts = workload.parts().map(|part| &**part);
         assert_eq!(
-            labels,
-            [
-                ("destination_workload", "reviews-v1"),
-                ("destination_workload_namespace", "default"),
-                ("destination_app", "unknown"),
-                ("destination_version", "unknown"),
-                ("destination_canonical_service", "reviews"),
-                ("destination_canonical_revision", "v1"),
-                ("destination_cluster", "c1"),
-            ]
+            parts,
+            ["reviews-v1", "default", "", "", "reviews", "v1", "c1"]
         );
         assert_eq!(Workload::of_endpoint(&Metadata::default()), None);
     }
