@@ -6,6 +6,7 @@ use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionMa
 use crate::headers::HeadersMut;
 use crate::known::Known;
 use crate::matcher::Headers;
+use crate::original_ip::{self, Detected};
 
 /// What is known of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,8 @@ pub struct Origin {
     pub internal: bool,
     /// From outside, at the edge: `x-envoy-*` settings were stripped.
     pub edge: bool,
+    /// An extension that looks for the client refuses the request with this status.
+    pub refused: Option<u16>,
 }
 
 /// Headers only an inside caller may send.
@@ -85,13 +88,27 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
     hcm: &HttpConnectionManager,
     down: &Downstream<'_>,
 ) -> Origin {
-    let single_hop = match hcm.use_remote_address {
-        // The peer becomes one more entry.
-        true => headers.known(Known::XForwardedFor).is_none(),
-        false => forwarded_for_count(headers) <= 1,
+    let detected = original_ip::detect(&hcm.original_ip, headers, down.peer);
+    let (client, single_hop, append) = match detected {
+        Some(Detected::Client {
+            address,
+            trusted,
+            append,
+        }) => (Some(address), trusted, append),
+        Some(Detected::Refused(_)) => (down.peer, false, false),
+        None => {
+            let single_hop = match hcm.use_remote_address {
+                // The peer becomes one more entry.
+                true => headers.known(Known::XForwardedFor).is_none(),
+                false => forwarded_for_count(headers) <= 1,
+            };
+            let client = client_address(headers, hcm, down);
+            (client, single_hop, hcm.use_remote_address)
+        }
     };
-    let client = client_address(headers, hcm, down);
-    append_forwarded_for(headers, hcm, down);
+    if append && !hcm.skip_xff_append {
+        append_forwarded_for(headers, down);
+    }
     set_forwarded_proto(headers, hcm, down);
 
     let internal = match client {
@@ -132,6 +149,10 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
         client,
         internal,
         edge,
+        refused: match detected {
+            Some(Detected::Refused(status)) => Some(status),
+            _ => None,
+        },
     }
 }
 
@@ -162,7 +183,7 @@ fn forwarded_for_entry<H: Headers + ?Sized>(headers: &H, hops: u32) -> Option<So
     entries[at].map(|ip| SocketAddr::new(ip, 0))
 }
 
-fn parse_ip(text: &[u8]) -> Option<IpAddr> {
+pub(crate) fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text
         .strip_prefix('[')
@@ -182,18 +203,14 @@ fn client_address<H: Headers + ?Sized>(
         }
         return down.peer;
     }
+    if !hcm.original_ip.is_empty() {
+        return down.peer;
+    }
     forwarded_for_entry(headers, hcm.xff_num_trusted_hops).or(down.peer)
 }
 
-fn append_forwarded_for<H: HeadersMut + ?Sized>(
-    headers: &mut H,
-    hcm: &HttpConnectionManager,
-    down: &Downstream<'_>,
-) {
-    let Some(peer) = down
-        .peer
-        .filter(|_| hcm.use_remote_address && !hcm.skip_xff_append)
-    else {
+fn append_forwarded_for<H: HeadersMut + ?Sized>(headers: &mut H, down: &Downstream<'_>) {
+    let Some(peer) = down.peer else {
         return;
     };
     let loopback = [
@@ -338,6 +355,7 @@ mod tests {
         assert_eq!(
             o,
             Origin {
+                refused: None,
                 client: Some("2.2.2.2:0".parse().unwrap()),
                 internal: false,
                 edge: false

@@ -24,9 +24,31 @@ pub fn compute<H: Headers + ?Sized>(
     client: Option<IpAddr>,
     draw: &mut dyn FnMut() -> u64,
 ) -> Hashed {
+    all(policies, headers, client, Some(draw))
+}
+
+/// The hash of what a request has by itself: no cookie is made.
+pub fn given<H: Headers + ?Sized>(
+    policies: &[HashPolicy],
+    headers: &H,
+    client: Option<IpAddr>,
+) -> Option<u64> {
+    all(policies, headers, client, None).hash
+}
+
+/// Makes the value of a new cookie, where one may be made.
+type Draw<'a> = Option<&'a mut dyn FnMut() -> u64>;
+
+fn all<H: Headers + ?Sized>(
+    policies: &[HashPolicy],
+    headers: &H,
+    client: Option<IpAddr>,
+    mut draw: Draw<'_>,
+) -> Hashed {
     let mut hashed = Hashed::default();
     for policy in policies {
-        if let Some(hash) = one(&policy.source, headers, client, draw, &mut hashed.cookies) {
+        let cookies = &mut hashed.cookies;
+        if let Some(hash) = one(&policy.source, headers, client, &mut draw, cookies) {
             hashed.hash = Some(hashed.hash.map_or(hash, |old| old.rotate_left(1) ^ hash));
         }
         if policy.terminal && hashed.hash.is_some() {
@@ -40,7 +62,7 @@ fn one<H: Headers + ?Sized>(
     source: &HashSource,
     headers: &H,
     client: Option<IpAddr>,
-    draw: &mut dyn FnMut() -> u64,
+    draw: &mut Draw<'_>,
     cookies: &mut Vec<String>,
 ) -> Option<u64> {
     match source {
@@ -73,7 +95,7 @@ fn one<H: Headers + ?Sized>(
                 return Some(xxh64(&value, 0));
             }
             let ttl = (*ttl)?;
-            let value = format!("{:016x}", draw());
+            let value = format!("{:016x}", draw.as_mut()?());
             let mut set = format!("{name}=\"{value}\"");
             if !ttl.is_zero() {
                 set.push_str(&format!("; Max-Age={}", ttl.as_secs()));

@@ -18,6 +18,7 @@ pub mod lb;
 pub mod local_reply;
 pub mod lru;
 pub mod matcher;
+pub mod original_ip;
 pub mod outlier;
 pub mod path;
 pub mod query;

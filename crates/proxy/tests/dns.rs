@@ -22,6 +22,7 @@ const PORT: u16 = 18700;
 const PATIENCE: Duration = Duration::from_secs(20);
 const CARES: &str =
     "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
+const DNS_CLUSTER: &str = "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster";
 
 struct Side {
     name: &'static str,
@@ -61,7 +62,18 @@ impl Side {
             cluster
         };
         let plain = || json!({});
+        // The extension counts, and nothing that the cluster says beside it.
+        let named = |one: bool| {
+            json!({ "type": null, "dns_lookup_family": "V6_ONLY", "dns_refresh_rate": "900s", "cluster_type": {
+                "name": "envoy.cluster.dns", "typed_config": { "@type": DNS_CLUSTER,
+                    "dns_lookup_family": "V4_ONLY", "dns_refresh_rate": "0.2s",
+                    "all_addresses_in_single_endpoint": one,
+                    "typed_dns_resolver_config": { "name": "envoy.network.dns_resolver.cares",
+                        "typed_config": { "@type": CARES, "resolvers": [socket(self.named)] } } } } })
+        };
         json!([
+            cluster("named", "STATIC", &["a.test"], named(false)),
+            cluster("logical-named", "STATIC", &["a.test"], named(true)),
             cluster("strict", "STRICT_DNS", &["a.test"], plain()),
             cluster("logical", "LOGICAL_DNS", &["a.test"], plain()),
             cluster(
@@ -246,9 +258,11 @@ fn names_are_resolved_as_by_envoy() {
 fn found(side: &Side) {
     let both = [(1, "a.test"), (2, "a.test")];
     side.shows("strict", &both);
+    side.shows("named", &both);
     side.shows("auto", &both);
     side.shows("all", &both);
     side.shows("logical", &both[..1]);
+    side.shows("logical-named", &both[..1]);
     // One name that fails holds up no other.
     side.shows("two", &[(1, "a.test"), (2, "a.test"), (9, "127.0.0.9")]);
     side.shows("tcp", &[(7, "tcp.test")]);
@@ -271,7 +285,9 @@ fn found(side: &Side) {
 
 fn changed(side: &Side) {
     side.shows("strict", &[(2, "a.test"), (3, "a.test")]);
+    side.shows("named", &[(2, "a.test"), (3, "a.test")]);
     side.shows("logical", &[(3, "a.test")]);
+    side.shows("logical-named", &[(3, "a.test")]);
     side.shows("two", &[(2, "a.test"), (3, "a.test"), (9, "127.0.0.9")]);
     // A name that is no more leaves no host, but the one of LOGICAL_DNS.
     side.shows("gone", &[]);

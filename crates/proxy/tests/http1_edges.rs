@@ -25,7 +25,7 @@ fn direct(path: &str) -> Arc<Route> {
     let response = DirectResponse {
         status: 418,
         body: b"tea".as_slice().into(),
-        content_type: "text/plain".into(),
+        format: None,
     };
     route(path, RouteAction::DirectResponse(Arc::new(response)))
 }

@@ -88,6 +88,8 @@ pub struct Dns {
     pub refresh_rate: Duration,
     /// Follow the record's TTL instead.
     pub respect_ttl: bool,
+    /// A shorter TTL counts as this one. Default 0.
+    pub least_ttl: Duration,
     /// Back-off after a failure: (base, max); none = refresh rate.
     pub failure_refresh_rate: Option<(Duration, Duration)>,
     /// Random part added to each interval.

@@ -44,6 +44,8 @@ impl HttpConnectionManager {
             delayed_close_timeout: Some(Duration::from_secs(1)),
             use_remote_address: false,
             xff_num_trusted_hops: 0,
+            original_ip: Box::default(),
+            early_edits: Box::default(),
             skip_xff_append: false,
             via: Name::default(),
             internal_addresses: vec![],

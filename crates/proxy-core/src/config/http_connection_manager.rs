@@ -3,8 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::{Http1Options, Http2Options};
+use super::http_filter::HeaderEdit;
 use super::{AccessLog, CidrRange, FractionalPercent, HttpFilter, Name, RouteConfiguration};
 use crate::local_reply::LocalReplyConfig;
+use crate::original_ip::OriginalIp;
 
 /// Codec of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -193,6 +195,10 @@ pub struct HttpConnectionManager {
     pub via: Name,
     /// Internal address ranges; empty = none are internal (1.40's default).
     pub internal_addresses: Vec<CidrRange>,
+    /// Who says which client it is, where the peer is not; none = `x-forwarded-for`.
+    pub original_ip: Box<[OriginalIp]>,
+    /// Edits of a request before anything looks at it.
+    pub early_edits: Box<[HeaderEdit]>,
     /// Unix domain socket peers are internal.
     pub internal_unix_sockets: bool,
     /// `x-request-id` is made when absent. Default true.

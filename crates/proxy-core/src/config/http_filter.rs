@@ -215,6 +215,8 @@ pub struct HeaderMutationFilter {
 pub enum HeaderEdit {
     /// Removes by name.
     Remove(Name),
+    /// Removes those whose name is of this kind.
+    RemoveMatching(StringMatcher),
     /// Writes.
     Write(HeaderMutation),
 }

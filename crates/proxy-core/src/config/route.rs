@@ -243,12 +243,30 @@ pub enum ClusterSpecifier {
 /// Several clusters by weight.
 #[derive(Clone, Debug)]
 pub struct WeightedClusters {
+    /// The hash policies of the route give the number, as far as they do.
+    pub by_hash: bool,
     /// Shares.
     pub clusters: Vec<Arc<WeightedCluster>>,
     /// Sum of weights, at least 1.
     pub total: u64,
     /// Request header with the random number, lower-case; empty = drawn.
     pub random_value_header: Name,
+}
+
+impl WeightedClusters {
+    /// The cluster to which a number leads: each has its weight's share of all numbers.
+    #[must_use]
+    pub fn at(&self, number: u64) -> Option<Arc<WeightedCluster>> {
+        let mut at = number % self.total.max(1);
+        for cluster in &self.clusters {
+            let weight = u64::from(cluster.weight);
+            if at < weight {
+                return Some(cluster.clone());
+            }
+            at -= weight;
+        }
+        None
+    }
 }
 
 /// One share.
@@ -342,14 +360,14 @@ pub enum RedirectPath {
 }
 
 /// An answer from the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DirectResponse {
     /// 200 to 599.
     pub status: u16,
     /// Body; empty = none.
     pub body: Arc<[u8]>,
-    /// `content-type` of the body. Default `text/plain`.
-    pub content_type: Name,
+    /// How the body is written, which is then what its `%LOCAL_REPLY_BODY%` says.
+    pub format: Option<crate::local_reply::BodyFormat>,
 }
 
 /// A copy of the traffic.

@@ -12,6 +12,7 @@ use lateen_proxy_core::config::{BindConfig, Value};
 use lateen_xds_proto::Any;
 use lateen_xds_proto::envoy::config::cluster::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::extensions::clusters::dns::v3 as dns_cluster;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream_http;
 
 use super::common::{
@@ -27,6 +28,7 @@ use super::{
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const DNS_CLUSTER: &str = "envoy.extensions.clusters.dns.v3.DnsCluster";
 const MIB: u32 = 1 << 20;
 
 pub(super) fn cluster(
@@ -219,10 +221,7 @@ fn discovery(m: &pb::Cluster, context: &Context) -> Result<(ClusterDiscovery, Op
             Ok(kind) => kind,
             Err(_) => return refuse(format!("{t} is no known discovery type")).at("type"),
         },
-        Some(T::ClusterType(t)) => {
-            return refuse(format!("cluster type {} is not implemented", t.name))
-                .at("cluster_type");
-        }
+        Some(T::ClusterType(t)) => return Ok((extension(t).at("cluster_type")?, None)),
     };
     let plain = |d| Ok((d, None));
     match kind {
@@ -251,6 +250,20 @@ fn discovery(m: &pb::Cluster, context: &Context) -> Result<(ClusterDiscovery, Op
             Ok((ClusterDiscovery::Eds { service_name: name }, Some(needs)))
         }
     }
+}
+
+/// A kind of cluster that is named by its extension.
+fn extension(m: &pb::cluster::CustomClusterType) -> Result<ClusterDiscovery> {
+    let any = need(m.typed_config.as_ref(), "typed_config")?;
+    if type_name(any)? != DNS_CLUSTER {
+        return refuse(format!("cluster type {} is not implemented", m.name));
+    }
+    let m: dns_cluster::DnsCluster = typed(any).at("typed_config")?;
+    let dns = Arc::new(dns::extension(&m).at("typed_config")?);
+    Ok(match m.all_addresses_in_single_endpoint {
+        true => ClusterDiscovery::LogicalDns(dns),
+        false => ClusterDiscovery::StrictDns(dns),
+    })
 }
 
 fn original_dst(m: &pb::Cluster) -> Result<OriginalDst> {

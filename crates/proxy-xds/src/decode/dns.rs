@@ -5,7 +5,10 @@ use std::time::Duration;
 use lateen_proxy_core::config::cluster::{Dns, DnsFamily, NameServers, Resolver};
 use lateen_xds_proto::envoy::config::cluster::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
+use lateen_xds_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
+use lateen_xds_proto::envoy::extensions::clusters::dns::v3 as extension;
 use lateen_xds_proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
+use lateen_xds_proto::google::protobuf;
 
 use super::common::{need, opt_duration, port};
 use super::{type_name, typed};
@@ -18,16 +21,12 @@ const LEAST: Duration = Duration::from_millis(1);
 
 pub(super) fn settings(m: &pb::Cluster) -> Result<Dns> {
     use pb::cluster::DnsLookupFamily as F;
-    let refresh_rate = match opt_duration(m.dns_refresh_rate.as_ref(), "dns_refresh_rate")? {
-        Some(rate) if rate <= LEAST => {
-            return refuse("must be greater than 1 ms").at("dns_refresh_rate");
-        }
-        rate => rate.unwrap_or(Duration::from_secs(5)),
-    };
-    let failure = m.dns_failure_refresh_rate.as_ref().map(failure_rate);
+    let failure = m.dns_failure_refresh_rate.as_ref();
+    let failure = failure.map(|m| failure_rate(m.base_interval.as_ref(), m.max_interval.as_ref()));
     Ok(Dns {
-        refresh_rate,
+        refresh_rate: refresh_rate(m.dns_refresh_rate.as_ref())?,
         respect_ttl: m.respect_dns_ttl,
+        least_ttl: Duration::ZERO,
         failure_refresh_rate: failure.transpose().at("dns_failure_refresh_rate")?,
         jitter: opt_duration(m.dns_jitter.as_ref(), "dns_jitter")?.unwrap_or_default(),
         family: match F::try_from(m.dns_lookup_family) {
@@ -42,13 +41,54 @@ pub(super) fn settings(m: &pb::Cluster) -> Result<Dns> {
     })
 }
 
-fn failure_rate(m: &pb::cluster::RefreshRate) -> Result<(Duration, Duration)> {
-    let base = need(m.base_interval.as_ref(), "base_interval")?;
+/// The same as an extension, `envoy.cluster.dns`, which takes no notice of the cluster's own fields.
+pub(super) fn extension(m: &extension::DnsCluster) -> Result<Dns> {
+    use DnsLookupFamily as F;
+    let failure = m.dns_failure_refresh_rate.as_ref();
+    let failure = failure.map(|m| failure_rate(m.base_interval.as_ref(), m.max_interval.as_ref()));
+    let least_ttl = opt_duration(m.dns_min_refresh_rate.as_ref(), "dns_min_refresh_rate")?;
+    if least_ttl.is_some_and(|least| least < Duration::from_secs(1)) {
+        return refuse("must be at least 1 s").at("dns_min_refresh_rate");
+    }
+    let resolver = match &m.typed_dns_resolver_config {
+        Some(config) => extended(config).at("typed_dns_resolver_config")?,
+        None => Resolver::Servers(NameServers::default()),
+    };
+    Ok(Dns {
+        refresh_rate: refresh_rate(m.dns_refresh_rate.as_ref())?,
+        respect_ttl: m.respect_dns_ttl,
+        least_ttl: least_ttl.unwrap_or_default(),
+        failure_refresh_rate: failure.transpose().at("dns_failure_refresh_rate")?,
+        jitter: opt_duration(m.dns_jitter.as_ref(), "dns_jitter")?.unwrap_or_default(),
+        family: match F::try_from(m.dns_lookup_family) {
+            Ok(F::Unspecified | F::Auto) => DnsFamily::Auto,
+            Ok(F::V4Only) => DnsFamily::V4Only,
+            Ok(F::V6Only) => DnsFamily::V6Only,
+            Ok(F::V4Preferred) => DnsFamily::V4Preferred,
+            Ok(F::All) => DnsFamily::All,
+            Err(_) => return refuse("is no known family").at("dns_lookup_family"),
+        },
+        resolver,
+    })
+}
+
+fn refresh_rate(m: Option<&protobuf::Duration>) -> Result<Duration> {
+    match opt_duration(m, "dns_refresh_rate")? {
+        Some(rate) if rate <= LEAST => refuse("must be greater than 1 ms").at("dns_refresh_rate"),
+        rate => Ok(rate.unwrap_or(Duration::from_secs(5))),
+    }
+}
+
+fn failure_rate(
+    base: Option<&protobuf::Duration>,
+    most: Option<&protobuf::Duration>,
+) -> Result<(Duration, Duration)> {
+    let base = need(base, "base_interval")?;
     let base = opt_duration(Some(base), "base_interval")?.unwrap_or_default();
     if base <= LEAST {
         return refuse("must be greater than 1 ms").at("base_interval");
     }
-    let most = opt_duration(m.max_interval.as_ref(), "max_interval")?.unwrap_or(base * 10);
+    let most = opt_duration(most, "max_interval")?.unwrap_or(base * 10);
     if most < base {
         return refuse("must not be less than base_interval").at("max_interval");
     }

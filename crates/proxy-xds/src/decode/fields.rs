@@ -6,7 +6,6 @@ use lateen_xds_proto::envoy::config::cluster::v3 as pb;
 use lateen_xds_proto::envoy::config::core::v3 as core;
 use lateen_xds_proto::envoy::config::endpoint::v3 as ep;
 use lateen_xds_proto::envoy::extensions::load_balancing_policies as policy;
-use lateen_xds_proto::envoy::extensions::network::dns_resolver::cares::v3 as cares;
 use lateen_xds_proto::envoy::extensions::transport_sockets::proxy_protocol::v3 as told;
 use lateen_xds_proto::envoy::extensions::upstreams::http::v3 as upstream;
 use lateen_xds_proto::json;
@@ -740,56 +739,5 @@ fn health_check_fields() {
     });
 }
 
-#[test]
-fn dns_fields() {
-    let samples = samples!(pb::cluster::RefreshRate {
-        base_interval: "2s",
-        max_interval: "99s",
-    });
-    check(
-        "RefreshRate",
-        &dns(),
-        samples,
-        |f| json!({ "dns_failure_refresh_rate": merged(json!({ "base_interval": "1s" }), f) }),
-    );
-    let samples = samples!(cares::CaresDnsResolverConfig {
-        resolvers: [{ "socket_address": { "address": "10.0.0.1", "port_value": 80 } }],
-        use_resolvers_as_fallback: true,
-        filter_unroutable_families: true,
-        dns_resolver_options: { "no_default_search_domain": true },
-        udp_max_queries: 1,
-        query_timeout_seconds: 1,
-        query_tries: 1,
-        rotate_nameservers: true,
-        edns0_max_payload_size: 1,
-        max_udp_channel_duration: "1s",
-        reinit_channel_on_timeout: true,
-        qcache_max_ttl: 1,
-    });
-    check("CaresDnsResolverConfig", &dns(), samples, |f| {
-        let name = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
-        json!({ "typed_dns_resolver_config": extension(name, f) })
-    });
-    let samples = samples!(core::DnsResolutionConfig {
-        resolvers: [{ "socket_address": { "address": "10.0.0.1", "port_value": 80 } }],
-        dns_resolver_options: { "use_tcp_for_dns_lookups": true },
-    });
-    check(
-        "DnsResolutionConfig",
-        &dns(),
-        samples,
-        |f| json!({ "dns_resolution_config": f }),
-    );
-    let samples = samples!(core::DnsResolverOptions {
-        use_tcp_for_dns_lookups: true,
-        no_default_search_domain: true,
-    });
-    check(
-        "DnsResolverOptions",
-        &dns(),
-        samples,
-        |f| json!({ "dns_resolution_config": { "dns_resolver_options": f } }),
-    );
-}
-
 mod balancing;
+mod names;

@@ -25,7 +25,8 @@ use super::common::{
     u32_of,
 };
 use super::{
-    Collected, Needs, access_log, add_need, http_filter, route, tracing, type_name, typed, written,
+    Collected, Needs, access_log, add_need, http_filter, origin, route, tracing, type_name, typed,
+    written,
 };
 use crate::error::{At, Result, list, refuse, refuse_set};
 
@@ -128,6 +129,8 @@ pub(super) fn manager(
         )?,
         use_remote_address: bool_or(m.use_remote_address.as_ref(), false),
         xff_num_trusted_hops: m.xff_num_trusted_hops,
+        original_ip: origin::original_ip(m)?,
+        early_edits: origin::early_edits(m)?,
         skip_xff_append: m.skip_xff_append,
         via: written::value(&m.via).at("via")?,
         internal_addresses: list(
@@ -209,14 +212,6 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
                 .as_ref()
                 .is_some_and(|t| t.match_upstream),
             "scheme_header_transformation.match_upstream",
-        ),
-        (
-            !m.original_ip_detection_extensions.is_empty(),
-            "original_ip_detection_extensions",
-        ),
-        (
-            !m.early_header_mutation_extensions.is_empty(),
-            "early_header_mutation_extensions",
         ),
         (
             m.typed_header_validation_config.is_some(),

@@ -265,12 +265,17 @@ fn mutations(m: Option<&mutation_pb::Mutations>) -> Result<HeaderMutationFilter>
     })
 }
 
-fn header_edit(m: &rules_pb::HeaderMutation) -> Result<HeaderEdit> {
+/// One edit of a head.
+pub(super) fn header_edit(m: &rules_pb::HeaderMutation) -> Result<HeaderEdit> {
     use rules_pb::header_mutation::Action as A;
     match m.action.as_ref() {
         Some(A::Remove(name)) => Ok(HeaderEdit::Remove(header_name(name).at("remove")?)),
         Some(A::Append(option)) => Ok(HeaderEdit::Write(header_option(option).at("append")?)),
-        Some(A::RemoveOnMatch(_)) => refuse("is not implemented").at("remove_on_match"),
+        Some(A::RemoveOnMatch(m)) => {
+            let names = need(m.key_matcher.as_ref(), "key_matcher")
+                .and_then(|m| matcher::string(m).at("key_matcher"));
+            Ok(HeaderEdit::RemoveMatching(names.at("remove_on_match")?))
+        }
         None => refuse("an action is required"),
     }
 }

@@ -22,6 +22,7 @@ mod lb;
 mod listener;
 mod matcher;
 mod network_filter;
+mod origin;
 mod proxy_protocol;
 mod rate_limit;
 mod rate_limit_rules;

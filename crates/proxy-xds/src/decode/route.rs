@@ -30,7 +30,9 @@ use super::common::{
 use super::internal_redirect::internal_redirect;
 use super::retry::retry_policy;
 use super::shared::name;
-use super::{Collected, http_filter, matcher, rate_limit_rules, subset, tracing, typed, written};
+use super::{
+    Collected, access_log, http_filter, matcher, rate_limit_rules, subset, tracing, typed, written,
+};
 use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 /// `validates` is what holds where the table does not say whether its clusters
@@ -479,13 +481,16 @@ fn weighted(
     }
     let random_value_header = match &m.random_value_specifier {
         Some(RandomValueSpecifier::HeaderName(name)) => header_name(name).at("header_name")?,
-        Some(RandomValueSpecifier::UseHashPolicy(_)) => {
-            return refuse("is not implemented").at("use_hash_policy");
-        }
+        Some(RandomValueSpecifier::UseHashPolicy(_)) => Name::default(),
         None => Name::default(),
     };
+    let by_hash = matches!(
+        &m.random_value_specifier,
+        Some(RandomValueSpecifier::UseHashPolicy(on)) if on.value
+    );
     Ok(WeightedClusters {
         clusters,
+        by_hash,
         total,
         random_value_header,
     })
@@ -653,9 +658,6 @@ fn direct_response(
     c: &Collected<'_>,
     most_body: u32,
 ) -> Result<DirectResponse> {
-    if m.body_format.is_some() {
-        return refuse("is not implemented").at("body_format");
-    }
     let status = u16::try_from(m.status)
         .ok()
         .filter(|s| (200..600).contains(s));
@@ -673,6 +675,11 @@ fn direct_response(
     Ok(DirectResponse {
         status,
         body,
-        content_type: "text/plain".into(),
+        format: m
+            .body_format
+            .as_ref()
+            .map(|f| access_log::body_format(f, c.context))
+            .transpose()
+            .at("body_format")?,
     })
 }

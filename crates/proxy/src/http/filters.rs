@@ -235,12 +235,24 @@ fn edit(record: &mut StreamRecord, side: Side, edits: &HeaderMutationFilter) {
         Side::Request => &edits.request,
         Side::Response => &edits.response,
     };
+    apply_edits(record, side, edits);
+}
+
+/// Edits one head, one edit after the other.
+pub(super) fn apply_edits(record: &mut StreamRecord, side: Side, edits: &[HeaderEdit]) {
     for edit in edits {
         match edit {
             HeaderEdit::Remove(name) if side == Side::Request => {
                 record.request.remove(name.as_bytes());
             }
             HeaderEdit::Remove(name) => record.response.remove(name.as_bytes()),
+            HeaderEdit::RemoveMatching(names) => {
+                let head = match side {
+                    Side::Request => &mut record.request,
+                    Side::Response => &mut record.response,
+                };
+                head.remove_where(|name, _| names.matches(name));
+            }
             HeaderEdit::Write(write) => mutate::apply(record, side, std::slice::from_ref(write)),
         }
     }

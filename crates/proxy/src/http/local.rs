@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::ready;
 
-use lateen_proxy_core::access_log::FilterInput;
+use lateen_proxy_core::access_log::{FilterInput, Format};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::{
     LocalReplyConfig, Situation, grpc_status, write_grpc_message,
@@ -18,7 +18,7 @@ use super::responder::{Body, Responder};
 use super::stream::Stream;
 
 /// What a body is where nothing says otherwise.
-const PLAIN: &str = "text/plain";
+pub(super) const PLAIN: &str = "text/plain";
 
 /// An answer of our own.
 #[derive(Debug)]
@@ -89,6 +89,18 @@ impl<'a> LocalReply<'a> {
 }
 
 impl Stream<'_> {
+    /// A body as a format writes it.
+    pub(super) fn formatted(&mut self, format: &Format, body: &[u8]) -> Vec<u8> {
+        let record = &mut *self.record;
+        record.local_body.clear();
+        record.local_body.extend_from_slice(body);
+        let mut made = Vec::new();
+        format.write(record, &mut made);
+        // Log lines have none, as in Envoy.
+        record.local_body.clear();
+        made
+    }
+
     /// Answers the request here.
     pub(super) async fn reply(&mut self, out: &mut Responder<'_>, reply: LocalReply<'_>) {
         if reply.status == 400 {
@@ -234,10 +246,6 @@ fn map(stream: &mut Stream<'_>, config: &LocalReplyConfig, body: &mut Vec<u8>) -
     let format = mapper
         .and_then(|m| m.body_format.as_ref())
         .or(config.body_format.as_ref())?;
-    record.local_body.clone_from(body);
-    body.clear();
-    format.format.write(record, body);
-    // Log lines have none, as in Envoy.
-    record.local_body.clear();
+    *body = stream.formatted(&format.format, body);
     Some(format.content_type.to_string())
 }

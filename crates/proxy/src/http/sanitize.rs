@@ -12,8 +12,8 @@ use super::record::StreamRecord;
 use crate::conn::Connection;
 use crate::tls::certificate::url_pem;
 
-/// Applies the rules to the record's request.
-pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
+/// Applies the rules to the record's request; the status where it is refused.
+pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) -> Option<u16> {
     let conn = record.conn.clone();
     let head = &mut record.request;
     let stripped = rewrite::strip_host(hcm, head.authority(), Some(conn.local.port()));
@@ -64,6 +64,7 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) {
     if hcm.generate_request_id && id.is_none_or(<[u8]>::is_empty) {
         head.set_known(Known::XRequestId, &request_id::make(fastrand::u128(..)));
     }
+    origin.refused
 }
 
 /// The client's certificate and its whole chain as PEM, where they are asked for.

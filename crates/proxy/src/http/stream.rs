@@ -18,9 +18,9 @@ use lateen_proxy_core::framing::BodyLength;
 use lateen_proxy_core::internal_redirect::Hops;
 use lateen_proxy_core::local_reply::Situation;
 use lateen_proxy_core::path::{self, Normalized};
-use lateen_proxy_core::rewrite;
 use lateen_proxy_core::router::Request;
 use lateen_proxy_core::token_bucket::TokenBucket;
+use lateen_proxy_core::{hash_policy, rewrite};
 use lateen_proxy_xds::authz::HeaderWrite;
 
 use super::filter_state::FilterState;
@@ -28,7 +28,7 @@ use super::filters::Stop;
 use super::grpc_stats::GrpcState;
 use super::head::Line;
 use super::known::Known;
-use super::local::LocalReply;
+use super::local::{self, LocalReply};
 use super::mutate::{self, Side};
 use super::reader::BodyReader;
 use super::record::{Protocol, StreamRecord, now_ns};
@@ -288,7 +288,12 @@ impl Stream<'_> {
             return self.reply(out, reply.flag(flag)).await;
         }
         if first {
-            sanitize::request(self.record, &http.config);
+            let edits = &http.config.early_edits;
+            filters::apply_edits(self.record, Side::Request, edits);
+            if let Some(status) = sanitize::request(self.record, &http.config) {
+                let reply = LocalReply::new(status, "", "rejected_because_detection_failed");
+                return self.reply(out, reply).await;
+            }
         }
         if let Some(peers) = http.peers.as_ref().filter(|_| first) {
             peers::of_request(self.record, peers);
@@ -365,6 +370,13 @@ impl Stream<'_> {
                 let text = std::str::from_utf8(&direct.body).unwrap_or_default();
                 let mut reply = LocalReply::new(direct.status, text, "direct_response");
                 reply.body = Cow::Borrowed(&direct.body);
+                if let Some(format) = &direct.format {
+                    reply.body = Cow::Owned(self.formatted(&format.format, &direct.body));
+                    // Of plain text the type is said last, as where nothing is formatted.
+                    if &*format.content_type != local::PLAIN {
+                        reply = reply.header("content-type", format.content_type.as_bytes());
+                    }
+                }
                 self.reply(out, reply).await;
             }
             RouteAction::Redirect(redirect) => {
@@ -462,7 +474,7 @@ impl Stream<'_> {
         record.route = Some((host.clone(), route.clone()));
         let weighted = match &route.action {
             RouteAction::Forward(forward) => match &forward.cluster {
-                ClusterSpecifier::Weighted(clusters) => self.choose_weighted(clusters),
+                ClusterSpecifier::Weighted(clusters) => self.choose_weighted(forward, clusters),
                 _ => None,
             },
             _ => None,
@@ -477,8 +489,15 @@ impl Stream<'_> {
 
     fn choose_weighted(
         &self,
+        forward: &Forward,
         clusters: &lateen_proxy_core::config::route::WeightedClusters,
     ) -> Option<Arc<WeightedCluster>> {
+        if clusters.by_hash {
+            let request = &self.record.request;
+            let client = Some(self.record.remote.ip());
+            let hash = hash_policy::given(&forward.hash_policy, request, client);
+            return clusters.at(hash.unwrap_or(self.record.random));
+        }
         let given = (!clusters.random_value_header.is_empty())
             .then(|| {
                 self.record
@@ -487,15 +506,7 @@ impl Stream<'_> {
             })
             .flatten()
             .and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok());
-        let mut at = given.unwrap_or(self.record.random) % clusters.total.max(1);
-        for cluster in &clusters.clusters {
-            let weight = u64::from(cluster.weight);
-            if at < weight {
-                return Some(cluster.clone());
-            }
-            at -= weight;
-        }
-        None
+        clusters.at(given.unwrap_or(self.record.random))
     }
 
     /// The cluster the route says, if it is there.

@@ -166,7 +166,7 @@ impl Names {
     fn until(&self, least: Option<u32>) -> Duration {
         let asked = least.filter(|ttl| self.dns.respect_ttl && *ttl > 0);
         let wait = match asked {
-            Some(ttl) => Duration::from_secs(ttl.into()),
+            Some(ttl) => Duration::from_secs(ttl.into()).max(self.dns.least_ttl),
             None => self.dns.refresh_rate,
         };
         wait + self.dns.jitter.mul_f64(fastrand::f64())
