@@ -2,6 +2,10 @@
 //! point into it, and edits that append new lines and unmark old ones, so that
 //! an untouched run of lines is written to the other side as one copy.
 
+mod plain;
+
+pub use plain::{Place, Plain};
+
 use super::known::Known;
 use crate::http1::case::Names;
 
@@ -546,6 +550,22 @@ impl Head {
             }
         }
         out.extend_from_slice(&self.buf[run]);
+    }
+
+    /// All that a head says, for comparisons.
+    #[cfg(test)]
+    pub fn parts(&self) -> impl PartialEq + std::fmt::Debug {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let words = [self.method(), self.path(), self.authority(), self.scheme()];
+        let lines = self.known_lines();
+        let lines: Vec<_> = lines.map(|(k, n, v)| (k, text(n), text(v))).collect();
+        (
+            words.map(text),
+            lines,
+            self.present,
+            self.has_authority,
+            self.status,
+        )
     }
 
     /// Bytes of the live lines as written, for size accounting.

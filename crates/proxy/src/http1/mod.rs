@@ -71,3 +71,21 @@ fn head_end(input: &[u8], from: usize) -> bool {
         rest.first() == Some(&b'\n') || rest.starts_with(b"\r\n")
     })
 }
+
+/// Calls `check` with each text and with what becomes of it by one byte changed, taken out or put in.
+#[cfg(test)]
+fn each_variant(texts: &[&[u8]], mut check: impl FnMut(&[u8])) {
+    let bytes = b"\0\t\n\r \"#,/:019@AZ[az~\x7f\x80\xff";
+    for text in texts {
+        check(text);
+        for at in 0..text.len() {
+            let (before, after) = text.split_at(at);
+            check(before);
+            check(&[before, &after[1..]].concat());
+            for byte in bytes {
+                check(&[before, &[*byte], after].concat());
+                check(&[before, &[*byte], &after[1..]].concat());
+            }
+        }
+    }
+}

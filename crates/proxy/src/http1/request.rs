@@ -1,11 +1,12 @@
-//! Request heads: parsing with httparse, then the checks of the request line,
-//! of the framing headers (against smuggling) and of the hop-by-hop headers.
+//! Request heads: parsing in one pass where a head is plain and with httparse where it is not, then
+//! the checks of the request line, of the framing headers (against smuggling) and of the hop-by-hop
+//! headers.
 
 use std::mem::MaybeUninit;
 
 use super::target::{self, Target};
 use super::{Framing, content_length, each_token, head_end};
-use crate::http::head::{Copied, Head};
+use crate::http::head::{Head, Place};
 use crate::http::known::Known;
 
 /// Most header lines a parse can hold, whatever the configured limit is.
@@ -102,7 +103,7 @@ const BAD_URL: Reject = Reject::codec(400, "http1.invalid_url");
 const MOST_NAMED: usize = 10;
 
 /// What the codec learned of a request beside its [`Head`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// Bytes of the input that were the head.
     pub consumed: usize,
@@ -120,6 +121,20 @@ pub struct RequestHead {
     pub refused: Option<Reject>,
 }
 
+impl RequestHead {
+    fn new(consumed: usize, http_10: bool) -> Self {
+        Self {
+            consumed,
+            framing: Framing::None,
+            keep_alive: !http_10,
+            http_10,
+            upgrade: false,
+            expect_continue: false,
+            refused: None,
+        }
+    }
+}
+
 /// Parses one request head at the start of `input` into `head` (cleared
 /// first). `seen` is how much of `input` an earlier call already looked at.
 /// `None` asks for more bytes.
@@ -132,6 +147,40 @@ pub fn parse_request(
     if seen > 0 && !head_end(input, seen) {
         return too_large(input.len(), limits);
     }
+    if let Some(request) = parse_plain(input, limits, head) {
+        return Ok(Some(request));
+    }
+    head.clear();
+    parse_fully(input, limits, head)
+}
+
+/// Parses a head that is as nearly all are; none where [`parse_fully`] is to say what it is.
+fn parse_plain(input: &[u8], limits: &Limits, head: &mut Head) -> Option<RequestHead> {
+    let mut plain = head.read_plain(input)?;
+    let method = plain.request_line()?;
+    if !is_method(method) || method == b"CONNECT" {
+        return None;
+    }
+    let mut request = RequestHead::new(0, false);
+    let mut fields = Fields::default();
+    let mut left = limits.headers.min(MOST_LINES);
+    request.consumed = plain.lines(|known, value| {
+        left = left.checked_sub(1)?;
+        fields.take(known, value, &mut request, false).ok()
+    })?;
+    if request.consumed > limits.head_bytes {
+        return None;
+    }
+    fields.finish(head, &mut request, limits).ok()?;
+    Some(request)
+}
+
+/// Parses any head.
+fn parse_fully(
+    input: &[u8],
+    limits: &Limits,
+    head: &mut Head,
+) -> Result<Option<RequestHead>, Reject> {
     let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Request::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -141,7 +190,7 @@ pub fn parse_request(
         Ok(httparse::Status::Complete(n)) => n,
         Ok(httparse::Status::Partial) => return too_large(input.len(), limits),
         Err(error) => match plain_spaces(input) {
-            Some(spaced) => return parse_request(&spaced, 0, limits, head),
+            Some(spaced) => return parse_fully(&spaced, limits, head),
             None if version_begun(input) || tab_begun(input, limits) => {
                 return too_large(input.len(), limits);
             }
@@ -167,15 +216,7 @@ pub fn parse_request(
     }
     head.clear();
     head.set_method(method);
-    let mut request = RequestHead {
-        consumed,
-        framing: Framing::None,
-        keep_alive: !http_10,
-        http_10,
-        upgrade: false,
-        expect_continue: false,
-        refused: None,
-    };
+    let mut request = RequestHead::new(consumed, http_10);
     let path = parsed.path.unwrap_or_default();
     let absolute = if !limits.absolute_urls && is_url(method, path) {
         // It stands for the path, as it came, and the connection manager refuses it.
@@ -188,7 +229,13 @@ pub fn parse_request(
     let mut fields = Fields::default();
     let copied = head.copy(super::lines_of(input, parsed.headers, consumed));
     for line in parsed.headers.iter() {
-        fields.take(line, copied, head, &mut request, absolute)?;
+        let (name, value) = (line.name.as_bytes(), line.value.trim_ascii());
+        let known = head.classify(copied, name);
+        match fields.take(known, value, &mut request, absolute)? {
+            Place::Line => head.keep(copied, known, name, value),
+            Place::Authority => head.set_authority(value),
+            Place::Nowhere => {}
+        }
     }
     fields.finish(head, &mut request, limits)?;
     Ok(Some(request))
@@ -435,17 +482,13 @@ struct Fields {
 impl Fields {
     fn take(
         &mut self,
-        line: &httparse::Header<'_>,
-        copied: Copied,
-        head: &mut Head,
+        known: Known,
+        value: &[u8],
         request: &mut RequestHead,
         absolute: bool,
-    ) -> Result<(), Reject> {
-        let value = line.value.trim_ascii();
-        let name = line.name.as_bytes();
-        let known = head.classify(copied, name);
+    ) -> Result<Place, Reject> {
         match known {
-            Known::Host => return self.host(value, head, absolute),
+            Known::Host => return self.host(value, absolute),
             Known::ContentLength => {
                 if self.length.is_some() {
                     return Err(BAD);
@@ -455,38 +498,36 @@ impl Fields {
             Known::TransferEncoding => {
                 self.other_coding |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = true;
-                return Ok(());
+                return Ok(Place::Nowhere);
             }
             Known::Connection => self.connection(value),
             Known::ProxyConnection => {
                 each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
-                return Ok(());
+                return Ok(Place::Nowhere);
             }
-            Known::KeepAlive => return Ok(()),
+            Known::KeepAlive => return Ok(Place::Nowhere),
             Known::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
                 request.expect_continue = true;
-                return Ok(());
+                return Ok(Place::Nowhere);
             }
             _ => {}
         }
-        head.keep(copied, known, name, value);
-        Ok(())
+        Ok(Place::Line)
     }
 
-    fn host(&mut self, value: &[u8], head: &mut Head, absolute: bool) -> Result<(), Reject> {
+    fn host(&mut self, value: &[u8], absolute: bool) -> Result<Place, Reject> {
         if self.host {
             // Two Hosts let two proxies route one request differently.
             return Err(BAD_AUTHORITY);
         }
         self.host = true;
         if absolute {
-            return Ok(());
+            return Ok(Place::Nowhere);
         }
         if !target::is_authority(value) {
             return Err(BAD_AUTHORITY);
         }
-        head.set_authority(value);
-        Ok(())
+        Ok(Place::Authority)
     }
 
     fn connection(&mut self, value: &[u8]) {

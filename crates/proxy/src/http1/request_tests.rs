@@ -334,3 +334,34 @@ fn a_name_longer_than_a_head_can_hold_is_refused() {
         Err(431)
     );
 }
+
+/// Whatever is taken for a plain head is what the full parser reads.
+#[test]
+fn plain_heads_read_as_in_full() {
+    let limits = Limits {
+        headers: 6,
+        ..Limits::default()
+    };
+    let mut plain = 0;
+    super::super::each_variant(
+        &[
+            b"GET /a?b=c HTTP/1.1\r\nHost: x.y:80\r\nUser-Agent: a/1 (b)\r\nAccept: */*\r\n\r\nrest",
+            b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: X-Two, close\r\nX-Two: 2\r\n\r\n",
+            b"PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHOST: x\r\nExpect: 100-continue\r\n\r\n",
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nTE: trailers\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\nX_A.b~: \xc3\xa9\r\nProxy-Connection: close\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\ne: 5\r\n\r\n",
+        ],
+        |text| {
+            let (mut one, mut two) = (Head::new(), Head::new());
+            let Some(request) = parse_plain(text, &limits, &mut one) else {
+                return;
+            };
+            plain += 1;
+            let full = parse_fully(text, &limits, &mut two);
+            assert_eq!(full, Ok(Some(request)), "{}", text.escape_ascii());
+            assert_eq!(one.parts(), two.parts(), "{}", text.escape_ascii());
+        },
+    );
+    assert!(plain > 1000, "{plain}");
+}

@@ -1,11 +1,11 @@
-//! Response heads from an upstream: parsing and the checks that make a wrong
+//! Response heads from an upstream: parsing (as of requests) and the checks that make a wrong
 //! one a 502 rather than a smuggled message.
 
 use std::mem::MaybeUninit;
 
 use super::request::{MOST_LINES, NAME_BYTES};
 use super::{Framing, content_length, each_token, head_end};
-use crate::http::head::{Copied, Head};
+use crate::http::head::{Head, Place};
 use crate::http::known::Known;
 
 /// Largest response head in bytes.
@@ -14,7 +14,7 @@ const HEAD_BYTES: usize = 80 * 1024;
 const HEADERS: usize = 100;
 
 /// What the codec learned of a response beside its [`Head`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// Bytes of the input that were the head.
     pub consumed: usize,
@@ -38,6 +38,35 @@ pub fn parse_response(
     if seen > 0 && !head_end(input, seen) {
         return short(input.len());
     }
+    if let Some(response) = parse_plain(input, to_head, head) {
+        return Ok(Some(response));
+    }
+    head.clear();
+    parse_fully(input, to_head, head)
+}
+
+/// Parses a head that is as nearly all are; none where [`parse_fully`] is to say what it is.
+fn parse_plain(input: &[u8], to_head: bool, head: &mut Head) -> Option<ResponseHead> {
+    let mut plain = head.read_plain(input)?;
+    plain.status_line()?;
+    let mut fields = Fields::default();
+    let mut left = HEADERS;
+    let consumed = plain.lines(|known, value| {
+        left = left.checked_sub(1)?;
+        fields.take(known, value).ok()
+    })?;
+    if consumed > HEAD_BYTES {
+        return None;
+    }
+    fields.finish(false, to_head, consumed, head).ok()
+}
+
+/// Parses any head.
+fn parse_fully(
+    input: &[u8],
+    to_head: bool,
+    head: &mut Head,
+) -> Result<Option<ResponseHead>, &'static str> {
     let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -66,7 +95,12 @@ pub fn parse_response(
     let mut fields = Fields::default();
     let copied = head.copy(super::lines_of(input, parsed.headers, consumed));
     for line in parsed.headers.iter() {
-        fields.take(line, copied, head)?;
+        let (name, value) = (line.name.as_bytes(), line.value.trim_ascii());
+        let known = head.classify(copied, name);
+        match fields.take(known, value)? {
+            Place::Line => head.keep(copied, known, name, value),
+            Place::Authority | Place::Nowhere => {}
+        }
     }
     fields
         .finish(parsed.version == Some(0), to_head, consumed, head)
@@ -91,14 +125,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(
-        &mut self,
-        line: &httparse::Header<'_>,
-        copied: Copied,
-        head: &mut Head,
-    ) -> Result<(), &'static str> {
-        let (name, value) = (line.name.as_bytes(), line.value.trim_ascii());
-        let known = head.classify(copied, name);
+    fn take(&mut self, known: Known, value: &[u8]) -> Result<Place, &'static str> {
         match known {
             Known::ContentLength => {
                 let length = content_length(value).ok_or("http1.codec_error")?;
@@ -111,7 +138,7 @@ impl Fields {
                     return Err("http1.invalid_transfer_encoding");
                 }
                 self.chunked = true;
-                return Ok(());
+                return Ok(Place::Nowhere);
             }
             Known::Connection => each_token(value, |token| {
                 if token.eq_ignore_ascii_case(b"close") {
@@ -126,13 +153,12 @@ impl Fields {
             }),
             Known::ProxyConnection => {
                 each_token(value, |t| self.close |= t.eq_ignore_ascii_case(b"close"));
-                return Ok(());
+                return Ok(Place::Nowhere);
             }
-            Known::KeepAlive => return Ok(()),
+            Known::KeepAlive => return Ok(Place::Nowhere),
             _ => {}
         }
-        head.keep(copied, known, name, value);
-        Ok(())
+        Ok(Place::Line)
     }
 
     fn finish(
@@ -242,5 +268,31 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
+    }
+
+    /// Whatever is taken for a plain head is what the full parser reads.
+    #[test]
+    fn plain_heads_read_as_in_full() {
+        let mut plain = 0;
+        super::super::each_variant(
+            &[
+                b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: x y\r\nContent-Length: 5\r\n\r\nhello",
+                b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade, X-Two\r\nX-Two: 2\r\n\r\n",
+                b"HTTP/1.1 404 No\xc3\xa9\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            ],
+            |text| {
+                for to_head in [false, true] {
+                    let (mut one, mut two) = (Head::new(), Head::new());
+                    let Some(response) = parse_plain(text, to_head, &mut one) else {
+                        continue;
+                    };
+                    plain += 1;
+                    let full = parse_fully(text, to_head, &mut two);
+                    assert_eq!(full, Ok(Some(response)), "{}", text.escape_ascii());
+                    assert_eq!(one.parts(), two.parts(), "{}", text.escape_ascii());
+                }
+            },
+        );
+        assert!(plain > 1000, "{plain}");
     }
 }
