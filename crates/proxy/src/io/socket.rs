@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use lateen_proxy_core::stats::Counter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::timer::now_ms;
@@ -26,24 +26,81 @@ enum Socket {
 }
 
 impl Socket {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        let done = match self {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buf),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buf),
-        };
-        ready!(done)?;
-        Poll::Ready(Ok(buf.filled().len()))
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => s.poll_read_ready(cx),
+            Self::Unix(s) => s.poll_read_ready(cx),
+        }
     }
 
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Self::Tcp(s) => s.poll_write_ready(cx),
+            Self::Unix(s) => s.poll_write_ready(cx),
+        }
+    }
+
+    fn try_io<T>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self {
+            Self::Tcp(s) => s.try_io(interest, operation),
+            Self::Unix(s) => s.try_io(interest, operation),
+        }
+    }
+
+    /// Whether a read or a write may find something to do, for all that is known by now.
+    fn seems(&self, interest: Interest) -> bool {
+        self.try_io(interest, || Ok(())).is_ok()
+    }
+
+    /// The kernel has no more to give or to take until it tells of it: a call did less than it was
+    /// asked for.
+    fn exhausted(&self, interest: Interest) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // An error that is made here.
+        let _ = self.try_io(interest, nothing);
+    }
+
+    /// Reads at once; only where nothing is there a wake-up is asked for.
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let done = match self {
+                Self::Tcp(s) => s.try_read(buf),
+                Self::Unix(s) => s.try_read(buf),
+            };
+            match done {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_read_ready(cx))?;
+                }
+                Ok(count) if (1..buf.len()).contains(&count) => {
+                    self.exhausted(Interest::READABLE);
+                    return Poll::Ready(Ok(count));
+                }
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Writes at once; only where nothing can be a wake-up is asked for.
+    fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            let done = match self {
+                Self::Tcp(s) => s.try_write_vectored(bufs),
+                Self::Unix(s) => s.try_write_vectored(bufs),
+            };
+            match done {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_write_ready(cx))?;
+                }
+                Ok(count) if count > 0 && count < bufs.iter().map(|buf| buf.len()).sum() => {
+                    self.exhausted(Interest::WRITABLE);
+                    return Poll::Ready(Ok(count));
+                }
+                done => return Poll::Ready(done),
+            }
         }
     }
 
@@ -56,7 +113,7 @@ impl Socket {
 }
 
 /// Lets rustls read and write a non-blocking socket.
-struct Sync<'a, 'b>(&'a mut Socket, &'a mut Context<'b>);
+struct Sync<'a, 'b>(&'a Socket, &'a mut Context<'b>);
 
 impl Read for Sync<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -173,6 +230,8 @@ pub struct Io {
     ended: Cell<bool>,
     /// This end ended its sending.
     shut: Cell<bool>,
+    /// The last read was as large as it could be.
+    filled: Cell<bool>,
     /// Address of this end.
     pub local: SocketAddr,
     /// Address of the other end.
@@ -210,6 +269,7 @@ impl Io {
             meters: None,
             ended: Cell::new(false),
             shut: Cell::new(false),
+            filled: Cell::new(false),
             local,
             peer,
         }
@@ -284,25 +344,19 @@ impl Io {
     /// Waits until the TCP socket may be read (for callers with their own
     /// system calls).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.socket.borrow() {
-            Socket::Tcp(stream) => stream.poll_read_ready(cx),
-            Socket::Unix(stream) => stream.poll_read_ready(cx),
-        }
+        self.socket.borrow().poll_read_ready(cx)
     }
 
     /// Waits until the TCP socket may be written.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.socket.borrow() {
-            Socket::Tcp(stream) => stream.poll_write_ready(cx),
-            Socket::Unix(stream) => stream.poll_write_ready(cx),
-        }
+        self.socket.borrow().poll_write_ready(cx)
     }
 
     /// Runs a non-blocking operation on the TCP socket and clears the readiness
     /// it found wanting.
     pub fn try_tcp<T>(
         &self,
-        interest: tokio::io::Interest,
+        interest: Interest,
         operation: impl FnOnce(&TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         match &*self.socket.borrow() {
@@ -335,8 +389,12 @@ impl Io {
         if !bare || !self.plain.borrow().is_empty() {
             return Poll::Ready(());
         }
+        let socket = self.socket.borrow();
+        if socket.seems(Interest::READABLE) {
+            return Poll::Ready(());
+        }
         // An error is for the read to find.
-        self.poll_readable(cx).map(|_| ())
+        socket.poll_read_ready(cx).map(|_| ())
     }
 
     /// Reads into `buf`; 0 is the end of the stream.
@@ -354,10 +412,17 @@ impl Io {
         if let Some(count) = take_front(&self.prefix, buf) {
             return Poll::Ready(Ok(count));
         }
-        let done = ready!(self.socket.borrow_mut().poll_read(cx, buf));
+        let socket = self.socket.borrow();
+        if self.filled.take() {
+            // Who fills one buffer after the other takes turns with other tasks.
+            ready!(socket.poll_read_ready(cx))?;
+        }
+        let done = ready!(socket.poll_read(cx, buf));
+        drop(socket);
         super::clock::passed();
         match &done {
             Ok(count) if *count > 0 || buf.is_empty() => {
+                self.filled.set(*count == buf.len());
                 if self.tls.is_none() {
                     self.count(*count as u64, 0);
                 }
@@ -420,8 +485,8 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while tls.wants_write() {
-            let mut socket = self.socket.borrow_mut();
-            match tls.write_tls(&mut Sync(&mut socket, cx)) {
+            let socket = self.socket.borrow();
+            match tls.write_tls(&mut Sync(&socket, cx)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -458,7 +523,7 @@ impl Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(tls) = &self.tls else {
-            let done = ready!(self.socket.borrow_mut().poll_write(cx, bufs));
+            let done = ready!(self.socket.borrow().poll_write(cx, bufs));
             match &done {
                 Ok(count) => self.count(0, *count as u64),
                 Err(_) => self.end(),

@@ -3,7 +3,7 @@
 //! scheduled anew, so the usual request arms its timeouts without touching a
 //! queue. One task sleeps until the earliest look.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
@@ -118,6 +118,8 @@ pub async fn drive() {
 #[derive(Debug)]
 pub struct Timer {
     index: u32,
+    /// The slot's deadline, so that nothing is done where nothing changes.
+    deadline: Cell<u64>,
 }
 
 impl Default for Timer {
@@ -138,12 +140,18 @@ impl Timer {
             let slot = &mut timers.slots[index as usize];
             slot.deadline = NEVER;
             slot.look = NEVER;
-            Self { index }
+            Self {
+                index,
+                deadline: Cell::new(NEVER),
+            }
         })
     }
 
     /// Moves the deadline to a moment of [`now_ms`]'s clock; [`NEVER`] clears it.
     pub fn set(&self, deadline: u64) {
+        if self.deadline.replace(deadline) == deadline {
+            return;
+        }
         TIMERS.with(|t| {
             let mut timers = t.borrow_mut();
             let slot = &mut timers.slots[self.index as usize];
@@ -156,12 +164,12 @@ impl Timer {
 
     /// Ready once the deadline has passed.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline.get() == NEVER {
+            return Poll::Pending;
+        }
         TIMERS.with(|t| {
             let mut timers = t.borrow_mut();
             let slot = &mut timers.slots[self.index as usize];
-            if slot.deadline == NEVER {
-                return Poll::Pending;
-            }
             if slot.deadline <= now_ms() {
                 return Poll::Ready(());
             }
