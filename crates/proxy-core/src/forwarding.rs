@@ -6,7 +6,7 @@ use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionMa
 use crate::headers::HeadersMut;
 use crate::known::Known;
 use crate::matcher::Headers;
-use crate::original_ip::{self, Detected};
+use crate::original_ip;
 
 /// What is known of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -88,25 +88,21 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
     hcm: &HttpConnectionManager,
     down: &Downstream<'_>,
 ) -> Origin {
-    let detected = original_ip::detect(&hcm.original_ip, headers, down.peer);
-    let (client, single_hop, append) = match detected {
-        Some(Detected::Client {
-            address,
-            trusted,
-            append,
-        }) => (Some(address), trusted, append),
-        Some(Detected::Refused(_)) => (down.peer, false, false),
+    // Extensions stand in the place of all that is usual.
+    let usual = hcm.original_ip.is_empty();
+    let found = original_ip::detect(&hcm.original_ip, headers, down.peer);
+    let (client, single_hop) = match found.client {
+        Some((client, trusted)) => (Some(client), trusted),
         None => {
             let single_hop = match hcm.use_remote_address {
                 // The peer becomes one more entry.
                 true => headers.known(Known::XForwardedFor).is_none(),
                 false => forwarded_for_count(headers) <= 1,
             };
-            let client = client_address(headers, hcm, down);
-            (client, single_hop, hcm.use_remote_address)
+            (client_address(headers, hcm, down), single_hop)
         }
     };
-    if append && !hcm.skip_xff_append {
+    if found.append || (usual && hcm.use_remote_address && !hcm.skip_xff_append) {
         append_forwarded_for(headers, down);
     }
     set_forwarded_proto(headers, hcm, down);
@@ -149,10 +145,7 @@ pub fn sanitize<H: HeadersMut + ?Sized>(
         client,
         internal,
         edge,
-        refused: match detected {
-            Some(Detected::Refused(status)) => Some(status),
-            _ => None,
-        },
+        refused: found.refused,
     }
 }
 

@@ -30,37 +30,36 @@ pub enum OriginalIp {
     },
 }
 
-/// What an extension says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detected {
-    /// The client.
-    Client {
-        /// Its address, port 0.
-        address: SocketAddr,
-        /// The request may count as internal.
-        trusted: bool,
-        /// The peer is added to `x-forwarded-for`.
-        append: bool,
-    },
+/// What the extensions say together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The client's address, with port 0, and whether the request may count as internal; none = the
+    /// peer is the client.
+    pub client: Option<(SocketAddr, bool)>,
+    /// The peer is added to `x-forwarded-for`. The last extension that was asked says so.
+    pub append: bool,
     /// The request is refused with this status.
-    Refused(u16),
+    pub refused: Option<u16>,
 }
 
-/// Asks the extensions in their order. `None` = none of them knows.
+/// Asks the extensions in their order until one knows the client or refuses the request.
 pub fn detect<H: Headers + ?Sized>(
     all: &[OriginalIp],
     headers: &H,
     peer: Option<SocketAddr>,
-) -> Option<Detected> {
-    all.iter().find_map(|one| one.detect(headers, peer))
+) -> Found {
+    let mut found = Found::default();
+    for one in all {
+        found = one.detect(headers, peer);
+        if found.client.is_some() || found.refused.is_some() {
+            break;
+        }
+    }
+    found
 }
 
 impl OriginalIp {
-    fn detect<H: Headers + ?Sized>(
-        &self,
-        headers: &H,
-        peer: Option<SocketAddr>,
-    ) -> Option<Detected> {
+    fn detect<H: Headers + ?Sized>(&self, headers: &H, peer: Option<SocketAddr>) -> Found {
         match self {
             Self::ForwardedFor {
                 hops,
@@ -68,30 +67,39 @@ impl OriginalIp {
                 skip_append,
             } => {
                 let entries = entries(headers);
+                let strange = |peer: SocketAddr| !holds(trusted, peer.ip());
+                if !trusted.is_empty() && peer.is_none_or(strange) {
+                    // Whoever it is, it is one more entry to who comes after.
+                    return Found {
+                        append: true,
+                        ..Found::default()
+                    };
+                }
                 let ip = match trusted.is_empty() {
-                    true => *entries.get(entries.len().checked_sub(*hops as usize + 1)?)?,
-                    false => peer
-                        .filter(|peer| holds(trusted, peer.ip()))
-                        .and_then(|_| last_untrusted(&entries, trusted)),
+                    true => {
+                        let at = entries.len().checked_sub(*hops as usize + 1);
+                        at.and_then(|at| entries[at])
+                    }
+                    false => last_untrusted(&entries, trusted),
                 };
-                Some(Detected::Client {
-                    address: SocketAddr::new(ip?, 0),
-                    trusted: entries.len() == 1,
+                Found {
+                    client: ip.map(|ip| (SocketAddr::new(ip, 0), entries.len() == 1)),
                     append: !skip_append,
-                })
+                    refused: None,
+                }
             }
             Self::Header {
                 name,
                 trusted,
                 refusal,
-            } => match headers.first(name).and_then(parse_ip) {
-                Some(ip) => Some(Detected::Client {
-                    address: SocketAddr::new(ip, 0),
-                    trusted: *trusted,
-                    append: true,
-                }),
-                None => refusal.map(Detected::Refused),
-            },
+            } => {
+                let ip = headers.first(name).and_then(parse_ip);
+                Found {
+                    client: ip.map(|ip| (SocketAddr::new(ip, 0), *trusted)),
+                    append: false,
+                    refused: refusal.filter(|_| ip.is_none()),
+                }
+            }
         }
     }
 }

@@ -291,7 +291,7 @@ impl Stream<'_> {
             let edits = &http.config.early_edits;
             filters::apply_edits(self.record, Side::Request, edits);
             if let Some(status) = sanitize::request(self.record, &http.config) {
-                let reply = LocalReply::new(status, "", "rejected_because_detection_failed");
+                let reply = LocalReply::new(status, "", "rejecting_because_detection_failed");
                 return self.reply(out, reply).await;
             }
         }
