@@ -24,6 +24,7 @@ pub mod path;
 pub mod query;
 pub mod rate_limit;
 pub mod rbac;
+pub mod regex;
 pub mod request_id;
 pub mod retry;
 pub mod rewrite;

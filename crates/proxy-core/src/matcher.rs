@@ -1,15 +1,10 @@
 //! Matchers over strings, headers, query parameters and metadata, with Envoy's rules:
 //! each header line is matched alone, any matching line is a match, `invert` means that none
 //! matches, and an absent header never matches (unless it counts as empty).
-use std::fmt;
-use std::sync::OnceLock;
-
-use regex_automata::meta;
-use regex_automata::util::syntax;
-
 use crate::config::route::{Substitution, SubstitutionPart};
 use crate::config::{Name, Value};
 use crate::known::Known;
+pub use crate::regex::{Regex, RegexError};
 
 /// Request or response headers as the matchers see them. Names are lower-case; `:method`, `:path`
 /// (with query), `:authority` and `:scheme` are served too.
@@ -40,145 +35,6 @@ impl Headers for [(&str, &str)] {
             .map(|(_, v)| v.as_bytes())
     }
 }
-
-/// A pattern that does not compile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegexError {
-    /// The pattern.
-    pub pattern: String,
-    /// Why.
-    pub reason: String,
-}
-
-impl fmt::Display for RegexError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "regex `{}`: {}", self.pattern, self.reason)
-    }
-}
-
-impl std::error::Error for RegexError {}
-
-/// A regular expression with RE2's meaning on bytes: linear time, ASCII classes, full match for
-/// matching, leftmost search for substitution.
-pub struct Regex {
-    source: Name,
-    full: meta::Regex,
-    search: OnceLock<Option<meta::Regex>>,
-}
-
-impl Regex {
-    /// Longest pattern in bytes that is compiled.
-    const MAX_SIZE: usize = 1 << 20;
-
-    /// Compiles a pattern.
-    ///
-    /// # Errors
-    /// When the pattern is not valid, or its program would be too large.
-    pub fn new(pattern: &str) -> Result<Self, RegexError> {
-        // The pattern must stand alone: a wrapper must not close a group that it left open.
-        let full = build(pattern, &format!("\\A(?:{pattern})\\z"))?;
-        build(pattern, pattern)?;
-        Ok(Self {
-            source: pattern.into(),
-            full,
-            search: OnceLock::new(),
-        })
-    }
-
-    /// The pattern as written.
-    #[must_use]
-    pub fn source(&self) -> &Name {
-        &self.source
-    }
-
-    /// Whether the whole text matches.
-    #[must_use]
-    pub fn is_full_match(&self, text: &[u8]) -> bool {
-        self.full.is_match(text)
-    }
-
-    /// Replaces every match in the text.
-    #[must_use]
-    pub fn replace_all(&self, text: &[u8], with: &Substitution) -> Vec<u8> {
-        let search = self
-            .search
-            .get_or_init(|| build(&self.source, &self.source).ok());
-        let Some(search) = search else {
-            return text.to_vec();
-        };
-        let mut out = Vec::with_capacity(text.len());
-        let mut at = 0;
-        for caps in search.captures_iter(text) {
-            let Some(whole) = caps.get_match() else {
-                continue;
-            };
-            out.extend_from_slice(&text[at..whole.start()]);
-            for part in &with.parts {
-                match part {
-                    SubstitutionPart::Literal(lit) => out.extend_from_slice(lit.as_bytes()),
-                    SubstitutionPart::Group(n) => {
-                        if let Some(span) = caps.get_group(*n) {
-                            out.extend_from_slice(&text[span.start..span.end]);
-                        }
-                    }
-                }
-            }
-            at = whole.end();
-        }
-        out.extend_from_slice(&text[at..]);
-        out
-    }
-
-    /// Number of groups, the whole match included.
-    #[must_use]
-    pub fn groups(&self) -> usize {
-        self.full
-            .group_info()
-            .group_len(regex_automata::PatternID::ZERO)
-    }
-}
-
-fn build(source: &str, pattern: &str) -> Result<meta::Regex, RegexError> {
-    meta::Builder::new()
-        .syntax(syntax::Config::new().unicode(false).utf8(false))
-        .configure(
-            meta::Config::new()
-                .utf8_empty(false)
-                .hybrid_cache_capacity(64 << 10)
-                .nfa_size_limit(Some(Regex::MAX_SIZE)),
-        )
-        .build(pattern)
-        .map_err(|e| RegexError {
-            pattern: source.to_owned(),
-            reason: e
-                .syntax_error()
-                .map_or_else(|| e.to_string(), ToString::to_string),
-        })
-}
-
-impl Clone for Regex {
-    fn clone(&self) -> Self {
-        Self {
-            source: self.source.clone(),
-            full: self.full.clone(),
-            search: self.search.clone(),
-        }
-    }
-}
-
-impl fmt::Debug for Regex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Regex({:?})", self.source)
-    }
-}
-
-impl PartialEq for Regex {
-    fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
-    }
-}
-
-impl Eq for Regex {}
 
 impl Substitution {
     /// Cuts `a\1b` at its groups; `\\` is a backslash.

@@ -21,6 +21,8 @@ pub(super) fn regex(m: &pb::RegexMatcher) -> Result<Regex> {
 
 pub(super) fn substitute(m: &pb::RegexMatchAndSubstitute) -> Result<(Regex, Substitution)> {
     let re = regex(need(m.pattern.as_ref(), "pattern")?).at("pattern")?;
+    let prepared = re.prepare_to_replace().map_err(DecodeError::from);
+    prepared.at("regex").at("pattern")?;
     written::value(&m.substitution).at("substitution")?;
     let with = Substitution::parse(&m.substitution, re.groups()).at("substitution")?;
     Ok((re, with))

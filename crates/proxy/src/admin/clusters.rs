@@ -7,7 +7,7 @@ use lateen_proxy_core::config::cluster::CircuitBreaker;
 use lateen_proxy_core::config::{
     Address, Cluster, ClusterDiscovery, Endpoint, HealthStatus, Locality, Snapshot, Value as Meta,
 };
-use regex_automata::meta::Regex;
+use lateen_proxy_core::regex::{RegexError, Search};
 use serde_json::{Value, json};
 
 use super::query::Query;
@@ -15,19 +15,19 @@ use super::{HostStats, State};
 use crate::upstream::health::HealthFlags;
 
 /// Which clusters are asked for.
-pub struct Wanted(Option<Regex>);
+pub struct Wanted(Option<Search>);
 
 impl Wanted {
     /// By `?filter=`, a pattern that is looked for in the name.
     pub fn of(query: &Query) -> Result<Self, String> {
-        let pattern = query.get("filter").map(Regex::new).transpose();
-        let refused = |error| format!("filter is no regular expression: {error}\n");
+        let pattern = query.get("filter").map(Search::new).transpose();
+        let refused = |error: RegexError| format!("filter is no regular expression: {error}\n");
         Ok(Self(pattern.map_err(refused)?))
     }
 
     fn has(&self, cluster: &Cluster) -> bool {
-        let name = cluster.name.as_bytes();
-        self.0.as_ref().is_none_or(|regex| regex.is_match(name))
+        let filter = self.0.as_ref();
+        filter.is_none_or(|filter| filter.is_in(&cluster.name))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/config_dump` filtered: one resource list, a name pattern, a field mask.
 
-use regex_automata::meta::Regex;
+use lateen_proxy_core::regex::Regex;
 use serde_json::{Value, json};
 
 use super::query::Query;
@@ -13,7 +13,7 @@ pub fn filtered(configs: Value, query: &Query) -> Result<Value, (u16, String)> {
     };
     if let Some(pattern) = query.get("name_regex") {
         // The whole name must match, as in Envoy.
-        let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
+        let regex = Regex::new(pattern).map_err(|error| {
             (
                 400,
                 format!("name_regex is no regular expression: {error}\n"),
@@ -92,7 +92,7 @@ fn keep_named(section: &mut Value, regex: &Regex) {
         return;
     };
     for list in fields.values_mut().filter_map(Value::as_array_mut) {
-        list.retain(|entry| name_of(entry).is_none_or(|name| regex.is_match(name)));
+        list.retain(|entry| name_of(entry).is_none_or(|name| regex.is_full_match(name.as_bytes())));
     }
 }
 

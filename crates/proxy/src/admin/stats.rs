@@ -1,7 +1,7 @@
 //! `/stats` in its forms: text, JSON, Prometheus; filtered by pattern, kind and use.
 
+use lateen_proxy_core::regex::Search;
 use lateen_proxy_core::stats::{Metric, MetricValue, quantiles, write_prometheus, write_text};
-use regex_automata::meta::Regex;
 use serde_json::{Value, json};
 
 use super::State;
@@ -60,10 +60,10 @@ fn select(state: &dyn State, query: &Query) -> Result<Vec<Metric>, String> {
         metrics.retain(|metric| metric.used);
     }
     if let Some(pattern) = query.get("filter") {
-        let regex = Regex::new(pattern)
+        let filter = Search::new(pattern)
             .map_err(|error| format!("filter is no regular expression: {error}\n"))?;
         let inverted = query.has("invert_filter");
-        metrics.retain(|metric| regex.is_match(metric.name.flat.as_bytes()) != inverted);
+        metrics.retain(|metric| filter.is_in(&metric.name.flat) != inverted);
     }
     match query.get("type") {
         None | Some("All") => {}
