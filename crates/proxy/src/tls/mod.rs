@@ -5,6 +5,7 @@ pub mod certificate;
 mod client;
 mod material;
 pub mod notes;
+mod roots;
 mod self_trusted;
 mod server;
 pub mod session;

@@ -19,7 +19,7 @@ impl Trusted {
         self.0 = all.iter().filter_map(|der| fingerprint(der)).collect();
     }
 
-    fn has(&self, der: &CertificateDer<'_>) -> bool {
+    pub(super) fn has(&self, der: &CertificateDer<'_>) -> bool {
         fingerprint(der).is_some_and(|print| self.0.contains(&print))
     }
 

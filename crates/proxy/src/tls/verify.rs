@@ -14,26 +14,25 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime,
-};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{Names, each_san, sha256_hex};
 use super::notes::{self, Fault, Refusal};
+use super::roots::{self, Roots};
 use super::self_trusted::Trusted;
 use super::{TlsError, material, version1};
 
 /// The rules a peer's certificate must meet.
 #[derive(Debug)]
 pub(super) struct PeerRules {
-    roots: Option<Vec<TrustAnchor<'static>>>,
+    roots: Option<Roots>,
     trusted: Trusted,
-    bundles: HashMap<String, Vec<TrustAnchor<'static>>>,
+    bundles: HashMap<String, Roots>,
     crls: Vec<CertRevocationList<'static>>,
     leaf_crl_only: bool,
     sans: Vec<SanMatcher>,
@@ -42,16 +41,6 @@ pub(super) struct PeerRules {
     spki: Vec<Name>,
     accept_untrusted: bool,
     silent: bool,
-}
-
-fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, TlsError> {
-    material::certificates(pem)?
-        .iter()
-        .map(|der| match webpki::anchor_from_trusted_cert(der) {
-            Ok(anchor) => Ok(anchor.to_owned()),
-            Err(error) => Err(TlsError::Material(format!("trusted CA: {error}"))),
-        })
-        .collect()
 }
 
 /// All revocation lists in a PEM text; there must be one unless `none` may be.
@@ -136,17 +125,17 @@ impl PeerRules {
 
     fn join(&mut self, context: &ValidationContext) -> Result<(), TlsError> {
         if let Some(pem) = &context.trusted_ca {
-            self.roots = Some(anchors(&pem.bytes)?);
+            self.roots = Some(Roots::new(&pem.bytes)?);
             self.trusted.set(&material::certificates(&pem.bytes)?);
             self.crls.extend(revocation_lists(&pem.bytes, true)?);
         }
         if context.system_root_certs {
             let pem = system_roots()?;
-            self.roots.get_or_insert_default().extend(anchors(&pem)?);
+            self.roots.get_or_insert_default().extend(Roots::new(&pem)?);
         }
         for (domain, pem) in &context.spiffe_bundles {
             self.bundles
-                .insert(domain.to_string(), anchors(&pem.bytes)?);
+                .insert(domain.to_string(), Roots::new(&pem.bytes)?);
         }
         if let Some(pem) = &context.crl {
             self.crls.extend(revocation_lists(&pem.bytes, false)?);
@@ -164,8 +153,9 @@ impl PeerRules {
 
     /// The authorities a client is told of.
     fn hints(&self) -> Vec<DistinguishedName> {
-        let roots = self.roots.iter().flatten().filter(|_| !self.silent);
+        let roots = self.roots.iter().flat_map(Roots::anchors);
         roots
+            .filter(|_| !self.silent)
             .map(|root| DistinguishedName::in_sequence(root.subject.as_ref()))
             .collect()
     }
@@ -256,9 +246,20 @@ impl PeerRules {
                 .build()
         });
         let algorithms = webpki::ALL_VERIFICATION_ALGS;
+        let itself = self.trusted.has(leaf);
+        let judged = |path: &VerifiedPath<'_>| roots.judge(path, now, itself);
         let built = EndEntityCert::try_from(leaf).and_then(|cert| {
-            cert.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
-                .map(|_| ())
+            let anchors = roots.anchors();
+            cert.verify_for_usage(
+                algorithms,
+                anchors,
+                rest,
+                now,
+                usage,
+                revocation,
+                Some(&judged),
+            )
+            .map(|_| ())
         });
         let version1 = built == Err(webpki::Error::UnsupportedCertVersion) && version1::is(leaf);
         let lists = !self.crls.is_empty();
@@ -278,7 +279,7 @@ impl PeerRules {
 
     /// The bundle of the leaf's trust domain. A certificate that may sign others
     /// names no workload (SPIFFE X.509-SVID sections 4.1 and 4.3).
-    fn bundle_of(&self, leaf: &X509Certificate<'_>) -> Result<&Vec<TrustAnchor<'static>>, Bad> {
+    fn bundle_of(&self, leaf: &X509Certificate<'_>) -> Result<&Roots, Bad> {
         let untrusted = |words| Bad::other(Fault::Chain, words);
         let usage = leaf.key_usage().ok().flatten();
         // The key usage must be there (section 4.3).
@@ -319,16 +320,17 @@ fn chain_fault(
         .filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1))
         .collect();
     let path = path(leaf, &above);
-    let at = |bad: &dyn Fn(&X509Certificate<'_>) -> bool| {
-        path.iter().position(|cert| bad(cert)).unwrap_or(0)
-    };
+    let find = |bad: &dyn Fn(&X509Certificate<'_>) -> bool| path.iter().position(|cert| bad(cert));
+    let at = |bad: &dyn Fn(&X509Certificate<'_>) -> bool| find(bad).unwrap_or(0);
+    // A root that nobody sent stands above them.
+    let out_of_time = |bad: &dyn Fn(&X509Certificate<'_>) -> bool| find(bad).unwrap_or(path.len());
     match error {
         webpki::Error::CertExpired { .. } => {
-            let depth = at(&|c| c.validity().not_after.timestamp() < now);
+            let depth = out_of_time(&|c| c.validity().not_after.timestamp() < now);
             Bad::chain(CertificateError::Expired, depth, "certificate_has_expired")
         }
         webpki::Error::CertNotValidYet { .. } => {
-            let depth = at(&|c| c.validity().not_before.timestamp() > now);
+            let depth = out_of_time(&|c| c.validity().not_before.timestamp() > now);
             let words = "certificate_is_not_yet_valid";
             Bad::chain(CertificateError::NotValidYet, depth, words)
         }
@@ -391,6 +393,7 @@ fn path<'a>(
         let last = path[path.len() - 1];
         let next = above.iter().find(|c| {
             c.subject() == last.issuer()
+                && roots::may_sign(c)
                 && !path.iter().any(|p| p.tbs_certificate == c.tbs_certificate)
         });
         match next {

@@ -2,14 +2,14 @@
 //! is told of none. The chain builder refuses them; Envoy's takes one as the certificate of a peer
 //! that a trusted authority signed itself. Its handshake is proved with the bare key.
 
-use std::time::Duration;
-
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::{CertificateError, DigitallySignedStruct, Error};
 use rustls_pki_types::{SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+use super::roots::{self, Roots};
 
 /// Whether it is one. Nothing is parsed but the two headers before the version, which only later
 /// versions write (RFC 5280 section 4.1): each handshake asks.
@@ -32,25 +32,27 @@ fn inside(der: &[u8]) -> Option<&[u8]> {
 pub(super) fn judge(
     der: &[u8],
     leaf: &X509Certificate<'_>,
-    roots: &[TrustAnchor<'_>],
+    roots: &Roots,
     now: UnixTime,
     lists: bool,
 ) -> Result<(), webpki::Error> {
-    let at = |time: ASN1Time| {
-        let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
-        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    if leaf.version() != X509Version::V1 {
+        return Err(webpki::Error::UnsupportedCertVersion);
+    }
+    let issuers = roots.iter().filter(|(root, _)| is_issuer(root, leaf));
+    let mut issuers = issuers.peekable();
+    if issuers.peek().is_none() {
+        return Err(webpki::Error::UnknownIssuer);
+    }
+    let Some((_, terms)) = issuers.find(|(root, _)| signed(root, der, leaf)) else {
+        return Err(webpki::Error::InvalidSignatureForPublicKey);
     };
+    terms.hold(now)?;
     let (not_before, not_after) = (
-        at(leaf.validity().not_before),
-        at(leaf.validity().not_after),
+        roots::time(leaf.validity().not_before),
+        roots::time(leaf.validity().not_after),
     );
-    let mut issuers = roots.iter().filter(|root| is_issuer(root, leaf)).peekable();
     match () {
-        () if leaf.version() != X509Version::V1 => Err(webpki::Error::UnsupportedCertVersion),
-        () if issuers.peek().is_none() => Err(webpki::Error::UnknownIssuer),
-        () if !issuers.any(|root| signed(root, der, leaf)) => {
-            Err(webpki::Error::InvalidSignatureForPublicKey)
-        }
         () if now < not_before => Err(webpki::Error::CertNotValidYet {
             time: now,
             not_before,

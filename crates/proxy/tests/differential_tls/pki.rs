@@ -38,8 +38,10 @@ impl Pki {
             issued: BTreeMap::new(),
         };
         let (authorities, leaves): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, c)| c.authority);
-        for (name, certificate) in authorities {
-            pki.intermediate(name, certificate);
+        let (roots, between): (Vec<_>, Vec<_>) =
+            authorities.into_iter().partition(|(_, c)| c.self_signed);
+        for (name, certificate) in roots.into_iter().chain(between) {
+            pki.signer(name, certificate);
         }
         for (name, certificate) in leaves {
             pki.leaf(name, certificate);
@@ -55,11 +57,19 @@ impl Pki {
         })
     }
 
-    fn intermediate(&mut self, name: &str, certificate: &Certificate) {
-        let params = authority_params(name);
+    fn signer(&mut self, name: &str, certificate: &Certificate) {
+        let mut params = authority_params(name);
+        if !certificate.key_usages.is_empty() {
+            params.key_usages = key_usages(certificate);
+        }
+        valid(certificate, &mut params);
         let key = KeyPair::generate().unwrap();
         let by = certificate.by.clone().unwrap_or_else(|| "ca".to_owned());
-        let made = CertifiedIssuer::signed_by(params, key, self.authority(&by)).unwrap();
+        let made = match certificate.self_signed {
+            true => CertifiedIssuer::self_signed(params, key),
+            false => CertifiedIssuer::signed_by(params, key, self.authority(&by)),
+        };
+        let made = made.unwrap();
         let issued = Issued {
             chain: made.pem(),
             key: made.key().serialize_pem(),
@@ -256,28 +266,39 @@ fn leaf_params(certificate: &Certificate) -> CertificateParams {
         other => panic!("usage {other}"),
     };
     params.extended_key_usages = certificate.usages.iter().map(usage).collect();
-    let usage = |name: &String| match name.as_str() {
-        "digitalSignature" => KeyUsagePurpose::DigitalSignature,
-        "keyEncipherment" => KeyUsagePurpose::KeyEncipherment,
-        "keyCertSign" => KeyUsagePurpose::KeyCertSign,
-        "cRLSign" => KeyUsagePurpose::CrlSign,
-        other => panic!("key usage {other}"),
-    };
-    params.key_usages = certificate.key_usages.iter().map(usage).collect();
+    params.key_usages = key_usages(certificate);
     params.serial_number = certificate.serial.map(SerialNumber::from);
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2095, 1, 1);
+    valid(certificate, &mut params);
     params.use_authority_key_identifier_extension = true;
     if certificate.ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }
+    params
+}
+
+/// Its key usages; `none` leaves them out.
+fn key_usages(certificate: &Certificate) -> Vec<KeyUsagePurpose> {
+    let usage = |name: &String| match name.as_str() {
+        "digitalSignature" => Some(KeyUsagePurpose::DigitalSignature),
+        "keyEncipherment" => Some(KeyUsagePurpose::KeyEncipherment),
+        "keyCertSign" => Some(KeyUsagePurpose::KeyCertSign),
+        "cRLSign" => Some(KeyUsagePurpose::CrlSign),
+        "none" => None,
+        other => panic!("key usage {other}"),
+    };
+    certificate.key_usages.iter().filter_map(usage).collect()
+}
+
+/// From when until when it is valid.
+fn valid(certificate: &Certificate, params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2095, 1, 1);
     if certificate.expired {
         params.not_after = date_time_ymd(2020, 2, 1);
     }
     if certificate.early {
         params.not_before = date_time_ymd(2090, 1, 1);
     }
-    params
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {
