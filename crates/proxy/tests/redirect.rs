@@ -76,6 +76,7 @@ fn inside() {
         vec![chain(vec![NetworkFilter::DirectResponse(bytes)])]
     };
     let pass = NetworkFilter::TcpProxy(Arc::new(TcpProxy {
+        tunneling: None,
         stat_prefix: "pass".into(),
         clusters: TcpClusters::Single("passthrough".into()),
         idle_timeout: None,

@@ -188,6 +188,7 @@ fn a_tcp_connection_is_one_request() {
     let upstream = Upstream::new(&["!closehello"]);
     let address = free_address();
     let filter = NetworkFilter::TcpProxy(Arc::new(TcpProxy {
+        tunneling: None,
         stat_prefix: "t".into(),
         clusters: TcpClusters::Single("c".into()),
         idle_timeout: None,

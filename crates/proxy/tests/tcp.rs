@@ -8,15 +8,17 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_proxy_core::access_log::Template;
 use lateen_proxy_core::config::cluster::OriginalDst;
 use lateen_proxy_core::config::filter_chain::FilterChainMatch;
 use lateen_proxy_core::config::listener::{ListenerFilter, ListenerFilterKind};
-use lateen_proxy_core::config::network_filter::{TcpClusters, TcpWeightedCluster};
+use lateen_proxy_core::config::network_filter::{TcpClusters, TcpWeightedCluster, Tunneling};
 use lateen_proxy_core::config::*;
 use support::*;
 
 fn tcp_proxy(clusters: TcpClusters, log: Option<&std::path::Path>) -> NetworkFilter {
     NetworkFilter::TcpProxy(Arc::new(TcpProxy {
+        tunneling: None,
         stat_prefix: "t".into(),
         clusters,
         idle_timeout: Some(Duration::from_secs(3600)),
@@ -276,4 +278,69 @@ fn hello(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     client.write_tls(&mut bytes).unwrap();
     bytes
+}
+
+/// Reads byte by byte until the text ends so.
+fn read_until(stream: &mut impl Read, seen: &mut String, end: &str) {
+    let mut byte = [0_u8; 1];
+    while !seen.ends_with(end) {
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(char::from(byte[0]));
+    }
+}
+
+/// Consents to one tunnel by POST and answers what comes in it; gives what it read.
+fn poster() -> (SocketAddr, std::thread::JoinHandle<String>) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
+        let mut seen = String::new();
+        for (end, answer) in [
+            (
+                "\r\n\r\n",
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            ),
+            ("ping\r\n", "4\r\npong\r\n"),
+            ("0\r\n\r\n", "4\r\nover\r\n0\r\n\r\n"),
+        ] {
+            read_until(&mut stream, &mut seen, end);
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        seen
+    });
+    (address, thread)
+}
+
+#[test]
+fn a_tunnel_by_post_is_chunks_both_ways() {
+    let (upstream, poster) = poster();
+    let NetworkFilter::TcpProxy(plain) = tcp_proxy(TcpClusters::Single("c".into()), None) else {
+        unreachable!("that is what it makes");
+    };
+    let filter = NetworkFilter::TcpProxy(Arc::new(TcpProxy {
+        tunneling: Some(Arc::new(Tunneling {
+            host: Template::parse("db.example:5432").unwrap(),
+            post_path: Some("/tunnel".into()),
+            headers: vec![],
+        })),
+        ..(*plain).clone()
+    }));
+    let address = free_address();
+    let listener = listener("l", address, vec![chain(vec![filter])]);
+    let _running = run(&snapshot(vec![listener], vec![cluster("c", &[upstream])]));
+    let mut client = connect(address);
+    client.write_all(b"ping").unwrap();
+    let mut got = String::new();
+    read_until(&mut client, &mut got, "pong");
+    client.shutdown(Shutdown::Write).unwrap();
+    client.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "pongover");
+    assert_eq!(
+        poster.join().unwrap(),
+        "POST /tunnel HTTP/1.1\r\nhost: db.example:5432\r\ntransfer-encoding: chunked\r\n\r\n\
+         4\r\nping\r\n0\r\n\r\n"
+    );
 }

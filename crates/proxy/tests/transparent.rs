@@ -165,6 +165,7 @@ fn http_to(cluster: &str) -> NetworkFilter {
 
 fn tcp_to(cluster: &str) -> NetworkFilter {
     NetworkFilter::TcpProxy(Arc::new(TcpProxy {
+        tunneling: None,
         stat_prefix: "t".into(),
         clusters: TcpClusters::Single(cluster.into()),
         idle_timeout: None,

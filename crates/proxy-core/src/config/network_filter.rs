@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::istio::{IstioStats, TcpMetadataExchange};
 use super::rbac::NetworkRbac;
 use super::route::HashPolicy;
-use super::{AccessLog, HttpConnectionManager, Metadata, Name};
+use super::{AccessLog, HeaderMutation, HttpConnectionManager, Metadata, Name};
+use crate::access_log::Template;
 
 /// A network filter with its configured name.
 #[derive(Clone, Debug)]
@@ -61,6 +62,19 @@ pub struct TcpProxy {
     pub hash_policy: Vec<HashPolicy>,
     /// Endpoint metadata to match (subset load balancing).
     pub metadata_match: Metadata,
+    /// The bytes travel inside a request to an HTTP proxy.
+    pub tunneling: Option<Arc<Tunneling>>,
+}
+
+/// The request that carries a TCP connection.
+#[derive(Clone, Debug)]
+pub struct Tunneling {
+    /// Whom the proxy is to connect to, `host:port`.
+    pub host: Template,
+    /// A POST to this path in place of a CONNECT.
+    pub post_path: Option<Name>,
+    /// Further headers.
+    pub headers: Vec<HeaderMutation>,
 }
 
 /// Where a TCP proxy sends connections.

@@ -2,7 +2,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_proxy_core::config::network_filter::{TcpClusters, TcpWeightedCluster};
+use lateen_proxy_core::access_log::Template;
+use lateen_proxy_core::config::network_filter::{TcpClusters, TcpWeightedCluster, Tunneling};
 use lateen_proxy_core::config::route::{HashPolicy, HashSource};
 use lateen_proxy_core::config::{NetworkFilter, TcpProxy};
 use lateen_xds_proto::envoy::config::listener::v3 as listener;
@@ -10,11 +11,11 @@ use lateen_xds_proto::envoy::extensions::filters::network::direct_response::v3 a
 use lateen_xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use lateen_xds_proto::envoy::r#type::v3 as envoy_type;
 
-use super::common::{bool_or, data_source_bytes, timeout};
+use super::common::{bool_or, data_source_bytes, header_option, timeout};
 use super::{
-    Collected, access_log, http_connection_manager, istio, rbac, subset, type_name, typed,
+    Collected, access_log, http_connection_manager, istio, rbac, subset, type_name, typed, written,
 };
-use crate::error::{At, Result, list, refuse, refuse_set};
+use crate::error::{At, DecodeError, Result, list, refuse, refuse_set};
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -86,7 +87,6 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
     }
     let options = m.access_log_options.unwrap_or_default();
     refuse_set(&[
-        (m.tunneling_config.is_some(), "tunneling_config"),
         (m.on_demand.is_some(), "on_demand"),
         (m.backoff_options.is_some(), "backoff_options"),
         (
@@ -152,6 +152,47 @@ fn tcp_proxy(m: &pb::TcpProxy, c: &Collected<'_>) -> Result<TcpProxy> {
         access_log_flush_interval: timeout(flush, "access_log_flush_interval", None)?,
         hash_policy: list(&m.hash_policy, "hash_policy", hash_policy)?,
         metadata_match: subset::criteria(m.metadata_match.as_ref(), None),
+        tunneling: m
+            .tunneling_config
+            .as_ref()
+            .map(|t| tunneling(t).map(Arc::new))
+            .transpose()
+            .at("tunneling_config")?,
+    })
+}
+
+fn tunneling(m: &pb::tcp_proxy::TunnelingConfig) -> Result<Tunneling> {
+    refuse_set(&[
+        (m.propagate_response_headers, "propagate_response_headers"),
+        (m.propagate_response_trailers, "propagate_response_trailers"),
+        (m.request_id_extension.is_some(), "request_id_extension"),
+        (!m.request_id_header.is_empty(), "request_id_header"),
+        (
+            !m.request_id_metadata_key.is_empty(),
+            "request_id_metadata_key",
+        ),
+        (!m.formatters.is_empty(), "formatters"),
+    ])?;
+    if m.hostname.is_empty() {
+        return refuse("is required").at("hostname");
+    }
+    if !m.post_path.is_empty() && !m.use_post {
+        return refuse("is for use_post alone").at("post_path");
+    }
+    let path = match m.post_path.as_str() {
+        "" => "/",
+        path => path,
+    };
+    let host = written::target(&m.hostname).at("hostname")?;
+    Ok(Tunneling {
+        host: Template::parse(&host)
+            .map_err(DecodeError::from)
+            .at("hostname")?,
+        post_path: match m.use_post {
+            true => Some(written::target(path).at("post_path")?),
+            false => None,
+        },
+        headers: list(&m.headers_to_add, "headers_to_add", header_option)?,
     })
 }
 

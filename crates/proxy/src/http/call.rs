@@ -273,10 +273,11 @@ impl Call {
 }
 
 /// A host with one more request under way.
-struct Busy<'h>(&'h Host);
+pub(crate) struct Busy<'h>(&'h Host);
 
 impl<'h> Busy<'h> {
-    fn new(host: &'h Host) -> Self {
+    /// From here on, until it is dropped.
+    pub(crate) fn new(host: &'h Host) -> Self {
         host.active.set(host.active.get() + 1);
         add_one(&host.counts.requests);
         Self(host)

@@ -4,6 +4,7 @@ mod copy;
 mod proxy;
 mod record;
 mod splice;
+mod tunnel;
 
 pub use copy::{Ended, Limits, Moved, Peer, Side, copy};
 pub use proxy::serve;

@@ -8,8 +8,9 @@ use lateen_proxy_core::config::{ClusterDiscovery, Metadata, TcpProxy};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::hash_policy;
 
-use super::copy::{Ended, Limits, Side, copy};
+use super::copy::{Ended, Limits, Moved, Side, copy};
 use super::record::TcpRecord;
+use super::tunnel;
 use crate::conn::Connection;
 use crate::http::record::now_ns;
 use crate::io::{Buf, Io, Timer, timer};
@@ -63,6 +64,27 @@ async fn proxy(
     };
     record.cluster = Some(cluster.clone());
     let timer = Timer::new();
+    let limits = Limits {
+        idle: config.idle_timeout.filter(|d| !d.is_zero()),
+        until: match config.max_downstream_connection_duration {
+            Some(most) => timer::now_ms() + most.as_millis() as u64,
+            None => 0,
+        },
+    };
+    if let Some(tunneling) = &config.tunneling {
+        let asked = tunnel::Asked {
+            conn,
+            cluster: &cluster,
+            config,
+            tunneling,
+            criteria,
+            telemetry,
+            limits,
+            timer: &timer,
+        };
+        // Rare: it must not be part of every connection's task.
+        return Box::pin(asked.serve(record)).await;
+    }
     let Some((host, upstream, _connected)) = open(conn, config, &cluster, criteria, record).await
     else {
         return;
@@ -81,24 +103,24 @@ async fn proxy(
     // As in Envoy, the limit on requests is none on connections.
     let _active = ActiveRequest::new(Permit::free(), &cluster.stats);
     let (mut down_buf, mut up_buf) = (Buf::new(), Buf::new());
-    let limits = Limits {
-        idle: config.idle_timeout.filter(|d| !d.is_zero()),
-        until: match config.max_downstream_connection_duration {
-            Some(most) => timer::now_ms() + most.as_millis() as u64,
-            None => 0,
-        },
-    };
     let down = Side::new(&conn.io, &mut down_buf);
     let up = Side::new(&upstream, &mut up_buf);
     let moved = copy(down, up, &timer, limits).await;
     host.active.set(host.active.get() - 1);
+    if moved.ended == Ended::Downstream {
+        // What one side breaks off, the other sees broken off.
+        upstream.reset_on_close();
+    }
+    ended(conn, record, &moved);
+}
+
+/// Puts what was moved, and how it ended, into the record.
+pub(super) fn ended(conn: &Connection, record: &mut TcpRecord, moved: &Moved) {
     record.received = moved.upward;
     record.sent = moved.downward;
     match moved.ended {
-        Ended::Finished | Ended::Idle => {}
+        Ended::Finished | Ended::Idle | Ended::Downstream => {}
         Ended::TooOld => record.flags.set(ResponseFlags::DURATION_TIMEOUT),
-        // What one side breaks off, the other sees broken off.
-        Ended::Downstream => upstream.reset_on_close(),
         Ended::Upstream => conn.io.reset_on_close(),
     }
 }
@@ -166,7 +188,7 @@ async fn open(
     None
 }
 
-fn choose(
+pub(super) fn choose(
     conn: &Connection,
     cluster: &Rc<ClusterState>,
     tried: &[Rc<Host>],
