@@ -20,6 +20,7 @@ pub mod lru;
 pub mod matcher;
 pub mod original_ip;
 pub mod outlier;
+pub mod overload;
 pub mod path;
 pub mod query;
 pub mod rate_limit;

@@ -243,6 +243,8 @@ situations! {
     PAYLOAD_TOO_LARGE = 413, "Payload Too Large", NONE, "request_payload_too_large";
     /// Fault filter.
     FAULT_ABORT = 503, "fault filter abort", FAULT_INJECTED, "fault_filter_abort";
+    /// The overload manager turns requests away.
+    OVERLOAD = 503, "envoy overloaded", NONE, "overload";
     /// The endpoints say that a share of the requests is to be dropped.
     DROP_OVERLOAD = 503, "drop overload", DROP_OVERLOAD, "drop_overload";
     /// They say so of all requests.

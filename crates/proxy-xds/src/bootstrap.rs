@@ -346,6 +346,8 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
         .map(decode::duration)
         .transpose()
         .at("stats_flush_interval")?;
+    let (max_downstream_connections, overload) =
+        overload::manager(m.overload_manager.as_ref()).at("overload_manager")?;
     Ok(Bootstrap {
         node: node_value(node),
         admin: admin(m)?,
@@ -354,7 +356,8 @@ fn settings(m: &pb::Bootstrap, node: &core::Node) -> Result<Bootstrap> {
         cds,
         stats_flush_interval: flush.unwrap_or(Duration::from_secs(5)),
         stats_matcher: stats_matcher(m).at("stats_config.stats_matcher")?,
-        max_downstream_connections: overload::connections(m).at("overload_manager")?,
+        max_downstream_connections,
+        overload,
         runtime: runtime(m),
     })
 }

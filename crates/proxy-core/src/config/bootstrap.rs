@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::{Address, Fields, Locality, Name};
+use crate::overload::{Least, Rule};
 
 /// Who this proxy is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,6 +104,53 @@ impl Subscription {
     }
 }
 
+/// What is done when resources run short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overload {
+    /// Between two readings of the resources. Default 1 s, at least 1 ms.
+    pub refresh_interval: Duration,
+    /// The resources; rules name them by their places.
+    pub monitors: Vec<Monitor>,
+    /// What is done, and when.
+    pub rules: Vec<Rule>,
+    /// Between two times that memory is given back while it is to be. Default 10 s.
+    pub shrink_interval: Duration,
+    /// Which timeouts become shorter, each at most once.
+    pub timeouts: Vec<(ScaledTimeout, Least)>,
+}
+
+/// A resource and how its pressure is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitor {
+    /// Envoy's name for it.
+    pub name: Name,
+    /// Where its pressure is from.
+    pub source: PressureSource,
+}
+
+/// Where a pressure is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PressureSource {
+    /// The process's own memory, of so many bytes.
+    FixedHeap(u64),
+    /// The memory of the process's control group, of its limit or of so many bytes, whichever is
+    /// less.
+    CgroupMemory(Option<u64>),
+    /// A file that says it: a number from 0 to 1.
+    Injected(Name),
+}
+
+/// A timeout that may become shorter under pressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaledTimeout {
+    /// Of a client's connection without a request.
+    ConnectionIdle,
+    /// Of a stream on which nothing moves.
+    StreamIdle,
+    /// Of a TLS handshake.
+    TransportConnect,
+}
+
 /// Settings of the process from its bootstrap. Static resources are in the first snapshot.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -122,6 +170,8 @@ pub struct Bootstrap {
     pub stats_matcher: StatsMatcher,
     /// Most downstream connections of the whole proxy (overload manager).
     pub max_downstream_connections: Option<u32>,
+    /// What is done under pressure; none = no resource is watched.
+    pub overload: Option<Overload>,
     /// Static runtime layers, flattened.
     pub runtime: Fields,
 }

@@ -49,6 +49,8 @@ pub struct Listener {
     pub ipv4_compat: bool,
     /// Whether connections are taken beyond the limit of the whole proxy.
     pub ignore_global_conn_limit: bool,
+    /// Whether the overload manager's actions are not for it.
+    pub bypass_overload: bool,
     /// Raw socket options set before bind.
     pub socket_options: Vec<SocketOption>,
     /// Listener filters in order.

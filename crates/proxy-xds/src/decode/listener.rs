@@ -95,8 +95,8 @@ pub(super) fn listener(m: &pb::Listener, c: &Collected<'_>) -> Result<Listener> 
         backlog: u32_of(m.tcp_backlog_size.as_ref()),
         reuse_port: bool_or(m.enable_reuse_port.as_ref(), true),
         ipv4_compat,
-        // An overload manager knows no more than the limit on connections.
         ignore_global_conn_limit: m.ignore_global_conn_limit || m.bypass_overload_manager,
+        bypass_overload: m.bypass_overload_manager,
         socket_options: {
             let mut options = keepalive(m.tcp_keepalive.as_ref());
             options.extend(list(&m.socket_options, "socket_options", socket_option)?);

@@ -45,8 +45,8 @@ use crate::error::{At, DecodeError, Result};
 use crate::runtime::Runtime;
 
 pub(crate) use common::{
-    duration, fetch_timeout, json_to_struct, only_v3, own_address, pipe_mode, string_matcher_list,
-    value_to_struct,
+    duration, fetch_timeout, json_to_struct, only_v3, opt_duration, own_address, pipe_mode,
+    string_matcher_list, value_to_struct,
 };
 pub use common::{struct_to_json, struct_to_value};
 pub(crate) use discovery_file::{

@@ -169,6 +169,7 @@ pub fn listener(name: &str, address: SocketAddr, chains: Vec<Arc<FilterChain>>) 
         reuse_port: true,
         ipv4_compat: false,
         ignore_global_conn_limit: false,
+        bypass_overload: false,
         socket_options: vec![],
         listener_filters: vec![],
         listener_filters_timeout: Duration::from_secs(15),
