@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::config::{Cluster, FilterChain, Listener};
 use lateen_proxy_core::drain;
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::overload::Action;
 
 use crate::io::{Io, Timer, timer};
 use crate::tls::certificate::{Names, sha256_hex};
@@ -170,6 +172,26 @@ impl Connection {
             || self.worker.leaving()
             || self.worker.failed() && !self.listener.drains_when_modified_only
             || self.draining().any(asks)
+    }
+
+    /// Whether an overload action is taken this time.
+    pub fn sheds(&self, action: Action) -> bool {
+        self.worker.may_shed() && !self.listener.bypass_overload && self.worker.sheds(action)
+    }
+
+    /// What a timeout is under the pressure of now; none or zero = there is none.
+    pub fn shortened(&self, which: ScaledTimeout, timeout: Option<Duration>) -> Option<Duration> {
+        let timeout = timeout.filter(|d| !d.is_zero())?;
+        Some(match self.listener.bypass_overload {
+            true => timeout,
+            false => self.worker.shortened(which, timeout),
+        })
+    }
+
+    /// Whether the request that came is turned away.
+    pub fn sheds_requests(&self) -> bool {
+        self.worker.may_shed()
+            && (self.sheds(Action::AtHeaders) || self.sheds(Action::StopAcceptingRequests))
     }
 
     /// For how long the chain and the worker have drained, as far as they do.

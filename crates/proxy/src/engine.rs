@@ -20,6 +20,7 @@ use crate::listener::bound_addresses;
 use crate::listener::limits::ConnectionLimits;
 use crate::listener::ports::Ports;
 use crate::mesh::Own;
+use crate::overload::Overload;
 use crate::upstream::InFlight;
 use crate::upstream::table::SharedClusters;
 use crate::worker::{Command, Worker, WorkerOptions};
@@ -41,6 +42,8 @@ pub struct EngineOptions {
     pub drain_strategy: Strategy,
     /// Limits on downstream connections.
     pub limits: Arc<ConnectionLimits>,
+    /// How far overload actions are taken; none = no manager is configured.
+    pub overload: Option<Arc<Overload>>,
     /// Statistics.
     pub stats: Registry,
     /// This proxy's own workload.
@@ -57,6 +60,7 @@ impl Default for EngineOptions {
             drain_time: Duration::from_secs(600),
             drain_strategy: Strategy::Immediate,
             limits: Arc::default(),
+            overload: None,
             stats: Registry::new(),
             own: Arc::default(),
         }
@@ -129,6 +133,20 @@ impl EngineHandle {
     pub fn fail_health_check(&self, fail: bool) {
         for orders in &self.orders {
             let _ = orders.send(Command::FailHealthCheck(fail));
+        }
+    }
+
+    /// Has the workers accept connections, or leave them in the system's queues.
+    pub fn accept(&self, accept: bool) {
+        for orders in &self.orders {
+            let _ = orders.send(Command::Accept(accept));
+        }
+    }
+
+    /// Has idle connections look at how long they may idle.
+    pub fn look_again(&self) {
+        for orders in &self.orders {
+            let _ = orders.send(Command::LookAgain);
         }
     }
 
@@ -211,6 +229,7 @@ impl Engine {
                 drain_time: options.drain_time,
                 drain_strategy: options.drain_strategy,
                 limits: options.limits.clone(),
+                overload: options.overload.clone(),
                 clusters: clusters.clone(),
                 stats: options.stats.clone(),
                 own: options.own.clone(),

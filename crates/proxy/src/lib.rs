@@ -17,6 +17,7 @@ pub mod logger;
 pub mod logs;
 pub mod mesh;
 mod os;
+pub mod overload;
 mod parting;
 pub mod run;
 pub mod stats;

@@ -10,9 +10,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use hashbrown::HashMap;
 use lateen_process::footprint;
 use lateen_proxy_core::access_log::FilterInput;
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::config::{AccessLog, RouteConfiguration, Snapshot};
 use lateen_proxy_core::drain::Strategy;
 use lateen_proxy_core::local_reply::grpc_status;
+use lateen_proxy_core::overload::Action;
 use lateen_proxy_core::stats::Registry;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,6 +30,7 @@ use crate::listener::Listeners;
 use crate::listener::limits::ConnectionLimits;
 use crate::logs::LogSinks;
 use crate::mesh::{Mesh, Own};
+use crate::overload::{Gate, Overload, Shedding};
 use crate::parting;
 use crate::stats::Stats;
 use crate::tcp::TcpRecord;
@@ -62,6 +65,10 @@ pub enum Command {
     Close(oneshot::Sender<()>),
     /// Tell what is known of the hosts of a cluster.
     Hosts(String, std::sync::mpsc::Sender<Vec<(String, HostStats)>>),
+    /// Accept connections, or leave them in the system's queue.
+    Accept(bool),
+    /// Timeouts have changed: idle connections look at theirs.
+    LookAgain,
     /// Give back what is free on the heap.
     GiveBack,
     /// Write the access logs that wait, and open their files anew if `true`.
@@ -85,6 +92,8 @@ pub struct WorkerOptions {
     pub drain_strategy: Strategy,
     /// Limits on downstream connections, shared by all workers.
     pub limits: Arc<ConnectionLimits>,
+    /// How far overload actions are taken; none = no manager is configured.
+    pub overload: Option<Arc<Overload>>,
     /// Shared breaker counts.
     pub clusters: Arc<SharedClusters>,
     /// Statistics.
@@ -106,6 +115,8 @@ pub struct Worker {
     pub clusters: ClusterTable,
     /// Listeners.
     pub listeners: Listeners,
+    /// Whether it accepts connections.
+    pub gate: Gate,
     /// Access logs.
     pub logs: LogSinks,
     /// Statistics.
@@ -114,6 +125,8 @@ pub struct Worker {
     pub tracers: Tracers,
     /// Who is who in the mesh, and its metrics.
     pub mesh: Mesh,
+    /// What is done under pressure; none = nothing is configured.
+    overload: Option<Box<Shedding>>,
     snapshot: RefCell<Arc<Snapshot>>,
     date: RefCell<(u64, Line)>,
     /// Since when clients are asked to go, in ms of the timer's clock.
@@ -163,6 +176,7 @@ impl Worker {
     /// A worker that serves nothing yet.
     pub fn new(options: WorkerOptions) -> Rc<Self> {
         let stats = Rc::new(Stats::new(options.stats.clone(), options.index));
+        let shedding = |overload| Shedding::new(overload, options.stats.clone());
         Rc::new(Self {
             hostname: options.hostname.clone(),
             node_ip: options.node_ip,
@@ -171,6 +185,8 @@ impl Worker {
             mesh: Mesh::new(options.own.clone(), options.stats.clone()),
             tracers: Tracers::default(),
             listeners: Listeners::default(),
+            gate: Gate::default(),
+            overload: options.overload.clone().map(shedding).map(Box::new),
             logs: LogSinks::default(),
             snapshot: RefCell::default(),
             date: RefCell::new((0, Line::new(Known::Date, b""))),
@@ -218,6 +234,8 @@ impl Worker {
                     self.listeners.drain(&self, stop_accepting, inbound_only);
                     self.tell_idle();
                 }
+                Command::Accept(accept) => self.gate.set_closed(!accept),
+                Command::LookAgain => self.wake_connections(),
                 Command::GiveBack => footprint::release_heap(),
                 Command::FailHealthCheck(fail) => self.failed.set(fail),
                 Command::Close(done) => self.close(done),
@@ -327,6 +345,25 @@ impl Worker {
     /// Whether every client is asked to go.
     pub fn leaving(&self) -> bool {
         self.leaving.get()
+    }
+
+    /// Whether an overload action is taken this time.
+    pub fn sheds(&self, action: Action) -> bool {
+        let overload = self.overload.as_ref();
+        overload.is_some_and(|shedding| shedding.takes(action))
+    }
+
+    /// What a timeout is under the pressure of now.
+    pub fn shortened(&self, which: ScaledTimeout, timeout: Duration) -> Duration {
+        match &self.overload {
+            None => timeout,
+            Some(shedding) => shedding.shortened(which, timeout),
+        }
+    }
+
+    /// Whether an overload manager is configured.
+    pub fn may_shed(&self) -> bool {
+        self.overload.is_some()
     }
 
     /// Whether the health check is told to fail.

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lateen_proxy_core::config::ClusterDiscovery;
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::config::route::Forward;
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::local_reply::{ResetReason, Situation};
@@ -450,6 +451,8 @@ impl Stream<'_> {
             Some(own) => Some(own).filter(positive),
             None => config.stream_idle_timeout.filter(positive),
         };
+        let conn = &self.record.conn;
+        let idle_after = conn.shortened(ScaledTimeout::StreamIdle, idle_after);
         let of_stream = forward.max_stream_duration.as_ref();
         let max = match of_stream.filter(|limits| !limits.of_request) {
             Some(_) => timeouts.max_duration,

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::overload::Action;
 
 use super::local::LocalReply;
 use super::reader::{BodyReader, H1Reader};
@@ -24,6 +26,13 @@ use crate::stats::rare::HttpEvent;
 /// How long a connection without a request keeps what serving one needs, in ms:
 /// most clients are back sooner, and those that are not cost a fraction then.
 const LINGER: u64 = 2000;
+
+/// The answer where the overload manager has no next request read.
+const OVERLOADED: Reject = Reject {
+    status: 500,
+    details: "overload",
+    kind: RejectKind::Codec,
+};
 
 /// What came instead of or as the next request.
 enum Next {
@@ -54,6 +63,8 @@ struct Kept {
     served: u32,
     /// When the connection is as old as it may get (ms).
     until: u64,
+    /// Since when it idles (ms).
+    idle_since: u64,
     /// When it has idled for long enough to end (ms).
     idle_until: u64,
 }
@@ -87,6 +98,7 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
         timer: Timer::new(),
         served: 0,
         until,
+        idle_since: 0,
         idle_until: NEVER,
     };
     let mut first = first;
@@ -102,6 +114,12 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>, first: Buf) {
             }
         }
     }
+}
+
+/// When a connection that idles since that moment (ms) has done so for long enough.
+fn idle_deadline(conn: &Connection, http: &HttpContext, since: u64) -> u64 {
+    let idle = http.config.idle_timeout;
+    timer::deadline(since, conn.shortened(ScaledTimeout::ConnectionIdle, idle))
 }
 
 impl Kept {
@@ -126,18 +144,31 @@ impl Kept {
 
     /// Waits, with next to nothing in memory, until there is something to read.
     /// False when the connection is to end instead.
-    async fn rest(&self) -> bool {
+    async fn rest(&mut self) -> bool {
         self.conn.worker.rested();
         self.timer.set(self.idle_until.min(self.until));
+        let Self {
+            conn,
+            http,
+            timer,
+            until,
+            idle_since,
+            idle_until,
+            ..
+        } = self;
         let comes = poll_fn(|cx| {
             // What has come is answered. An error is for the read that follows to find.
-            if self.conn.io.poll_readable(cx).is_ready() {
+            if conn.io.poll_readable(cx).is_ready() {
                 return Poll::Ready(true);
             }
-            self.conn.poll_over(cx, false).map(|()| false)
+            if conn.worker.may_shed() {
+                *idle_until = idle_deadline(conn, http, *idle_since);
+                timer.set((*idle_until).min(*until));
+            }
+            conn.poll_over(cx, false).map(|()| false)
         });
-        let comes = self.timer.race(comes).await;
-        self.timer.set(NEVER);
+        let comes = timer.race(comes).await;
+        timer.set(NEVER);
         comes.unwrap_or(false)
     }
 }
@@ -240,14 +271,16 @@ impl<'k> Server<'k> {
             limits,
             timer,
             until,
+            idle_since,
             idle_until,
             ..
         } = &mut **kept;
         let config = &http.config;
         let positive = |d: &Duration| !d.is_zero();
         let now = timer::now_ms();
-        *idle_until = timer::deadline(now, config.idle_timeout.filter(positive));
-        let end = (*idle_until).min(*until);
+        *idle_since = now;
+        *idle_until = idle_deadline(conn, http, now);
+        let mut end = (*idle_until).min(*until);
         timer.set(end.min(now + LINGER));
         record.request.clear();
         let (mut seen, mut start_ns) = (0, 0);
@@ -257,6 +290,11 @@ impl<'k> Server<'k> {
                 if data.len() > seen {
                     if start_ns == 0 {
                         start_ns = now_ns();
+                        if conn.sheds(Action::AtHttp1) {
+                            let events = &http.stats.events;
+                            events.inc(HttpEvent::downstream_rq_overload_close);
+                            return Poll::Ready(Next::Refused(OVERLOADED));
+                        }
                         let limit = config.request_headers_timeout.filter(positive);
                         timer.set(match limit {
                             Some(_) => timer::deadline(timer::now_ms(), limit),
@@ -282,6 +320,12 @@ impl<'k> Server<'k> {
             }
             if seen == 0 && conn.poll_over(cx, true).is_ready() {
                 return Poll::Ready(Next::End);
+            }
+            if seen == 0 && conn.worker.may_shed() {
+                // Pressure may have changed it.
+                *idle_until = idle_deadline(conn, http, now);
+                end = (*idle_until).min(*until);
+                timer.set(end.min(now + LINGER));
             }
             timer.poll(cx).map(|()| match seen {
                 0 if timer::now_ms() < end => Next::Rest,

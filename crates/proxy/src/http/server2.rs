@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::overload::Action;
 
 use super::record::{Protocol, StreamRecord, now_ns};
 use super::stream::HttpContext;
@@ -42,6 +44,8 @@ struct Server {
     idle: bool,
     /// Ends when it is idle so long (ms of the timer's clock).
     idle_at: u64,
+    /// Since when it is idle.
+    idle_since: u64,
     /// When it has been idle for [`LINGER`].
     rest_at: u64,
     /// When the connection is as old as it may get.
@@ -78,6 +82,7 @@ pub async fn serve(conn: Rc<Connection>, http: Rc<HttpContext>) {
         served: 0,
         idle: true,
         idle_at: NEVER,
+        idle_since: 0,
         rest_at: NEVER,
         until: timer::deadline(timer::now_ms(), oldest),
         leave_at: NEVER,
@@ -117,6 +122,9 @@ fn settings(http: &HttpContext) -> Settings {
 impl Server {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.wire.begin_turn(cx);
+        if self.conn.worker.may_shed() && self.sheds(cx) {
+            return Poll::Ready(End::Failed);
+        }
         loop {
             match self.wire.poll_read(&self.conn.io, &mut self.buf, cx) {
                 Poll::Pending => break,
@@ -147,6 +155,23 @@ impl Server {
             }
         }
         Poll::Pending
+    }
+
+    /// Asks the client to go where it says something under pressure. True = the connection ends
+    /// before that is read.
+    fn sheds(&mut self, cx: &mut Context<'_>) -> bool {
+        let io = &self.conn.io;
+        if !io.has_unread() && io.poll_readable(cx).is_pending() {
+            return false;
+        }
+        let ends = self.conn.sheds(Action::AtHttp2Ending);
+        if ends || self.conn.sheds(Action::AtHttp2) {
+            self.leave();
+        }
+        if ends {
+            self.leave_now();
+        }
+        ends
     }
 
     fn fail(&self, error: ConnectionError) -> End {
@@ -223,6 +248,10 @@ impl Server {
             self.rest_at = timer::now_ms() + LINGER;
             self.watch_idle();
         }
+        if self.idle_at != NEVER && self.conn.worker.may_shed() {
+            // Pressure may have changed it.
+            self.idle_at = self.idle_deadline();
+        }
         loop {
             let next = self.idle_at.min(self.until).min(self.leave_at);
             self.timer.set(next.min(self.alive_at).min(self.rest_at));
@@ -263,10 +292,15 @@ impl Server {
     }
 
     fn watch_idle(&mut self) {
-        let idle = self.http.config.idle_timeout.filter(|d| !d.is_zero());
         if !self.leaving {
-            self.idle_at = timer::deadline(timer::now_ms(), idle);
+            self.idle_since = timer::now_ms();
+            self.idle_at = self.idle_deadline();
         }
+    }
+
+    fn idle_deadline(&self) -> u64 {
+        let (which, idle) = (ScaledTimeout::ConnectionIdle, self.http.config.idle_timeout);
+        timer::deadline(self.idle_since, self.conn.shortened(which, idle))
     }
 
     fn watch_alive(&mut self) {

@@ -17,6 +17,7 @@ use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::framing::BodyLength;
 use lateen_proxy_core::internal_redirect::Hops;
 use lateen_proxy_core::local_reply::Situation;
+use lateen_proxy_core::overload::Action;
 use lateen_proxy_core::path::{self, Normalized};
 use lateen_proxy_core::router::Request;
 use lateen_proxy_core::token_bucket::TokenBucket;
@@ -261,14 +262,6 @@ impl Stream<'_> {
         } else {
             self.expects = asks.expect_continue;
         }
-        if let Some(refused) = asks.refused {
-            if refused.status == 400 {
-                out.set_close();
-            }
-            return self
-                .reply(out, LocalReply::new(refused.status, "", refused.details))
-                .await;
-        }
         let http = self.http;
         // Of one that follows a redirect the headers have been cleaned.
         let first = self.hops.is_none();
@@ -286,6 +279,22 @@ impl Stream<'_> {
             let reply = LocalReply::new(400, "Bad Request", "http1.unexpected_underscore");
             let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
             return self.reply(out, reply.flag(flag)).await;
+        }
+        if first && self.record.conn.sheds_requests() {
+            let events = &http.stats.events;
+            events.inc(HttpEvent::downstream_rq_overload_close);
+            if asks.upgrade {
+                out.set_close();
+            }
+            return self.reply(out, Situation::OVERLOAD.into()).await;
+        }
+        if let Some(refused) = asks.refused {
+            if refused.status == 400 {
+                out.set_close();
+            }
+            return self
+                .reply(out, LocalReply::new(refused.status, "", refused.details))
+                .await;
         }
         if first {
             let edits = &http.config.early_edits;
@@ -656,6 +665,15 @@ impl Stream<'_> {
         if !out.closes() && conn.must_close() && (!out.is_h2() || conn.ask_to_go()) {
             out.set_close();
             let events = &self.http.stats.events;
+            events.inc(HttpEvent::downstream_cx_drain_close);
+        }
+        if conn.sheds(Action::DisableHttpKeepalive)
+            && !out.closes()
+            && (!out.is_h2() || conn.ask_to_go())
+        {
+            out.set_close();
+            let events = &self.http.stats.events;
+            events.inc(HttpEvent::downstream_cx_overload_disable_keepalive);
             events.inc(HttpEvent::downstream_cx_drain_close);
         }
         if !self.complete {

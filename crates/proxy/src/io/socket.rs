@@ -290,7 +290,7 @@ impl Io {
 
     /// Whether bytes were given back that nobody read again.
     pub fn has_unread(&self) -> bool {
-        !self.prefix.borrow().is_empty()
+        !self.prefix.borrow().is_empty() || !self.plain.borrow().is_empty()
     }
 
     /// Gives plain-text bytes back, above TLS where that is on.

@@ -6,14 +6,17 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::config::http_connection_manager::Codec;
 use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::listener::ListenerFilterKind;
 use lateen_proxy_core::config::{FilterChain, NetworkFilter};
 use lateen_proxy_core::filter_chain;
 use lateen_proxy_core::flags::ResponseFlags;
+use lateen_proxy_core::overload::Action;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -47,7 +50,12 @@ pub(super) async fn accept_loop(
         let accepted = tokio::select! {
             biased;
             last = &mut stop => break last,
-            accepted = socket.accept() => accepted,
+            accepted = poll_fn(|cx| {
+                if worker.gate.poll_open(cx).is_pending() && !is_exempt(&worker, address) {
+                    return Poll::Pending;
+                }
+                socket.poll_accept(cx)
+            }) => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -70,9 +78,27 @@ pub(super) async fn accept_loop(
     last::calls(socket, address, backlog, taken).await;
 }
 
+/// Whether a listener goes on to accept whatever the overload manager says.
+fn is_exempt(worker: &Worker, address: SocketAddr) -> bool {
+    let listener = worker.listeners.at(address);
+    listener.is_some_and(|listener| listener.config.bypass_overload)
+}
+
+/// Whether the overload manager turns a new connection away.
+fn is_shed(worker: &Worker, listener: &ListenerState) -> bool {
+    worker.may_shed()
+        && !listener.config.bypass_overload
+        && (worker.sheds(Action::RejectIncomingConnections) || worker.sheds(Action::AtAccept))
+}
+
 /// Serves an accepted connection, where no limit is reached.
 fn take(worker: &Rc<Worker>, listener: Rc<ListenerState>, stream: TcpStream) {
     match worker.options.limits.admit(&listener.config) {
+        Ok(_) if is_shed(worker, &listener) => {
+            let stats = worker.stats.listener(&listener.config.stat_prefix);
+            let events = &stats.events;
+            events.inc(ListenerEvent::downstream_cx_overload_reject);
+        }
         Ok(admitted) => {
             let arrival = worker.arrival();
             spawn_local(serve(arrival, listener, (stream, admitted)));
@@ -442,6 +468,11 @@ async fn run_filters(
                 let Some((first, is_h2)) = first_bytes(&conn, config.codec).await else {
                     return;
                 };
+                if conn.sheds(Action::AtCodec) {
+                    let events = &http.stats.events;
+                    events.inc(HttpEvent::downstream_rq_overload_close);
+                    return conn.end_in_order().await;
+                }
                 open.1.speaks(is_h2);
                 if is_h2 {
                     conn.io.unread_plain(first.data());
@@ -522,8 +553,13 @@ async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
     let NetworkFilter::HttpConnectionManager(config) = conn.chain.filters.last()? else {
         return None;
     };
-    let idle = config.idle_timeout.filter(|d| !d.is_zero());
-    timer.set(timer::deadline(timer::now_ms(), idle));
+    let since = timer::now_ms();
+    // Pressure may change it meanwhile.
+    let watch = || {
+        let idle = conn.shortened(ScaledTimeout::ConnectionIdle, config.idle_timeout);
+        timer.set(timer::deadline(since, idle));
+    };
+    watch();
     loop {
         let data = buf.data();
         if data.len() >= PREFACE.len() || (!data.is_empty() && !PREFACE.starts_with(data)) {
@@ -532,7 +568,10 @@ async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
         }
         let filled = poll_fn(|cx| {
             if conn.poll_over(cx, false).is_ready() {
-                return std::task::Poll::Ready(Ok(0));
+                return Poll::Ready(Ok(0));
+            }
+            if conn.worker.may_shed() {
+                watch();
             }
             buf.poll_fill(&conn.io, cx)
         });

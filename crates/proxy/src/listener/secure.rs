@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lateen_proxy_core::config::bootstrap::ScaledTimeout;
 use lateen_proxy_core::config::{DownstreamTls, FilterChain, Name, NetworkFilter};
 
 use super::ListenerState;
@@ -37,7 +38,10 @@ pub(super) async fn handshake(
     accepted_ns: u64,
 ) -> Option<Connection> {
     let timer = Timer::new();
-    let limit = chain.transport_socket_connect_timeout;
+    let mut limit = chain.transport_socket_connect_timeout;
+    if worker.may_shed() && !listener.config.bypass_overload {
+        limit = limit.map(|l| worker.shortened(ScaledTimeout::TransportConnect, l));
+    }
     timer.set(timer::deadline(timer::now_ms(), limit));
     let mut first = First::default();
     if inspected.transport == "tls" {

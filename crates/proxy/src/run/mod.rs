@@ -4,6 +4,8 @@
 mod certificates;
 mod control_plane;
 pub(crate) mod figures;
+mod overload;
+mod pressure;
 mod rest;
 mod runtime;
 mod state;
@@ -33,6 +35,7 @@ use crate::agent::{self, Agent, AgentOptions, BadProbe};
 use crate::engine::{self, Engine, EngineOptions};
 use crate::listener::limits::ConnectionLimits;
 use crate::mesh::Own;
+use crate::overload::Overload;
 pub use state::{Live, LogLevels};
 
 /// What a proxy is run with.
@@ -135,6 +138,11 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
     let registry = Registry::new();
     keep_wanted(&registry, options.loaded.bootstrap.stats_matcher.clone());
     let bootstrap = &options.loaded.bootstrap;
+    let managed = bootstrap.overload.clone();
+    let managed = managed.map(|config| {
+        let overload = Arc::new(Overload::new(config.timeouts.clone()));
+        (config, overload)
+    });
     let engine = Engine::start(&EngineOptions {
         concurrency: options.concurrency,
         hostname: options.hostname.clone(),
@@ -143,6 +151,7 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         drain_strategy: options.drain_strategy,
         drain_time: options.drain_time,
         limits: Arc::new(limits(options.max_connections, bootstrap)),
+        overload: managed.as_ref().map(|(_, overload)| overload.clone()),
         stats: registry.clone(),
         own: Arc::new(Own::of_node(&options.loaded.bootstrap.node)),
     })
@@ -166,6 +175,10 @@ pub async fn serve(options: ProxyOptions, stop: Stop) -> Result<(), RunError> {
         drain_time: options.drain_time,
         concurrency: options.concurrency,
     }));
+    if let Some((config, overload)) = managed {
+        let manager = overload::Manager::new(&config, overload, engine.handle(), &registry);
+        tokio::spawn(manager.run());
+    }
     tokio::spawn(rest::after_changes(
         handle.snapshots.clone(),
         engine.handle(),

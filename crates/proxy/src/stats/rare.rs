@@ -160,6 +160,7 @@ events! {
     ListenerEvent {
         Gauge downstream_pre_cx_active,
         Histogram downstream_cx_length_ms,
+        Counter downstream_cx_overload_reject,
     }
 }
 
@@ -177,6 +178,7 @@ events! {
         Histogram downstream_cx_length_ms,
         Counter downstream_cx_max_duration_reached,
         Counter downstream_cx_max_requests_reached,
+        Counter downstream_cx_overload_disable_keepalive,
         Counter downstream_cx_protocol_error,
         Gauge downstream_cx_ssl_active,
         Counter downstream_cx_ssl_total,
@@ -185,6 +187,7 @@ events! {
         Counter downstream_rq_header_timeout,
         Counter downstream_rq_max_duration_reached,
         Counter downstream_rq_non_relative_path,
+        Counter downstream_rq_overload_close,
         Counter downstream_rq_redirected_with_normalized_path,
         Counter downstream_rq_response_before_rq_complete,
         Counter downstream_rq_too_large,
