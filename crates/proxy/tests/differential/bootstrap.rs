@@ -79,6 +79,11 @@ fn address_at(network: u8, index: usize, port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, network, high, low), port))
 }
 
+/// The address of the admin pages.
+pub fn admin(network: u8) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(127, network, 255, 2), PORT))
+}
+
 /// The address of a cluster's upstream.
 pub fn upstream(network: u8, index: usize, place: usize) -> SocketAddr {
     let place = u16::try_from(place).unwrap();
@@ -169,7 +174,7 @@ pub fn clusters(case: &Instance, network: u8, blackhole: SocketAddr) -> Vec<Valu
     made.collect()
 }
 
-fn socket(address: SocketAddr) -> Value {
+pub fn socket(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }
 

@@ -75,6 +75,8 @@ pub struct Case {
     pub name: String,
     /// Name of a configuration.
     pub config: Option<String>,
+    /// The overload action or load shed point under which it is played.
+    pub under: Option<String>,
     /// Values for `<key>` in the texts; one case for each combination.
     #[serde(default)]
     pub each: BTreeMap<String, Vec<String>>,

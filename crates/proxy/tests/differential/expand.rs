@@ -184,10 +184,15 @@ fn fill(case: &mut Case, pattern: &str, value: &str) {
             *text = text.replace(pattern, value);
         }
     };
-    [&mut case.head, &mut case.get, &mut case.config]
-        .into_iter()
-        .flatten()
-        .for_each(fill);
+    [
+        &mut case.head,
+        &mut case.get,
+        &mut case.config,
+        &mut case.under,
+    ]
+    .into_iter()
+    .flatten()
+    .for_each(fill);
     fill(&mut case.body);
     case.send.iter_mut().for_each(|s| s.each(fill));
     case.frames.iter_mut().for_each(|s| s.each(fill));

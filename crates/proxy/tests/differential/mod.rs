@@ -10,6 +10,7 @@ pub mod expand;
 pub mod framed;
 pub mod message;
 pub mod normal;
+pub mod pressure;
 pub mod random;
 pub mod report;
 pub mod run;

@@ -1,4 +1,5 @@
-//! Runs all cases: one Envoy, one proxy of ours, several cases at a time.
+//! Runs all cases: one Envoy, one proxy of ours, several cases at a time; those under pressure
+//! between two more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::bootstrap::{self, Networks};
 use super::envoy::Envoy;
 use super::expand::Instance;
+use super::pressure::Pressure;
 use super::upstream::Upstream;
 use super::{client, normal, script};
 use crate::support::whole::{Proxy, wait_for};
@@ -33,6 +35,25 @@ pub struct Record {
 /// Envoy's record and ours for every case, in their order.
 pub fn run(program: &Path, cases: &[Instance]) -> Vec<(Record, Record)> {
     allow_many_files();
+    let (pressed, free): (Vec<_>, Vec<_>) = cases.iter().partition(|c| c.case.under.is_some());
+    let mut records = HashMap::new();
+    if !free.is_empty() {
+        records.extend(run_some(program, &free, None));
+    }
+    if !pressed.is_empty() {
+        let pressure = Pressure::of(&pressed);
+        records.extend(run_some(program, &pressed, Some(&pressure)));
+    }
+    let in_order = cases.iter().map(|case| records.remove(&case.index));
+    in_order.map(Option::unwrap).collect()
+}
+
+/// Records by the numbers of their cases.
+type Records = HashMap<usize, (Record, Record)>;
+
+/// Runs some of the cases between one Envoy and one proxy of ours, under pressure where that is
+/// given.
+fn run_some(program: &Path, cases: &[&Instance], pressure: Option<&Pressure>) -> Records {
     let folder = tempfile::tempdir().unwrap();
     let networks = Networks::choose();
     let (_hole, blackhole) = blackhole();
@@ -52,26 +73,49 @@ pub fn run(program: &Path, cases: &[Instance]) -> Vec<(Record, Record)> {
         .iter()
         .flat_map(|s| bootstrap::clusters(s[0], networks.upstream, blackhole))
         .collect();
+    let admins = [networks.envoy, networks.ours].map(bootstrap::admin);
+    let extra = |admin: SocketAddr| match pressure {
+        Some(pressure) => json!({ "overload_manager": pressure.manager(),
+            "admin": { "address": bootstrap::socket(admin) } }),
+        None => json!({}),
+    };
     // Ours has the same.
     let node =
         json!({ "id": "sidecar~10.0.0.1~a-v1-x.shop~shop.svc.cluster.local", "cluster": "a.shop" });
-    let theirs = json!({ "node": node, "static_resources": {
-        "listeners": listeners(networks.envoy, &logs[0]), "clusters": clusters } });
+    let mut theirs = extra(admins[0]);
+    theirs["node"] = node;
+    theirs["static_resources"] =
+        json!({ "listeners": listeners(networks.envoy, &logs[0]), "clusters": clusters });
     let mut envoy = Envoy::start(program, folder.path(), &theirs);
     let ours = listeners(networks.ours, &logs[1]);
-    let _proxy = Proxy::start(ours, clusters, None);
+    let _proxy = Proxy::with(ours, clusters, extra(admins[1]));
     for slot in [slots.first(), slots.last()].into_iter().flatten() {
         envoy.wait_for(bootstrap::address(networks.envoy, slot[0].slot));
         wait_for(bootstrap::address(networks.ours, slot[0].slot));
     }
-    let mut records = play_all(&slots, cases.len(), networks);
+    let mut records = Records::new();
+    match pressure {
+        None => records.extend(play_all(&slots, networks)),
+        Some(pressure) => {
+            for action in &pressure.actions {
+                let under = |c: &&&Instance| c.case.under.as_ref() == Some(action);
+                let now: Vec<Vec<&Instance>> = slots
+                    .iter()
+                    .map(|slot| slot.iter().filter(under).copied().collect())
+                    .collect();
+                pressure.set(action, true, admins);
+                records.extend(play_all(&now, networks));
+                pressure.set(action, false, admins);
+            }
+        }
+    }
     add_logs(cases, &logs, &mut records, networks);
     records
 }
 
-fn play_all(slots: &[Vec<&Instance>], count: usize, networks: Networks) -> Vec<(Record, Record)> {
+fn play_all(slots: &[Vec<&Instance>], networks: Networks) -> Records {
     let next = AtomicUsize::new(0);
-    let records: Mutex<Vec<Option<(Record, Record)>>> = Mutex::new(vec![None; count]);
+    let records = Mutex::new(Records::new());
     std::thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
@@ -80,14 +124,13 @@ fn play_all(slots: &[Vec<&Instance>], count: usize, networks: Networks) -> Vec<(
                     let Some(slot) = slots.get(at) else { return };
                     for case in slot {
                         let pair = play(case, networks);
-                        records.lock().unwrap()[case.index - 1] = Some(pair);
+                        records.lock().unwrap().insert(case.index, pair);
                     }
                 }
             });
         }
     });
-    let records = records.into_inner().unwrap();
-    records.into_iter().map(Option::unwrap).collect()
+    records.into_inner().unwrap()
 }
 
 fn play(case: &Instance, networks: Networks) -> (Record, Record) {
@@ -135,29 +178,36 @@ fn lines(all: Vec<String>, case: &Instance, networks: Networks) -> Vec<String> {
     all.collect()
 }
 
-/// Waits until both logs have the same lines in number, then deals them out.
-fn add_logs(
-    cases: &[Instance],
-    logs: &[PathBuf; 2],
-    records: &mut [(Record, Record)],
-    networks: Networks,
-) {
+/// How long logs must have had nothing new where both need not have as many lines.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Waits until both logs have the same lines in number, for the cases that differ until nothing
+/// comes any more, then deals them out.
+fn add_logs(cases: &[&Instance], logs: &[PathBuf; 2], records: &mut Records, networks: Networks) {
     let until = Instant::now() + Duration::from_secs(3);
     let client = |c: &Instance| bootstrap::client(networks.client, c.index).ip().to_string();
-    let counts = |all: &Lines| -> Vec<usize> {
-        let count = |c: &Instance| all.get(&client(c)).map_or(0, Vec::len);
-        cases.iter().map(count).collect()
+    let counts = |all: &Lines, differing: bool| -> Vec<usize> {
+        let count = |c: &&Instance| all.get(&client(c)).map_or(0, Vec::len);
+        let of = |c: &&&Instance| c.case.differs.is_some() == differing;
+        cases.iter().filter(of).map(count).collect()
     };
-    let mut both;
+    let (mut both, mut last, mut since);
+    (last, since) = ([Vec::new(), Vec::new()], Instant::now());
     loop {
         both = [read_log(&logs[0]), read_log(&logs[1])];
-        if counts(&both[0]) == counts(&both[1]) || Instant::now() > until {
+        let differing = [counts(&both[0], true), counts(&both[1], true)];
+        let settled = differing[0] == differing[1] || since.elapsed() > SETTLED;
+        let agree = counts(&both[0], false) == counts(&both[1], false);
+        if differing != last {
+            (last, since) = (differing, Instant::now());
+        } else if agree && settled || Instant::now() > until {
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     let [mut theirs, mut ours] = both;
-    for (case, record) in cases.iter().zip(records) {
+    for case in cases {
+        let record = records.get_mut(&case.index).unwrap();
         let of = |all: &mut Lines| {
             let log = all.remove(&client(case)).unwrap_or_default();
             lines(log, case, networks)
