@@ -32,11 +32,15 @@ pub enum Action {
     AtHttp2,
     /// An HTTP/2 connection on which something comes ends.
     AtHttp2Ending,
+    /// A request whose cluster is found is answered with 503.
+    AtRouter,
+    /// A TCP connection ends before its upstream's is opened.
+    AtTcpConnect,
 }
 
 impl Action {
     /// All of them, in the order of [`Action::number`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::StopAcceptingRequests,
         Self::DisableHttpKeepalive,
         Self::StopAcceptingConnections,
@@ -49,6 +53,8 @@ impl Action {
         Self::AtHttp1,
         Self::AtHttp2,
         Self::AtHttp2Ending,
+        Self::AtRouter,
+        Self::AtTcpConnect,
     ];
 
     /// Its place in [`Action::ALL`].
@@ -81,6 +87,8 @@ impl Action {
             Self::AtHttp2Ending => {
                 "envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch"
             }
+            Self::AtRouter => "envoy.load_shed_points.http_downstream_filter_check",
+            Self::AtTcpConnect => "envoy.load_shed_points.tcp_proxy_upstream_connect",
         }
     }
 

@@ -113,7 +113,7 @@ pub struct Overload {
     pub monitors: Vec<Monitor>,
     /// What is done, and when.
     pub rules: Vec<Rule>,
-    /// Between two times that memory is given back while it is to be. Default 10 s.
+    /// Between two times that memory is given back while it is to be. Default 1 s.
     pub shrink_interval: Duration,
     /// Which timeouts become shorter, each at most once.
     pub timeouts: Vec<(ScaledTimeout, Least)>,

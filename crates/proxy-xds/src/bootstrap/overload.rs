@@ -19,8 +19,9 @@ use crate::error::{At, Result, list, refuse};
 const REFRESH: Duration = Duration::from_secs(1);
 /// Less would be a loop that never rests.
 const SHORTEST_REFRESH: Duration = Duration::from_millis(1);
-/// Between two times that memory is given back where nothing is said.
-const SHRINK: Duration = Duration::from_secs(10);
+/// Between two times that memory is given back where nothing is said. Envoy takes ten: a proxy that
+/// turns everybody away because of memory that nobody uses any more should not do so for long.
+const SHRINK: Duration = Duration::from_secs(1);
 
 /// A monitor of the list.
 enum Watched {

@@ -123,12 +123,19 @@ impl Server {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.wire.begin_turn(cx);
         if self.conn.worker.may_shed() && self.sheds(cx) {
+            self.leave();
+            self.leave_now();
             return Poll::Ready(End::Failed);
         }
         loop {
             match self.wire.poll_read(&self.conn.io, &mut self.buf, cx) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(())) => self.accept(),
+                Poll::Ready(Ok(())) => {
+                    if self.conn.worker.may_shed() && self.conn.sheds(Action::AtHttp2) {
+                        self.leave();
+                    }
+                    self.accept();
+                }
                 Poll::Ready(Err(ReadEnd::Closed)) => return Poll::Ready(End::Closed),
                 Poll::Ready(Err(ReadEnd::Error(error))) => {
                     // What came before the error was asked for.
@@ -157,21 +164,11 @@ impl Server {
         Poll::Pending
     }
 
-    /// Asks the client to go where it says something under pressure. True = the connection ends
-    /// before that is read.
-    fn sheds(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether the connection ends before what comes on it is read.
+    fn sheds(&self, cx: &mut Context<'_>) -> bool {
         let io = &self.conn.io;
-        if !io.has_unread() && io.poll_readable(cx).is_pending() {
-            return false;
-        }
-        let ends = self.conn.sheds(Action::AtHttp2Ending);
-        if ends || self.conn.sheds(Action::AtHttp2) {
-            self.leave();
-        }
-        if ends {
-            self.leave_now();
-        }
-        ends
+        let comes = io.has_unread() || io.poll_readable(cx).is_ready();
+        comes && self.conn.sheds(Action::AtHttp2Ending)
     }
 
     fn fail(&self, error: ConnectionError) -> End {

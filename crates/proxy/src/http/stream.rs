@@ -400,12 +400,25 @@ impl Stream<'_> {
                 self.reply(out, Situation::NO_CLUSTER.into()).await;
             }
             RouteAction::Forward(forward) => {
+                if self.sheds_forwarding(chosen) {
+                    self.name_cluster(chosen);
+                    // Envoy counts it as its one try.
+                    self.record.attempts = 1;
+                    return self.reply(out, Situation::OVERLOAD.into()).await;
+                }
                 if self.invite(out).await.is_err() {
                     return out.set_close();
                 }
                 self.forward(body, out, forward, chosen, asks.upgrade).await;
             }
         }
+    }
+
+    /// Whether a request to a cluster that is there is turned away.
+    fn sheds_forwarding(&self, chosen: &Chosen) -> bool {
+        let conn = &self.record.conn;
+        let there = || self.named_cluster(chosen).is_some();
+        conn.worker.may_shed() && there() && conn.sheds(Action::AtRouter)
     }
 
     /// Has a client that waits for it send its body.

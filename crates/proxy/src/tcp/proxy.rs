@@ -7,6 +7,8 @@ use lateen_proxy_core::config::istio::IstioStats;
 use lateen_proxy_core::config::{ClusterDiscovery, Metadata, TcpProxy};
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::hash_policy;
+use lateen_proxy_core::overload::Action;
+use lateen_proxy_core::stats::Scope;
 
 use super::copy::{Ended, Limits, Moved, Side, copy};
 use super::record::TcpRecord;
@@ -29,7 +31,18 @@ pub async fn serve(
     let cells = conn.worker.stats.tcp(&config.stat_prefix);
     cells.downstream_cx_total.inc();
     let mut record = TcpRecord::new(conn.clone());
-    proxy(&conn, &config, &mut record, telemetry).await;
+    let shed = conn.sheds(Action::AtTcpConnect);
+    if shed {
+        record.flags.set(ResponseFlags::OVERLOAD_MANAGER);
+        let scope = Scope::tcp(&config.stat_prefix);
+        let closed = conn
+            .worker
+            .stats
+            .named(&scope, "downstream_cx_overload_close");
+        closed.inc();
+    } else {
+        proxy(&conn, &config, &mut record, telemetry).await;
+    }
     record.end_ns = now_ns();
     if let Some(filter) = telemetry {
         let opened = record.upstream_local.is_some();
@@ -37,7 +50,7 @@ pub async fn serve(
     }
     cells.downstream_cx_rx_bytes_total.add(record.received);
     cells.downstream_cx_tx_bytes_total.add(record.sent);
-    if record.cluster.is_none() {
+    if record.cluster.is_none() && !shed {
         cells.downstream_cx_no_route.inc();
     }
     conn.flags.set(record.flags);
