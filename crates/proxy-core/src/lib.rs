@@ -17,6 +17,7 @@ pub mod known;
 pub mod lb;
 pub mod local_reply;
 pub mod lru;
+pub mod match_tree;
 pub mod matcher;
 pub mod original_ip;
 pub mod outlier;

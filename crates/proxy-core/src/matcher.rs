@@ -323,7 +323,8 @@ impl MetadataMatcher {
 }
 
 impl ValueMatcher {
-    fn matches(&self, value: Option<&Value>) -> bool {
+    /// Whether a value, where there is one, is so.
+    pub(crate) fn matches(&self, value: Option<&Value>) -> bool {
         match (self, value) {
             (Self::Present(want), v) => v.is_some() == *want,
             (Self::Or(rules), v) => rules.iter().any(|r| r.matches(v)),

@@ -83,6 +83,13 @@ pub fn shadow<'a, H: Headers + ?Sized>(
 }
 
 fn evaluate<'a, H: Headers + ?Sized>(rules: &'a Rules, facts: &Facts<'_, H>) -> Verdict<'a> {
+    if let Some(tree) = &rules.tree {
+        let found = tree.find(facts);
+        return Verdict {
+            allowed: found.is_some_and(|(_, action)| *action != Action::Deny),
+            policy: found.map(|(name, _)| name),
+        };
+    }
     let policy = rules
         .policies
         .iter()
@@ -187,7 +194,11 @@ mod tests {
             },
         )];
         Rbac {
-            rules: Some(Arc::new(Rules { action, policies })),
+            rules: Some(Arc::new(Rules {
+                action,
+                policies,
+                tree: None,
+            })),
             ..Rbac::default()
         }
     }

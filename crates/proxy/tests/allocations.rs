@@ -104,7 +104,11 @@ fn rules(action: Action, name: &str, what: Permission) -> HttpFilterConfig {
     };
     let policies = vec![(name.into(), policy)];
     HttpFilterConfig::Rbac(Arc::new(Rbac {
-        rules: Some(Arc::new(Rules { action, policies })),
+        rules: Some(Arc::new(Rules {
+            action,
+            policies,
+            tree: None,
+        })),
         ..Rbac::default()
     }))
 }

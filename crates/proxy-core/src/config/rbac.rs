@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use super::{CidrRange, Name};
+use crate::match_tree::Tree;
 use crate::matcher::{HeaderMatcher, MetadataMatcher, PathMatcher, StringMatcher};
 
 /// What a match does.
@@ -22,6 +23,9 @@ pub struct Rules {
     pub action: Action,
     /// Policies sorted by name, as Envoy evaluates them.
     pub policies: Vec<(Name, Policy)>,
+    /// In their place: a tree that leads to a name and what is done. What it leads nowhere is
+    /// denied.
+    pub tree: Option<Box<Tree<(Name, Action)>>>,
 }
 
 /// HTTP access control.

@@ -130,7 +130,7 @@ pub(super) fn metadata(m: &pb::MetadataMatcher) -> Result<MetadataMatcher> {
     })
 }
 
-fn value(m: &pb::ValueMatcher) -> Result<ValueMatcher> {
+pub(super) fn value(m: &pb::ValueMatcher) -> Result<ValueMatcher> {
     use pb::value_matcher::MatchPattern as P;
     Ok(match m.match_pattern.as_ref() {
         Some(P::NullMatch(_)) => ValueMatcher::Null,

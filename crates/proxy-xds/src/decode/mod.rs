@@ -20,6 +20,7 @@ mod istio;
 mod jwt;
 mod lb;
 mod listener;
+mod match_tree;
 mod matcher;
 mod network_filter;
 mod origin;

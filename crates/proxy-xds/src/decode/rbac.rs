@@ -1,6 +1,7 @@
 //! Role-based access control filters, HTTP and network.
 use std::sync::Arc;
 
+use lateen_proxy_core::config::Name;
 use lateen_proxy_core::config::rbac::{
     Action, NetworkRbac, Permission, Policy, Principal, Rbac, Rules,
 };
@@ -11,29 +12,28 @@ use lateen_xds_proto::envoy::extensions::filters::http::rbac::v3 as http;
 use lateen_xds_proto::envoy::extensions::filters::network::rbac::v3 as network;
 use lateen_xds_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use lateen_xds_proto::envoy::r#type::matcher::v3 as matcher_pb;
+use lateen_xds_proto::xds::core::v3 as xds_core;
+use lateen_xds_proto::xds::r#type::matcher::v3 as xds_matcher;
 
 use super::common::{cidr, need, opt_duration, port};
+use super::match_tree::Reader;
 use super::{matcher, typed};
 use crate::error::{At, Result, list, refuse, refuse_set};
 
 pub(super) fn http(m: &http::Rbac) -> Result<Rbac> {
-    for (set, field) in [
-        (m.matcher.is_some(), "matcher"),
-        (m.shadow_matcher.is_some(), "shadow_matcher"),
-        (m.track_per_rule_stats, "track_per_rule_stats"),
-    ] {
+    for (set, field) in [(m.track_per_rule_stats, "track_per_rule_stats")] {
         if set {
             return refuse("is not implemented").at(field);
         }
     }
     Ok(Rbac {
-        rules: m.rules.as_ref().map(rules).transpose().at("rules")?,
-        shadow_rules: m
-            .shadow_rules
-            .as_ref()
-            .map(rules)
-            .transpose()
-            .at("shadow_rules")?,
+        rules: of("matcher", m.matcher.as_ref(), m.rules.as_ref(), true)?,
+        shadow_rules: of(
+            "shadow_matcher",
+            m.shadow_matcher.as_ref(),
+            m.shadow_rules.as_ref(),
+            true,
+        )?,
         shadow_rules_stat_prefix: m.shadow_rules_stat_prefix.as_str().into(),
         rules_stat_prefix: m.rules_stat_prefix.as_str().into(),
     })
@@ -41,8 +41,6 @@ pub(super) fn http(m: &http::Rbac) -> Result<Rbac> {
 
 pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
     for (set, field) in [
-        (m.matcher.is_some(), "matcher"),
-        (m.shadow_matcher.is_some(), "shadow_matcher"),
         (m.delay_deny.is_some(), "delay_deny"),
         (
             m.enforcement_type == network::rbac::EnforcementType::Continuous as i32,
@@ -56,13 +54,13 @@ pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
     let delay = opt_duration(m.delay_deny.as_ref(), "delay_deny")?;
     Ok(NetworkRbac {
         rbac: Rbac {
-            rules: m.rules.as_ref().map(rules).transpose().at("rules")?,
-            shadow_rules: m
-                .shadow_rules
-                .as_ref()
-                .map(rules)
-                .transpose()
-                .at("shadow_rules")?,
+            rules: of("matcher", m.matcher.as_ref(), m.rules.as_ref(), false)?,
+            shadow_rules: of(
+                "shadow_matcher",
+                m.shadow_matcher.as_ref(),
+                m.shadow_rules.as_ref(),
+                false,
+            )?,
             shadow_rules_stat_prefix: m.shadow_rules_stat_prefix.as_str().into(),
             rules_stat_prefix: Default::default(),
         },
@@ -72,14 +70,53 @@ pub(super) fn network(m: &network::Rbac) -> Result<NetworkRbac> {
     })
 }
 
+/// Rules, or the tree that stands in their place.
+fn of(
+    field: &str,
+    tree: Option<&xds_matcher::Matcher>,
+    plain: Option<&pb::Rbac>,
+    http: bool,
+) -> Result<Option<Arc<Rules>>> {
+    let Some(tree) = tree else {
+        let name = match field {
+            "matcher" => "rules",
+            _ => "shadow_rules",
+        };
+        return plain.map(rules).transpose().at(name);
+    };
+    let reader = Reader {
+        http,
+        action: &named_action,
+    };
+    Ok(Some(Arc::new(Rules {
+        action: Action::Allow,
+        policies: Vec::new(),
+        tree: Some(Box::new(reader.tree(tree).at(field)?)),
+    })))
+}
+
+fn named_action(m: &xds_core::TypedExtensionConfig) -> Result<(Name, Action)> {
+    let any = need(m.typed_config.as_ref(), "typed_config")?;
+    let m: pb::Action = typed(any).at("typed_config")?;
+    if m.name.is_empty() {
+        return refuse("is required").at("name").at("typed_config");
+    }
+    let action = action(m.action).at("typed_config")?;
+    Ok((m.name.as_str().into(), action))
+}
+
+fn action(m: i32) -> Result<Action> {
+    match pb::rbac::Action::try_from(m) {
+        Ok(pb::rbac::Action::Allow) => Ok(Action::Allow),
+        Ok(pb::rbac::Action::Deny) => Ok(Action::Deny),
+        Ok(pb::rbac::Action::Log) => Ok(Action::Log),
+        Err(_) => refuse("is no known action").at("action"),
+    }
+}
+
 fn rules(m: &pb::Rbac) -> Result<Arc<Rules>> {
     refuse_set(&[(m.audit_logging_options.is_some(), "audit_logging_options")])?;
-    let action = match pb::rbac::Action::try_from(m.action) {
-        Ok(pb::rbac::Action::Allow) => Action::Allow,
-        Ok(pb::rbac::Action::Deny) => Action::Deny,
-        Ok(pb::rbac::Action::Log) => Action::Log,
-        Err(_) => return refuse("is no known action").at("action"),
-    };
+    let action = action(m.action)?;
     let mut policies = Vec::with_capacity(m.policies.len());
     for (name, p) in &m.policies {
         policies.push((
@@ -88,7 +125,11 @@ fn rules(m: &pb::Rbac) -> Result<Arc<Rules>> {
         ));
     }
     policies.sort_by(|a: &(Arc<str>, Policy), b| a.0.cmp(&b.0));
-    Ok(Arc::new(Rules { action, policies }))
+    Ok(Arc::new(Rules {
+        action,
+        policies,
+        tree: None,
+    }))
 }
 
 fn policy(m: &pb::Policy) -> Result<Policy> {
