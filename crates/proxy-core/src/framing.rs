@@ -61,18 +61,13 @@ impl BodyLength {
             return;
         };
         let said = number(first);
-        let mut lines = 0;
-        head.any(name.name(), &mut |_| {
-            lines += 1;
-            false
-        });
         let right = match self {
             Self::Known(length) => said == Some(length),
             Self::Empty => said == Some(0),
             Self::Elsewhere => said.is_some(),
             Self::Unknown => false,
         };
-        if right && lines == 1 {
+        if right && head.count(name) == 1 {
             return;
         }
         match (self, said) {
@@ -88,12 +83,12 @@ impl BodyLength {
 
 /// Digits alone (RFC 9110 section 8.6).
 fn number(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text)
-        .ok()
-        .filter(|_| digits)?
-        .parse()
-        .ok()
+    let add = |sum: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    };
+    let sum = text.iter().try_fold(0, add);
+    sum.filter(|_| !text.is_empty())
 }
 
 #[cfg(test)]

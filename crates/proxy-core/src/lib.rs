@@ -31,6 +31,7 @@ pub mod request_id;
 pub mod retry;
 pub mod rewrite;
 pub mod router;
+pub mod scan;
 pub mod stats;
 pub mod token_bucket;
 pub mod trace;

@@ -19,6 +19,16 @@ pub trait Headers {
     fn known(&self, name: Known) -> Option<&[u8]> {
         self.first(name.name())
     }
+
+    /// How many lines a header has that has a number.
+    fn count(&self, name: Known) -> usize {
+        let mut lines = 0;
+        self.any(name.name(), &mut |_| {
+            lines += 1;
+            false
+        });
+        lines
+    }
 }
 
 /// A list of (name, value) pairs, for tests and small callers.
@@ -196,6 +206,13 @@ impl HeaderMatcher {
         if let HeaderRule::Present(want) = self.rule {
             let there = headers.first(&self.name).is_some() || self.missing_as_empty;
             return (there == want) != self.invert;
+        }
+        if self.name.starts_with(':') {
+            // One line at most.
+            return match headers.first(&self.name) {
+                Some(value) => self.line(value) != self.invert,
+                None => self.missing_as_empty && self.line(b"") != self.invert,
+            };
         }
         let mut there = false;
         let found = headers.any(&self.name, &mut |line| {

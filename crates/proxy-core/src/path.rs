@@ -3,22 +3,27 @@
 use std::borrow::Cow;
 
 use crate::config::http_connection_manager::{EscapedSlashes, PathNormalization};
+use crate::scan::before_either;
 
 /// The path without query and fragment.
 #[must_use]
 pub fn without_query(path: &[u8]) -> &[u8] {
-    match memchr::memchr2(b'?', b'#', path) {
-        Some(at) => &path[..at],
-        None => path,
-    }
+    &path[..before_either(path, b'?', b'#')]
+}
+
+/// The path without query and fragment, and the query without `?`, if there is one.
+#[must_use]
+pub fn parts(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let (bare, rest) = path.split_at(before_either(path, b'?', b'#'));
+    let query = rest.strip_prefix(b"?");
+    let query = query.map(|q| memchr::memchr(b'#', q).map_or(q, |end| &q[..end]));
+    (bare, query)
 }
 
 /// The query without `?`, if there is one.
 #[must_use]
 pub fn query(path: &[u8]) -> Option<&[u8]> {
-    let at = memchr::memchr2(b'?', b'#', path).filter(|at| path[*at] == b'?')?;
-    let rest = &path[at + 1..];
-    Some(memchr::memchr(b'#', rest).map_or(rest, |end| &rest[..end]))
+    parts(path).1
 }
 
 /// `%41` read as `A`; what is no escape stays, and a plus sign too.
@@ -86,8 +91,13 @@ pub fn without_parameters(path: &[u8]) -> Vec<u8> {
 /// would guard another path than the one that is routed.
 #[must_use]
 pub fn matched(path_and_query: &[u8], ignore_parameters: bool) -> Cow<'_, [u8]> {
-    let bare = without_query(path_and_query);
-    if ignore_parameters && memchr::memchr(b';', bare).is_some() {
+    without_parameters_if(ignore_parameters, without_query(path_and_query))
+}
+
+/// [`matched`] of a path that has no query any more.
+#[must_use]
+pub fn without_parameters_if(ignored: bool, bare: &[u8]) -> Cow<'_, [u8]> {
+    if ignored && memchr::memchr(b';', bare).is_some() {
         return Cow::Owned(without_parameters(bare));
     }
     Cow::Borrowed(bare)
@@ -107,11 +117,11 @@ pub enum Normalized<'a> {
 /// Normalises a `:path`. Works on the path alone; the query is carried over untouched.
 #[must_use]
 pub fn normalize(path: &[u8], options: PathNormalization) -> Normalized<'_> {
-    if memchr::memchr(b'#', path).is_some() {
-        return Normalized::Reject;
-    }
     let bare = without_query(path);
     let rest = &path[bare.len()..];
+    if !rest.is_empty() && memchr::memchr(b'#', rest).is_some() {
+        return Normalized::Reject;
+    }
     let mut current = Cow::Borrowed(bare);
     let mut unescaped = false;
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
 use crate::config::{Name, Value};
 use crate::matcher::{Headers, StringMatcher};
-use crate::path;
 
 /// The peer's verified certificate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,10 +114,8 @@ fn permits<H: Headers + ?Sized>(rule: &Permission, facts: &Facts<'_, H>) -> bool
         Permission::Or(rules) => rules.iter().any(|r| permits(r, facts)),
         Permission::Not(rule) => !permits(rule, facts),
         Permission::Header(m) => facts.headers.is_some_and(|h| m.matches(h)),
-        Permission::UrlPath(m) => facts.path.is_some_and(|p| m.matches(p)),
-        Permission::UriTemplate(t) => facts
-            .path
-            .is_some_and(|p| t.matches(path::without_query(p))),
+        Permission::UrlPath(m) => facts.path.is_some_and(|p| m.0.matches(p)),
+        Permission::UriTemplate(t) => facts.path.is_some_and(|p| t.matches(p)),
         Permission::DestinationIp(range) => {
             facts.destination.is_some_and(|d| range.contains(d.ip()))
         }
@@ -148,7 +145,7 @@ fn is<H: Headers + ?Sized>(rule: &Principal, facts: &Facts<'_, H>) -> bool {
         }
         Principal::RemoteIp(range) => within(range, facts.remote),
         Principal::Header(m) => facts.headers.is_some_and(|h| m.matches(h)),
-        Principal::UrlPath(m) => facts.path.is_some_and(|p| m.matches(p)),
+        Principal::UrlPath(m) => facts.path.is_some_and(|p| m.0.matches(p)),
         Principal::Metadata(m) => m.matches((facts.metadata)(&m.filter)),
         Principal::FilterState(key, m) => {
             (facts.filter_state)(key).is_some_and(|v| m.matches(v.as_bytes()))
@@ -174,7 +171,7 @@ mod tests {
     fn facts<'a>(headers: Option<&'a Pairs>, peer: Option<Peer<'a>>) -> Facts<'a, Pairs> {
         Facts {
             headers,
-            path: headers.map(|_| &b"/admin/x?q"[..]),
+            path: headers.map(|_| &b"/admin/x"[..]),
             destination: Some("10.0.0.1:9080".parse().unwrap()),
             server_name: "",
             direct_remote: Some("10.1.1.1".parse().unwrap()),

@@ -72,8 +72,8 @@ impl VirtualHost {
         request: &Request<'_, H>,
         ignore_path_parameters: bool,
     ) -> Option<&Arc<Route>> {
-        let query = path::query(request.path);
-        let seen = &*path::matched(request.path, ignore_path_parameters);
+        let (bare, query) = path::parts(request.path);
+        let seen = &*path::without_parameters_if(ignore_path_parameters, bare);
         self.index
             .find(&self.routes, seen, |m| m.matches(request, seen, query))
     }

@@ -28,6 +28,10 @@ impl Headers for Head {
     fn known(&self, name: Known) -> Option<&[u8]> {
         Head::known(self, name)
     }
+
+    fn count(&self, name: Known) -> usize {
+        self.all_known(name).count()
+    }
 }
 
 impl HeadersMut for Head {
