@@ -101,23 +101,29 @@ impl Known {
     /// The number of a lower-case name.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let mut slot = slot(name);
+        let slot = slot(name);
+        let known = SLOTS[slot];
+        if known == Self::Other || NAMES[known as usize] == name {
+            return known;
+        }
+        Self::look_on(name, slot)
+    }
+
+    /// Goes on from a slot that another name has.
+    #[cold]
+    fn look_on(name: &[u8], mut slot: usize) -> Self {
         loop {
-            let Some(&known) = usize::from(SLOTS[slot])
-                .checked_sub(1)
-                .and_then(|i| ALL.get(i))
-            else {
-                return Self::Other;
-            };
-            if known.name().as_bytes() == name {
+            slot = (slot + 1) % SLOTS.len();
+            let known = SLOTS[slot];
+            if known == Self::Other || NAMES[known as usize] == name {
                 return known;
             }
-            slot = (slot + 1) % SLOTS.len();
         }
     }
 
     /// The lower-case name; empty for [`Known::Other`].
     #[must_use]
+    #[inline]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -338,20 +344,31 @@ const fn slot(name: &[u8]) -> usize {
     (mixed + late as usize) % 512
 }
 
-/// By [`slot`], the place of a name in [`ALL`] and one; 0 ends the look. Most of it is empty, so a
-/// name without a number is mostly told by one look.
-static SLOTS: [u8; 512] = {
-    let mut slots = [0; 512];
+/// By [`slot`]; [`Known::Other`] ends the look. Most of it is empty, so a name without a number is
+/// mostly told by one look.
+static SLOTS: [Known; 512] = {
+    let mut slots = [Known::Other; 512];
     let mut index = 0;
     while index < ALL.len() {
         let mut at = slot(ALL[index].name().as_bytes());
-        while slots[at] != 0 {
+        while slots[at] as u8 != Known::Other as u8 {
             at = (at + 1) % slots.len();
         }
-        slots[at] = index as u8 + 1;
+        slots[at] = ALL[index];
         index += 1;
     }
     slots
+};
+
+/// The names by number; that of [`Known::Other`], which has none, is the last.
+static NAMES: [&[u8]; ALL.len() + 1] = {
+    let mut names: [&[u8]; ALL.len() + 1] = [b""; ALL.len() + 1];
+    let mut index = 0;
+    while index < ALL.len() {
+        names[ALL[index] as usize] = ALL[index].name().as_bytes();
+        index += 1;
+    }
+    names
 };
 
 #[cfg(test)]
@@ -373,8 +390,8 @@ mod tests {
     fn a_name_is_found_in_few_looks() {
         let steps = |known: Known| {
             let name = known.name().as_bytes();
-            let at = |step: usize| usize::from(SLOTS[(slot(name) + step) % SLOTS.len()]);
-            let found = |step: &usize| ALL.get(at(*step).wrapping_sub(1)) == Some(&known);
+            let at = |step: usize| SLOTS[(slot(name) + step) % SLOTS.len()];
+            let found = |step: &usize| at(*step) == known;
             (0..SLOTS.len()).find(found).unwrap()
         };
         let all: Vec<usize> = ALL.iter().map(|known| steps(*known)).collect();
