@@ -141,9 +141,9 @@ fn request_host<'a>(input: RedirectInput<'a>, scheme: &[u8], new_port: bool) -> 
 
 /// The redirect of a virtual host that insists on TLS, if this request needs one.
 #[must_use]
-pub fn require_tls(
+pub fn require_tls<'a>(
     host: &VirtualHost,
-    input: RedirectInput<'_>,
+    input: impl FnOnce() -> RedirectInput<'a>,
     internal: bool,
 ) -> Option<Vec<u8>> {
     let needed = match host.require_tls {
@@ -151,7 +151,11 @@ pub fn require_tls(
         RequireTls::ExternalOnly => !internal,
         RequireTls::All => true,
     };
-    if !needed || input.scheme == b"https" {
+    if !needed {
+        return None;
+    }
+    let input = input();
+    if input.scheme == b"https" {
         return None;
     }
     let mut out = b"https://".to_vec();

@@ -38,6 +38,13 @@ impl<T: Usual + PartialEq> Rare<T> {
     }
 }
 
+impl<T> Rare<T> {
+    /// The value where it is not the usual one.
+    pub fn own(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+}
+
 impl<T> Default for Rare<T> {
     fn default() -> Self {
         Self(None)

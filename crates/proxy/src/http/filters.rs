@@ -23,21 +23,28 @@ use super::stream::{Chosen, Stream};
 use super::{access, ext_authz, jwt, rate_limit};
 use crate::stats::rare::{CorsEvent, FaultEvent, Rare};
 
+/// Whether no level of a route says anything of filters, which is so of most.
+fn is_silent(chosen: Option<&Chosen>) -> bool {
+    chosen.is_none_or(|c| {
+        let outer = [&c.route.per_filter, &c.host.per_filter, &c.table.per_filter];
+        let weighted = c.weighted.as_ref().map(|w| &w.per_filter);
+        let mut levels = outer.into_iter().chain(weighted);
+        levels.all(|level| level.own().is_none())
+    })
+}
+
 /// The setting of a filter for this request: `None` = it does not run,
-/// `Some(None)` = with its own configuration.
+/// `Some(None)` = with its own configuration. `silent` = [`is_silent`].
 fn setting<'a>(
     filter: &HttpFilter,
     chosen: Option<&'a Chosen>,
+    silent: bool,
 ) -> Option<Option<&'a PerFilterConfig>> {
-    let weighted = chosen.and_then(|c| c.weighted.as_ref());
-    let weighted = weighted.map(|w| &w.per_filter);
-    let none = |c: &Chosen| {
-        let outer = [&c.route.per_filter, &c.host.per_filter, &c.table.per_filter];
-        outer.iter().all(|list| list.is_empty())
-    };
-    if chosen.is_none_or(none) && weighted.is_none_or(|list| list.is_empty()) {
+    if silent {
         return (!filter.disabled).then_some(None);
     }
+    let weighted = chosen.and_then(|c| c.weighted.as_ref());
+    let weighted = weighted.map(|w| &w.per_filter);
     let outer = chosen.map(|c| {
         let levels = [&c.route.per_filter, &c.host.per_filter];
         levels.into_iter().chain([&c.table.per_filter])
@@ -76,9 +83,10 @@ pub(super) async fn on_request(
 ) -> Result<(), Stop> {
     let http = stream.http;
     let config = &http.config;
+    let mut silent = is_silent(chosen.as_ref());
     for place in &http.on_request {
         let (filter, state) = (&config.http_filters[*place], &http.filters[*place]);
-        let own = setting(filter, chosen.as_ref());
+        let own = setting(filter, chosen.as_ref(), silent);
         if let FilterState::Jwt(state) = state {
             let own = match own {
                 // Off: what it alone may say is still not a client's to say.
@@ -88,6 +96,7 @@ pub(super) async fn on_request(
             };
             if jwt::authenticate(stream, body, out, state, own).await? {
                 *chosen = stream.choose_route();
+                silent = is_silent(chosen.as_ref());
                 stream.chosen.clone_from(chosen);
             }
             continue;
@@ -107,12 +116,19 @@ pub(super) async fn on_request(
             let upstream = stream.named_cluster(route);
             if ext_authz::check(stream, body, out, state, own, upstream).await? {
                 *chosen = stream.choose_route();
+                silent = is_silent(chosen.as_ref());
                 stream.chosen.clone_from(chosen);
             }
             continue;
         }
         let reply = match (&filter.config, own) {
             (_, Some(PerFilterConfig::Fault(fault))) => inject(stream, body, out, fault).await?,
+            // As Istio has it for routes to set: most requests meet no fault.
+            (HttpFilterConfig::Fault(fault), _)
+                if fault.delay.is_none() && fault.abort.is_none() =>
+            {
+                None
+            }
             (HttpFilterConfig::Fault(fault), _) => inject(stream, body, out, fault).await?,
             (_, Some(PerFilterConfig::RateLimit(limit)))
             | (HttpFilterConfig::RateLimit(limit), _) => {
@@ -182,9 +198,10 @@ pub(super) fn sees_responses(config: &HttpFilterConfig) -> bool {
 /// Runs the filters on a response head.
 pub(super) fn on_response(stream: &mut Stream<'_>, chosen: Option<&Chosen>) {
     let http = stream.http;
+    let silent = is_silent(chosen);
     for place in http.on_response.iter().rev() {
         let filter = &http.config.http_filters[*place];
-        let Some(own) = setting(filter, chosen) else {
+        let Some(own) = setting(filter, chosen, silent) else {
             continue;
         };
         match (&filter.config, own) {

@@ -11,7 +11,8 @@ use lateen_proxy_core::config::http_filter::{HttpFilterConfig, Router};
 use lateen_proxy_core::config::istio::{IstioStats, PeerMetadata};
 use lateen_proxy_core::config::route::{ClusterSpecifier, Forward, RouteAction, WeightedCluster};
 use lateen_proxy_core::config::{
-    HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource, VirtualHost,
+    HeaderMutations, HttpConnectionManager, Name, Route, RouteConfiguration, RouteSource,
+    VirtualHost,
 };
 use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::framing::BodyLength;
@@ -182,6 +183,22 @@ pub(super) struct Chosen {
     pub(super) weighted: Option<Arc<WeightedCluster>>,
 }
 
+impl Chosen {
+    /// The header edits of those levels that have some, in their order.
+    pub(super) fn edits(&self) -> [Option<&HeaderMutations>; 4] {
+        let mut levels = [
+            self.weighted.as_ref().and_then(|w| w.headers.own()),
+            self.route.headers.own(),
+            self.host.headers.own(),
+            self.table.headers.own(),
+        ];
+        if self.table.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        levels
+    }
+}
+
 impl<'c> Stream<'c> {
     /// A request whose head is in the record.
     pub fn new(http: &'c HttpContext, record: &'c mut StreamRecord, timer: &'c Timer) -> Self {
@@ -317,7 +334,7 @@ impl Stream<'_> {
         trace::begin(self, chosen.as_ref());
         self.chosen.clone_from(&chosen);
         if let Some(chosen) = &chosen {
-            let input = self.redirect_input();
+            let input = || self.redirect_input();
             let location = rewrite::require_tls(&chosen.host, input, self.record.internal);
             if let Some(location) = location {
                 http.stats.cells.rq_direct_response.inc();
@@ -698,17 +715,7 @@ impl Stream<'_> {
 
     /// Response edits of the route's levels.
     fn edit_response(&mut self, chosen: &Chosen) {
-        let weighted = chosen.weighted.as_ref().map(|w| &w.headers);
-        let mut levels = [
-            weighted,
-            Some(&chosen.route.headers),
-            Some(&chosen.host.headers),
-            Some(&chosen.table.headers),
-        ];
-        if chosen.table.most_specific_header_mutations_wins {
-            levels.reverse();
-        }
-        for level in levels.into_iter().flatten() {
+        for level in chosen.edits().into_iter().flatten() {
             mutate::remove(&mut self.record.response, &level.response_remove);
             mutate::apply(self.record, Side::Response, &level.response_add);
         }
