@@ -25,7 +25,8 @@ struct Codes {
     scope: Scope,
     prefix: &'static str,
     classes: [OnceCell<Counter>; 5],
-    codes: RefCell<HashMap<u16, Counter>>,
+    /// The most frequent ones in front.
+    codes: RefCell<Vec<(u16, Counter)>>,
     by_code: bool,
 }
 
@@ -60,10 +61,15 @@ impl Codes {
         }
         if self.by_code {
             let mut codes = self.codes.borrow_mut();
-            let code = codes
-                .entry(status)
-                .or_insert_with(|| registry.counter(&self.scope.code(self.prefix, status)));
+            if let Some(at) = codes.iter().position(|(known, _)| *known == status) {
+                codes[at].1.inc();
+                // The more often one is met, the sooner it is found.
+                codes.swap(at, at / 2);
+                return;
+            }
+            let code = registry.counter(&self.scope.code(self.prefix, status));
             code.inc();
+            codes.push((status, code));
         }
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn judge(
     let rbac = rbac?;
     let ignored = table.is_some_and(|t| t.ignore_path_parameters_in_path_matching);
     let seen = path::matched(record.request.path(), ignored);
-    let conn = record.conn.clone();
+    let conn = &*record.conn;
     let facts = Facts {
         headers: Some(&record.request),
         path: Some(&seen),
@@ -135,14 +135,14 @@ pub(super) fn judge(
         server_name: &conn.server_name,
         direct_remote: Some(conn.io.peer.ip()),
         remote: Some(record.remote.ip()),
-        peer: peer(&conn),
+        peer: peer(conn),
         metadata: &|namespace| record.dynamic_metadata(namespace),
         filter_state: &|_| None,
     };
     let verdict = judge_facts(rbac, &facts);
     let shadowed = shadow(rbac, &facts);
     if tells!(RBAC) {
-        say(&conn, Some(record), rbac, shadowed, verdict);
+        say(conn, Some(record), rbac, shadowed, verdict);
     }
     drop(seen); // it borrows the request's record, which is written to below
     let stats = &conn.worker.stats;

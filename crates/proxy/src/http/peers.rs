@@ -29,8 +29,7 @@ fn put(head: &mut Head, own: &Own) {
 /// Reads who sent a request.
 pub(super) fn of_request(record: &mut StreamRecord, config: &PeerMetadata) {
     if config.downstream_headers {
-        let worker = record.conn.worker.clone();
-        record.peer = take(&mut record.request, &worker.mesh);
+        record.peer = take(&mut record.request, &record.conn.worker.mesh);
     }
 }
 
@@ -45,23 +44,20 @@ pub(super) fn tell_upstream(
         metadata.is_some_and(|m| m.path(["external"]).is_some())
     };
     if config.propagate_upstream && !(config.skip_external_clusters && external()) {
-        let worker = record.conn.worker.clone();
-        put(&mut record.request, &worker.mesh.own);
+        put(&mut record.request, &record.conn.worker.mesh.own);
     }
 }
 
 /// Reads who answered.
 pub(super) fn of_response(record: &mut StreamRecord, config: &PeerMetadata) {
     if config.upstream_headers {
-        let worker = record.conn.worker.clone();
-        record.peer = take(&mut record.response, &worker.mesh);
+        record.peer = take(&mut record.response, &record.conn.worker.mesh);
     }
 }
 
 /// Tells a client who answers, if it said who asks.
 pub(super) fn tell_client(record: &mut StreamRecord, config: &PeerMetadata) {
     if config.propagate_downstream && record.peer != 0 {
-        let worker = record.conn.worker.clone();
-        put(&mut record.response, &worker.mesh.own);
+        put(&mut record.response, &record.conn.worker.mesh.own);
     }
 }

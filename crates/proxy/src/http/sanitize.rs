@@ -14,7 +14,7 @@ use crate::tls::certificate::url_pem;
 
 /// Applies the rules to the record's request; the status where it is refused.
 pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) -> Option<u16> {
-    let conn = record.conn.clone();
+    let conn = &*record.conn;
     let head = &mut record.request;
     let stripped = rewrite::strip_host(hcm, head.authority(), Some(conn.local.port()));
     // A CONNECT is nothing without the port it names (RFC 9110 9.3.6).
@@ -23,13 +23,13 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) -> Option
         head.set_authority(&stripped);
     }
     let origin = match &conn.peer {
-        None => sanitize(head, hcm, &conn, None),
+        None => sanitize(head, hcm, conn, None),
         Some(peer) => {
             let uris: Vec<&str> = peer.uris.iter().map(String::as_str).collect();
             let dns: Vec<&str> = peer.dns.iter().map(String::as_str).collect();
             let own = conn.shown.as_deref().map(|s| s.uris.as_slice());
             let own: Vec<&str> = own.unwrap_or_default().iter().map(String::as_str).collect();
-            let (cert, chain) = pem(&conn, hcm);
+            let (cert, chain) = pem(conn, hcm);
             let certificate = PeerCertificate {
                 own_uri_sans: &own,
                 hash: &peer.hash,
@@ -39,12 +39,11 @@ pub fn request(record: &mut StreamRecord, hcm: &HttpConnectionManager) -> Option
                 cert: &cert,
                 chain: &chain,
             };
-            sanitize(head, hcm, &conn, Some(certificate))
+            sanitize(head, hcm, conn, Some(certificate))
         }
     };
     record.remote = origin.client.unwrap_or(conn.remote);
     record.internal = origin.internal;
-    let head = &mut record.request;
     if hcm.add_user_agent {
         let own = &conn.worker.mesh.own;
         let service = own.service.as_bytes();
