@@ -101,6 +101,9 @@ pub struct Head {
     path: Span,
     authority: Span,
     scheme: Span,
+    /// The request line and that of the host as they came, line ends included, as long as what they
+    /// say is so; empty else.
+    came: [Span; 2],
     has_authority: bool,
     /// How its sender wrote its names, where that is to be kept.
     names: Option<Box<Names>>,
@@ -123,6 +126,7 @@ impl Head {
         self.path = Span::default();
         self.authority = Span::default();
         self.scheme = Span::default();
+        self.came = <[Span; 2]>::default();
         self.has_authority = false;
         self.names = None;
         self.status = 0;
@@ -191,22 +195,26 @@ impl Head {
 
     /// Replaces the method.
     pub fn set_method(&mut self, value: &[u8]) {
+        self.came = <[Span; 2]>::default();
         self.method = self.push(value);
     }
 
     /// Replaces the path.
     pub fn set_path(&mut self, value: &[u8]) {
+        self.came = <[Span; 2]>::default();
         self.path = self.push(value);
     }
 
     /// Replaces the authority.
     pub fn set_authority(&mut self, value: &[u8]) {
+        self.came = <[Span; 2]>::default();
         self.authority = self.push(value);
         self.has_authority = true;
     }
 
     /// Forgets the authority.
     pub fn remove_authority(&mut self) {
+        self.came = <[Span; 2]>::default();
         self.authority = Span::default();
         self.has_authority = false;
     }
@@ -233,27 +241,37 @@ impl Head {
     /// Appends a line whose name is in lower case and known to be that one.
     pub fn add_lower(&mut self, known: Known, name: &[u8], value: &[u8]) {
         let start = self.buf.len();
-        self.buf.reserve(name.len() + value.len() + 4);
         self.buf.extend_from_slice(name);
-        self.end_line(start, known, &[value]);
+        self.buf.extend_from_slice(b": ");
+        self.buf.extend_from_slice(value);
+        self.buf.extend_from_slice(b"\r\n");
+        self.push_field(known, start, name.len(), value.len());
+    }
+
+    /// Takes a line in that stands in the buffer.
+    fn push_field(&mut self, known: Known, start: usize, name_len: usize, value_len: usize) {
+        self.present |= known.bit();
+        self.fields.push(Field {
+            start: start as u32,
+            name_len: name_len as u16,
+            known,
+            live: true,
+            value_len: value_len as u32,
+        });
     }
 
     /// Appends a line that was made before.
     pub fn add_line(&mut self, line: &Line) {
         let (start, name_len) = (self.buf.len(), line.known.name().len());
         self.buf.extend_from_slice(&line.text);
-        self.present |= line.known.bit();
-        self.fields.push(Field {
-            start: start as u32,
-            name_len: name_len as u16,
-            known: line.known,
-            live: true,
-            value_len: (line.text.len() - name_len - 4) as u32,
-        });
+        self.push_field(line.known, start, name_len, line.text.len() - name_len - 4);
     }
 
     /// Puts a line that was made before in the place of the first of its name.
     pub fn set_line(&mut self, line: &Line) {
+        if !self.has(line.known) {
+            return self.add_line(line);
+        }
         let first = self.remove_first(line.known);
         self.add_line(line);
         self.move_last(first);
@@ -298,14 +316,7 @@ impl Head {
         if !plain {
             return self.add(name, value);
         }
-        self.present |= known.bit();
-        self.fields.push(Field {
-            start: start as u32,
-            name_len: name.len() as u16,
-            known,
-            live: true,
-            value_len: value.len() as u32,
-        });
+        self.push_field(known, start, name.len(), value.len());
     }
 
     /// Ends the line whose name begins at `start`.
@@ -318,14 +329,7 @@ impl Head {
         }
         let value_len = self.buf.len() - value;
         self.buf.extend_from_slice(b"\r\n");
-        self.present |= known.bit();
-        self.fields.push(Field {
-            start: start as u32,
-            name_len: name_len as u16,
-            known,
-            live: true,
-            value_len: value_len as u32,
-        });
+        self.push_field(known, start, name_len, value_len);
     }
 
     /// Appends a line whose value is a number.
@@ -342,6 +346,9 @@ impl Head {
 
     /// Replaces all lines of a well-known name by one in the place of the first.
     pub fn set_known(&mut self, name: Known, value: &[u8]) {
+        if !self.has(name) {
+            return self.add_known(name, value);
+        }
         let first = self.remove_first(name);
         self.add_known(name, value);
         self.move_last(first);
@@ -349,9 +356,6 @@ impl Head {
 
     /// Removes all lines of a well-known name; the place of the first.
     fn remove_first(&mut self, name: Known) -> Option<usize> {
-        if !self.has(name) {
-            return None;
-        }
         let first = self.fields.iter().position(|f| f.live && f.known == name);
         self.remove_known(name);
         first
@@ -539,7 +543,29 @@ impl Head {
 
     /// Writes the live lines, each ended by CRLF; untouched runs in one copy.
     pub fn write_lines(&self, out: &mut Vec<u8>) {
-        let mut run = 0..0;
+        self.write_from(0..0, out);
+    }
+
+    /// Writes the request line, the host and the live lines where the first two are as they came;
+    /// else nothing is written.
+    pub fn write_as_came(&self, out: &mut Vec<u8>) -> bool {
+        let [line, host] = self
+            .came
+            .map(|s| s.start as usize..(s.start + s.len) as usize);
+        if line.is_empty() || host.is_empty() {
+            return false;
+        }
+        if line.end == host.start {
+            self.write_from(line.start..host.end, out);
+        } else {
+            out.extend_from_slice(&self.buf[line]);
+            self.write_from(host, out);
+        }
+        true
+    }
+
+    /// Writes a run of the buffer and the live lines.
+    fn write_from(&self, mut run: std::ops::Range<usize>, out: &mut Vec<u8>) {
         for field in self.fields.iter().filter(|f| f.live) {
             let (start, end) = (field.start as usize, field.end());
             if start == run.end {

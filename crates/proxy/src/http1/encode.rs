@@ -7,17 +7,19 @@ use crate::http::known::Known;
 /// Writes a request head. `Chunked` adds its header; a length is already a
 /// line of the head.
 pub fn write_request_head(head: &Head, framing: Framing, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.method());
-    out.push(b' ');
-    if head.method() == b"CONNECT" {
+    if !head.write_as_came(out) {
+        out.extend_from_slice(head.method());
+        out.push(b' ');
+        if head.method() == b"CONNECT" {
+            out.extend_from_slice(head.authority());
+        } else {
+            out.extend_from_slice(head.path());
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
         out.extend_from_slice(head.authority());
-    } else {
-        out.extend_from_slice(head.path());
+        out.extend_from_slice(b"\r\n");
+        head.write_lines(out);
     }
-    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(head.authority());
-    out.extend_from_slice(b"\r\n");
-    head.write_lines(out);
     match framing {
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::None if needs_zero_length(head) => {
@@ -84,6 +86,9 @@ pub fn write_response_head(
 
 /// Writes `HTTP/1.1 200 OK\r\n` and the like.
 pub fn write_status_line(status: u16, http_10: bool, out: &mut Vec<u8>) {
+    if status == 200 && !http_10 {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     let version: &[u8] = if http_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
     out.extend_from_slice(version);
     let mut digits = itoa::Buffer::new();

@@ -3,6 +3,8 @@
 //! A head with anything unusual in it is left to the full parser, which alone says what is refused
 //! and why; what is taken here that parser takes too, and reads the same.
 
+use lateen_proxy_core::scan::{HIGH, below, eight, first, same};
+
 use super::{Field, Head, Span};
 use crate::http::known::Known;
 
@@ -62,6 +64,7 @@ impl Plain<'_> {
         self.at = end + b" HTTP/1.1\r\n".len();
         self.head.method = span(0, method);
         self.head.path = span(path, path_len);
+        self.head.came[0] = span(0, self.at);
         Some(&buf[..method])
     }
 
@@ -129,6 +132,7 @@ impl Plain<'_> {
                 }
                 Place::Authority => {
                     head.authority = span(value_at, value_len);
+                    head.came[1] = span(at, name_len + value_len + 4);
                     head.has_authority = true;
                 }
                 Place::Nowhere => {}
@@ -151,24 +155,6 @@ fn span(start: usize, len: usize) -> Span {
     }
 }
 
-/// A byte in all eight places of a word.
-const fn eight(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-const HIGH: u64 = eight(0x80);
-
-/// Marks bytes below a bound of at most 128 by their highest bit. The lowest mark is exact; those
-/// above it may be wrong.
-const fn below(word: u64, bound: u8) -> u64 {
-    word.wrapping_sub(eight(bound)) & !word & HIGH
-}
-
-/// Marks bytes that are this one, as [`below`] does.
-const fn same(word: u64, byte: u8) -> u64 {
-    below(word ^ eight(byte), 1)
-}
-
 /// How many bytes come before the first that `marks` marks. All, where none does before the last
 /// seven or fewer.
 fn len_before(bytes: &[u8], marks: impl Fn(u64) -> u64) -> usize {
@@ -176,7 +162,7 @@ fn len_before(bytes: &[u8], marks: impl Fn(u64) -> u64) -> usize {
     for chunk in bytes.as_chunks().0 {
         let marked = marks(u64::from_le_bytes(*chunk));
         if marked != 0 {
-            return len + marked.trailing_zeros() as usize / 8;
+            return len + first(marked);
         }
         len += 8;
     }
@@ -210,7 +196,7 @@ fn lower_name(bytes: &mut [u8]) -> Option<usize> {
         let capital = from_a & !beyond_z & !word & HIGH & before;
         *chunk = (word | capital >> 2).to_le_bytes();
         if colon != 0 {
-            return Some(len + colon.trailing_zeros() as usize / 8);
+            return Some(len + first(colon));
         }
         len += 8;
     }
