@@ -158,7 +158,7 @@ impl Stream<'_> {
         // What follows an answer to CONNECT is never a body to us: a 2xx begins
         // the tunnel (RFC 9110 section 9.3.6), of others only the status passes.
         let to_head = connect || head.method() == b"HEAD";
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             receiver: Receiver::H1(H1Receiver {
                 io: &parts.io,
                 reader: &mut parts.reader,
@@ -173,7 +173,7 @@ impl Stream<'_> {
             meter: self.meter(),
             sent: false,
         };
-        let (attempt, reusable) = self.run(exchange, out, tries, &tried).await;
+        let (attempt, reusable) = self.run(&mut exchange, out, tries, &tried).await;
         let (received, sent) = client.io.counts();
         let wire = &mut self.record.upstream_wire;
         *wire = (wire.0 + received - before.0, wire.1 + sent - before.1);
@@ -218,7 +218,7 @@ impl Stream<'_> {
         if let Responder::H1 { close, .. } = out {
             *close = false; // the head of a tunnel does not say so
         }
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             receiver: Receiver::H1(H1Receiver {
                 io: &client.io,
                 reader: &mut client.reader,
@@ -233,7 +233,7 @@ impl Stream<'_> {
             meter: Meter::default(),
             sent: false,
         };
-        Box::pin(self.tunnel(exchange, out, deadlines)).await;
+        Box::pin(self.tunnel(&mut exchange, out, deadlines)).await;
         tried.host.connection_closed();
         Attempt::Done
     }
@@ -272,7 +272,7 @@ impl Stream<'_> {
         if self.http.config.proxy_100_continue {
             handle.ask_informational();
         }
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             receiver: Receiver::H2(&handle, tries.upgrade && !connect),
             sender: BodyWriter::H2(H2Writer::new(&handle, end)),
             hold: tries.upgrade,
@@ -280,23 +280,20 @@ impl Stream<'_> {
             meter: self.meter(),
             sent: false,
         };
-        let (attempt, _) = self.run(exchange, out, tries, &tried).await;
+        let (attempt, _) = self.run(&mut exchange, out, tries, &tried).await;
         attempt
     }
 
     /// Both phases. The flag says whether an HTTP/1 connection may be reused.
     async fn run(
         &mut self,
-        mut exchange: Exchange<'_, '_>,
+        exchange: &mut Exchange<'_, '_>,
         out: &mut Responder<'_>,
         tries: &mut Tries<'_>,
         tried: &Try<'_>,
     ) -> (Attempt, bool) {
         self.record.times.upstream_sent = now_ns();
-        let mut head = std::mem::take(&mut self.record.response);
-        let outcome = self.await_head(&mut exchange, out, &mut head, tries).await;
-        self.record.response = head;
-        let answer = match outcome {
+        let answer = match self.await_head(exchange, out, tries).await {
             Ok(answer) => answer,
             Err(attempt) => return (self.failed(exchange, attempt, tries, tried), false),
         };
@@ -386,7 +383,6 @@ impl Stream<'_> {
         &mut self,
         exchange: &mut Exchange<'_, '_>,
         out: &mut Responder<'_>,
-        head: &mut Head,
         tries: &mut Tries<'_>,
     ) -> Result<Answer, Attempt> {
         let trailers_on = self.passes_trailers(tries);
@@ -409,6 +405,7 @@ impl Stream<'_> {
             }
             // One informational head at a time, so that none piles up.
             informing = informing && out.writer().poll_flush(cx).is_pending();
+            let head = &mut self.record.response;
             while !informing && let Poll::Ready(done) = exchange.receiver.poll_head(head, cx) {
                 if done.is_err() || head.status >= 200 || head.status == 101 {
                     return Poll::Ready(done.map_err(|reset| Attempt::Reset(reset, exchange.sent)));
@@ -464,7 +461,7 @@ impl Stream<'_> {
     /// No answer came: what that means for a connection that was open before.
     fn failed(
         &mut self,
-        mut exchange: Exchange<'_, '_>,
+        exchange: &mut Exchange<'_, '_>,
         attempt: Attempt,
         tries: &mut Tries<'_>,
         tried: &Try<'_>,
@@ -494,7 +491,7 @@ impl Stream<'_> {
     /// Sends the answer on.
     async fn relay(
         &mut self,
-        exchange: Exchange<'_, '_>,
+        exchange: &mut Exchange<'_, '_>,
         out: &mut Responder<'_>,
         tries: &mut Tries<'_>,
         answer: Answer,
@@ -508,17 +505,15 @@ impl Stream<'_> {
             sent,
             ..
         } = exchange;
-        let mut upstream = receiver.into_body();
-        let mut response = std::mem::take(&mut self.record.response);
+        let mut upstream = receiver.body();
         self.record.times.response_start = now_ns();
-        let begun = out.begin(&mut response, body_kind);
-        self.record.response = response;
+        let begun = out.begin(&mut self.record.response, body_kind);
         let mut relay = Relay {
             body,
             sender,
             upward: meter,
             // What follows a refused upgrade is no body and goes nowhere.
-            sent: sent || tries.upgrade,
+            sent: *sent || tries.upgrade,
             downward: self.meter(),
         };
         let ended = match begun {
@@ -542,7 +537,7 @@ impl Stream<'_> {
         };
         self.record.sent = relay.downward.bytes;
         let messages = |meter: &Meter| meter.frames.map_or(0, |f| f.count);
-        self.record.messages = (messages(&relay.upward), messages(&relay.downward));
+        self.record.messages = (messages(relay.upward), messages(&relay.downward));
         let complete = relay.sent && upstream.is_done();
         match ended {
             Ok(()) => {}
@@ -616,7 +611,7 @@ impl Stream<'_> {
 
     async fn pump(
         &mut self,
-        relay: &mut Relay<'_, '_>,
+        relay: &mut Relay<'_, '_, '_>,
         upstream: &mut BodyReader<'_>,
         writer: &mut BodyWriter<'_>,
         tries: &mut Tries<'_>,
@@ -627,8 +622,8 @@ impl Stream<'_> {
         tries.deadlines.per_try = timer::NEVER;
         poll_fn(|cx| {
             if !relay.sent {
-                let (body, sender) = (&mut *relay.body, &mut relay.sender);
-                let meter = &mut relay.upward;
+                let (body, sender) = (&mut *relay.body, &mut *relay.sender);
+                let meter = &mut *relay.upward;
                 match poll_pump(body, sender, meter, &mut request_trailers, trailers_on, cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
@@ -639,7 +634,7 @@ impl Stream<'_> {
                         return Poll::Ready(Err(Broken::Downstream));
                     }
                     Poll::Ready(Err(PumpError::Sink(_))) => {
-                        relay.sender = BodyWriter::Nowhere;
+                        *relay.sender = BodyWriter::Nowhere;
                     }
                 }
             }
@@ -717,10 +712,10 @@ impl Stream<'_> {
 }
 
 /// The four halves while the answer flows.
-struct Relay<'r, 'b> {
-    body: &'r mut RequestBody<'b>,
-    sender: BodyWriter<'r>,
-    upward: Meter,
+struct Relay<'x, 'r, 'b> {
+    body: &'x mut RequestBody<'b>,
+    sender: &'x mut BodyWriter<'r>,
+    upward: &'x mut Meter,
     sent: bool,
     downward: Meter,
 }

@@ -251,7 +251,7 @@ impl Call {
         let mut answer = Answer::default();
         let came = poll_fn(|cx| receiver.poll_head(&mut answer.head, cx)).await;
         let came = came.map_err(|_| CallError::Broken)?;
-        let mut body = receiver.into_body();
+        let mut body = receiver.body();
         while poll_fn(|cx| body.poll_ready(cx))
             .await
             .map_err(|_| CallError::Broken)?

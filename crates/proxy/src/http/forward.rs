@@ -515,16 +515,7 @@ impl Stream<'_> {
             request.set_known(Known::GrpcTimeout, &text);
         }
         let record = &mut *self.record;
-        let mut levels = [
-            chosen.weighted.as_ref().map(|w| &w.headers),
-            Some(&chosen.route.headers),
-            Some(&chosen.host.headers),
-            Some(&chosen.table.headers),
-        ];
-        if chosen.table.most_specific_header_mutations_wins {
-            levels.reverse();
-        }
-        for level in levels.into_iter().flatten() {
+        for level in chosen.edits().into_iter().flatten() {
             mutate::remove(&mut record.request, &level.request_remove);
             mutate::apply(record, Side::Request, &level.request_add);
         }
@@ -631,9 +622,17 @@ impl Stream<'_> {
         };
         let cluster = tries.cluster.clone();
         self.record.times.connect = (0, 0);
-        let connected = {
-            let connecting = pin!(connect::http(&cluster, &host, tries.priority, &options));
-            self.while_connecting(body, out, tries, connecting).await
+        // Over HTTP/2 it may have been given up already.
+        let at_once = match out.is_h2() {
+            true => None,
+            false => connect::at_once(&cluster, &host, &options),
+        };
+        let connected = match at_once {
+            Some(connection) => Ok(Ok((connection, true))),
+            None => {
+                let connecting = pin!(connect::http(&cluster, &host, tries.priority, &options));
+                self.while_connecting(body, out, tries, connecting).await
+            }
         };
         let (connection, reused) = match connected {
             Ok(Ok(connection)) => connection,

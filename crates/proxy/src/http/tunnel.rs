@@ -50,7 +50,7 @@ impl Stream<'_> {
     /// or a deadline passed: a tunnel idles and lives no longer than any other stream.
     pub(super) async fn tunnel(
         &mut self,
-        exchange: Exchange<'_, '_>,
+        exchange: &mut Exchange<'_, '_>,
         out: &mut Responder<'_>,
         deadlines: &mut Deadlines,
     ) {
@@ -89,7 +89,7 @@ impl Stream<'_> {
         }
         self.http.stats.cells.downstream_cx_upgrades_total.inc();
         let _active = ActiveUpgrade::new(&self.http.stats);
-        match (exchange.receiver, &mut exchange.body.reader) {
+        match (&mut exchange.receiver, &mut exchange.body.reader) {
             (Receiver::H1(up), BodyReader::H1(io, reader)) => {
                 let down = tcp::Side::new(io, &mut reader.buf);
                 let up = tcp::Side::new(up.io, &mut up.reader.buf);
@@ -114,14 +114,15 @@ impl Stream<'_> {
                     Ended::TooOld => self.broke(Broken::TimedOut(Timeout::MaxDuration), out),
                 }
             }
-            (mut receiver, reader) => {
+            (receiver, reader) => {
                 if let BodyReader::H1(_, reader) = reader {
                     reader.begin(Framing::Close);
                 }
-                if let Receiver::H1(up) = &mut receiver {
+                if let Receiver::H1(up) = receiver {
                     up.reader.begin(Framing::Close);
                 }
-                let up = (receiver.into_body(), exchange.sender);
+                let to = std::mem::replace(&mut exchange.sender, BodyWriter::Nowhere);
+                let up = (receiver.body(), to);
                 let ended = self.streams(exchange.body, out.writer(), up, deadlines);
                 match ended.await {
                     Ok(()) => {}

@@ -81,7 +81,7 @@ pub struct H1Receiver<'a> {
     pub seen: usize,
 }
 
-impl<'a> Receiver<'a> {
+impl Receiver<'_> {
     /// Waits for the head of the final answer. Informational ones are swallowed unless they were
     /// asked for; then they come first.
     pub fn poll_head(
@@ -115,7 +115,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// The body that follows the head.
-    pub fn into_body(self) -> BodyReader<'a> {
+    pub fn body(&mut self) -> BodyReader<'_> {
         match self {
             Self::H1(receiver) => BodyReader::H1(receiver.io, receiver.reader),
             Self::H2(stream, _) => BodyReader::H2(H2Reader::new(stream)),

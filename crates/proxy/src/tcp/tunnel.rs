@@ -298,7 +298,7 @@ impl Tunnel<'_, '_> {
         let own = (client.local, client.id());
         self.asked.opened(record, self.host, own, client.session());
         let sink = BodyWriter::H2(H2Writer::new(&handle, false));
-        Ok(self.pump(receiver.into_body(), sink).await)
+        Ok(self.pump(receiver.body(), sink).await)
     }
 
     /// Within the time that a connection may idle or last.

@@ -114,17 +114,8 @@ pub async fn http(
     if options.raw {
         return Box::pin(raw(cluster, host, priority, options)).await;
     }
-    let (one, two) = match cluster.config.http.protocol {
-        UpstreamProtocol::Http1 => (true, false),
-        UpstreamProtocol::Http2 => (false, true),
-        UpstreamProtocol::UseDownstream => (!options.downstream_h2, options.downstream_h2),
-        UpstreamProtocol::Auto => (true, true),
-    };
-    if two && let Some(client) = host.take_stream(options.origin) {
-        return Ok((HttpConnection::H2(client.begin()), true));
-    }
-    if one && let Some(client) = host.take_idle(options.origin) {
-        return Ok((HttpConnection::H1(client), true));
+    if let Some(connection) = at_once(cluster, host, options) {
+        return Ok((connection, true));
     }
     if tells!(POOL) {
         let (cluster, host) = (&cluster.config.name, &host.text);
@@ -132,6 +123,30 @@ pub async fn http(
     }
     // Rare, and large: it must not be part of every connection's task.
     Box::pin(open_http(cluster, host, priority, options)).await
+}
+
+/// A connection that is open and free for what [`http`] would be asked for.
+pub fn at_once(
+    cluster: &ClusterState,
+    host: &Host,
+    options: &ConnectOptions,
+) -> Option<HttpConnection> {
+    if options.raw {
+        return None;
+    }
+    let (one, two) = match cluster.config.http.protocol {
+        UpstreamProtocol::Http1 => (true, false),
+        UpstreamProtocol::Http2 => (false, true),
+        UpstreamProtocol::UseDownstream => (!options.downstream_h2, options.downstream_h2),
+        UpstreamProtocol::Auto => (true, true),
+    };
+    if two && let Some(client) = host.take_stream(options.origin) {
+        return Some(HttpConnection::H2(client.begin()));
+    }
+    if one && let Some(client) = host.take_idle(options.origin) {
+        return Some(HttpConnection::H1(client));
+    }
+    None
 }
 
 async fn open_http(
