@@ -4,13 +4,14 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{Shutdown, SocketAddr};
+use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use lateen_proxy_core::stats::Counter;
-use tokio::io::{AsyncWrite, Interest};
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::timer::now_ms;
@@ -104,10 +105,14 @@ impl Socket {
         }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn shutdown(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tcp(s) => match SockRef::from(s).shutdown(Shutdown::Write) {
+                // The other end was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                done => done,
+            },
+            Self::Unix(s) => SockRef::from(s).shutdown(Shutdown::Write),
         }
     }
 }
@@ -219,10 +224,12 @@ impl Drop for Meters {
 /// One connection.
 #[derive(Debug)]
 pub struct Io {
-    socket: RefCell<Socket>,
+    socket: Socket,
     tls: Option<Box<RefCell<rustls::Connection>>>,
     prefix: RefCell<Vec<u8>>,
     plain: RefCell<Vec<u8>>,
+    /// Bytes were given back, and not all of them were read again for sure.
+    ahead: Cell<bool>,
     received: Cell<u64>,
     sent: Cell<u64>,
     meters: Option<Rc<Meters>>,
@@ -232,6 +239,9 @@ pub struct Io {
     shut: Cell<bool>,
     /// The last read was as large as it could be.
     filled: Cell<bool>,
+    /// Who is woken by what comes, by the address of its waker: while nothing came it need not be
+    /// told again. Null = none, or not for sure.
+    awaited: Cell<*const ()>,
     /// Address of this end.
     pub local: SocketAddr,
     /// Address of the other end.
@@ -260,16 +270,18 @@ impl Io {
 
     fn over(socket: Socket, local: SocketAddr, peer: SocketAddr) -> Self {
         Self {
-            socket: RefCell::new(socket),
+            socket,
             tls: None,
             prefix: RefCell::default(),
             plain: RefCell::default(),
+            ahead: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
             meters: None,
             ended: Cell::new(false),
             shut: Cell::new(false),
             filled: Cell::new(false),
+            awaited: Cell::new(ptr::null()),
             local,
             peer,
         }
@@ -285,6 +297,7 @@ impl Io {
 
     /// Gives bytes back that an inspector read: they are read again first.
     pub fn unread(&self, bytes: &[u8]) {
+        self.ahead.set(true);
         self.prefix.borrow_mut().splice(0..0, bytes.iter().copied());
     }
 
@@ -295,6 +308,7 @@ impl Io {
 
     /// Gives plain-text bytes back, above TLS where that is on.
     pub fn unread_plain(&self, bytes: &[u8]) {
+        self.ahead.set(true);
         self.plain.borrow_mut().splice(0..0, bytes.iter().copied());
     }
 
@@ -336,20 +350,20 @@ impl Io {
 
     /// Whether nothing stands between a TCP socket and the bytes.
     pub fn is_plain_tcp(&self) -> bool {
-        let read = self.prefix.borrow().is_empty() && self.plain.borrow().is_empty();
-        let bare = self.tls.is_none() && read;
-        bare && matches!(&*self.socket.borrow(), Socket::Tcp(_))
+        let bare = self.tls.is_none() && !self.is_ahead();
+        bare && matches!(self.socket, Socket::Tcp(_))
     }
 
     /// Waits until the TCP socket may be read (for callers with their own
     /// system calls).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.borrow().poll_read_ready(cx)
+        self.awaited.set(ptr::null());
+        self.socket.poll_read_ready(cx)
     }
 
     /// Waits until the TCP socket may be written.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.borrow().poll_write_ready(cx)
+        self.socket.poll_write_ready(cx)
     }
 
     /// Runs a non-blocking operation on the TCP socket and clears the readiness
@@ -359,7 +373,8 @@ impl Io {
         interest: Interest,
         operation: impl FnOnce(&TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
-        match &*self.socket.borrow() {
+        self.awaited.set(ptr::null());
+        match &self.socket {
             Socket::Tcp(stream) => stream.try_io(interest, || operation(stream)),
             Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -385,21 +400,39 @@ impl Io {
     /// Ready when a read may find something. Only of a bare socket that is known; it saves readers
     /// that wait from taking memory.
     pub fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let bare = self.tls.is_none() && self.prefix.borrow().is_empty();
-        if !bare || !self.plain.borrow().is_empty() {
+        if self.tls.is_some() || self.is_ahead() {
             return Poll::Ready(());
         }
-        let socket = self.socket.borrow();
+        let socket = &self.socket;
+        let before = self.awaited.replace(ptr::null());
         if socket.seems(Interest::READABLE) {
             return Poll::Ready(());
         }
+        let waker = cx.waker().data();
+        // What comes takes the waker away, and until then no other has its address.
+        let waits = !waker.is_null() && waker == before;
         // An error is for the read to find.
-        socket.poll_read_ready(cx).map(|_| ())
+        if !waits && socket.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.awaited.set(waker);
+        Poll::Pending
+    }
+
+    /// Whether there are bytes to be read again.
+    fn is_ahead(&self) -> bool {
+        self.ahead.get() && {
+            let any = !self.prefix.borrow().is_empty() || !self.plain.borrow().is_empty();
+            self.ahead.set(any);
+            any
+        }
     }
 
     /// Reads into `buf`; 0 is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(count) = take_front(&self.plain, buf) {
+        if self.is_ahead()
+            && let Some(count) = take_front(&self.plain, buf)
+        {
             return Poll::Ready(Ok(count));
         }
         match &self.tls {
@@ -409,16 +442,18 @@ impl Io {
     }
 
     fn poll_read_wire(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(count) = take_front(&self.prefix, buf) {
+        if self.is_ahead()
+            && let Some(count) = take_front(&self.prefix, buf)
+        {
             return Poll::Ready(Ok(count));
         }
-        let socket = self.socket.borrow();
+        self.awaited.set(ptr::null());
+        let socket = &self.socket;
         if self.filled.take() {
             // Who fills one buffer after the other takes turns with other tasks.
             ready!(socket.poll_read_ready(cx))?;
         }
         let done = ready!(socket.poll_read(cx, buf));
-        drop(socket);
         super::clock::passed();
         match &done {
             Ok(count) if *count > 0 || buf.is_empty() => {
@@ -485,8 +520,7 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while tls.wants_write() {
-            let socket = self.socket.borrow();
-            match tls.write_tls(&mut Sync(&socket, cx)) {
+            match tls.write_tls(&mut Sync(&self.socket, cx)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -523,7 +557,7 @@ impl Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(tls) = &self.tls else {
-            let done = ready!(self.socket.borrow().poll_write(cx, bufs));
+            let done = ready!(self.socket.poll_write(cx, bufs));
             match &done {
                 Ok(count) => self.count(0, *count as u64),
                 Err(_) => self.end(),
@@ -554,13 +588,13 @@ impl Io {
             ready!(self.poll_flush_tls(&mut tls, cx))?;
         }
         self.shut.set(true);
-        self.socket.borrow_mut().poll_shutdown(cx)
+        Poll::Ready(self.socket.shutdown())
     }
 
     /// Makes the socket's close a reset.
     pub fn reset_on_close(&self) {
-        if let Socket::Tcp(stream) = &*self.socket.borrow() {
-            let socket = socket2::SockRef::from(stream);
+        if let Socket::Tcp(stream) = &self.socket {
+            let socket = SockRef::from(stream);
             if let Err(error) = socket.set_linger(Some(std::time::Duration::ZERO)) {
                 tracing::debug!(target: crate::logger::CONNECTION, %error, "SO_LINGER");
             }
@@ -569,7 +603,7 @@ impl Io {
 
     /// Runs `look` on the TCP socket.
     pub fn tcp_socket<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> Option<T> {
-        match &*self.socket.borrow() {
+        match &self.socket {
             Socket::Tcp(stream) => Some(look(stream)),
             Socket::Unix(_) => None,
         }
@@ -619,5 +653,63 @@ impl Read for Wire<'_, '_, '_> {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::io::Buf;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// However often it is asked whether something came, and by whom: who asked last is woken by
+    /// what comes, each time.
+    #[test]
+    fn who_asked_last_is_woken_each_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (one, mut two) = UnixStream::pair().unwrap();
+            let (io, mut buf) = (Io::unix(one), Buf::new());
+            let wakers = [(); 2].map(|()| Arc::new(Woken::default()));
+            let mut woken = [0, 0];
+            for round in 0..6 {
+                // First each of them alone, then one after the other.
+                let last = round % 2;
+                for asks in [last, if round < 3 { last } else { 1 - last }, last, last] {
+                    let waker = Waker::from(wakers[asks].clone());
+                    let mut cx = Context::from_waker(&waker);
+                    assert!(buf.poll_fill(&io, &mut cx).is_pending());
+                }
+                two.write_all(b"more").await.unwrap();
+                woken[last] += 1;
+                while wakers[last].0.load(Ordering::Relaxed) < woken[last] {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(matches!(buf.poll_fill(&io, &mut cx), Poll::Ready(Ok(4))));
+                buf.consume(4);
+                assert!(buf.poll_fill(&io, &mut cx).is_pending());
+            }
+            let counts = wakers.map(|waker| waker.0.load(Ordering::Relaxed));
+            assert_eq!(counts, woken);
+        });
     }
 }
