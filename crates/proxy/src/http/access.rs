@@ -126,7 +126,7 @@ pub(super) fn judge(
 ) -> Option<LocalReply<'static>> {
     let rbac = rbac?;
     let ignored = table.is_some_and(|t| t.ignore_path_parameters_in_path_matching);
-    let seen = path::matched(record.request.path(), ignored);
+    let seen = path::without_parameters_if(ignored, record.request.bare_path());
     let conn = &*record.conn;
     let facts = Facts {
         headers: Some(&record.request),

@@ -6,6 +6,10 @@ mod plain;
 
 pub use plain::{Place, Plain};
 
+use std::cell::Cell;
+
+use lateen_proxy_core::path::without_query;
+
 use super::known::Known;
 use crate::http1::case::Names;
 
@@ -105,6 +109,8 @@ pub struct Head {
     /// say is so; empty else.
     came: [Span; 2],
     has_authority: bool,
+    /// How long the path is without its query, once that was looked for.
+    bare: Cell<Option<u32>>,
     /// How its sender wrote its names, where that is to be kept.
     names: Option<Box<Names>>,
     /// The status of a response; 0 in a request.
@@ -128,6 +134,7 @@ impl Head {
         self.scheme = Span::default();
         self.came = <[Span; 2]>::default();
         self.has_authority = false;
+        self.bare.set(None);
         self.names = None;
         self.status = 0;
     }
@@ -178,6 +185,15 @@ impl Head {
         self.path.of(&self.buf)
     }
 
+    /// [`Head::path`] without its query.
+    pub fn bare_path(&self) -> &[u8] {
+        let path = self.path();
+        let found = || without_query(path).len() as u32;
+        let len = self.bare.get().unwrap_or_else(found);
+        self.bare.set(Some(len));
+        path.get(..len as usize).unwrap_or(path)
+    }
+
     /// The `Host` or `:authority`, empty when there is none.
     pub fn authority(&self) -> &[u8] {
         self.authority.of(&self.buf)
@@ -201,6 +217,7 @@ impl Head {
 
     /// Replaces the path.
     pub fn set_path(&mut self, value: &[u8]) {
+        self.bare.set(None);
         self.came = <[Span; 2]>::default();
         self.path = self.push(value);
     }
@@ -279,7 +296,11 @@ impl Head {
 
     /// Appends a line of a well-known name.
     pub fn add_known(&mut self, name: Known, value: &[u8]) {
-        self.add_lower(name, name.name().as_bytes(), value);
+        let (start, line) = (self.buf.len(), name.line());
+        self.buf.extend_from_slice(line.as_bytes());
+        self.buf.extend_from_slice(value);
+        self.buf.extend_from_slice(b"\r\n");
+        self.push_field(name, start, line.len() - 2, value.len());
     }
 
     /// Copies the lines of a message as they came. None of them is the head's until
@@ -356,8 +377,13 @@ impl Head {
 
     /// Removes all lines of a well-known name; the place of the first.
     fn remove_first(&mut self, name: Known) -> Option<usize> {
-        let first = self.fields.iter().position(|f| f.live && f.known == name);
-        self.remove_known(name);
+        let mut first = None;
+        for (at, field) in self.fields.iter_mut().enumerate() {
+            if field.known == name && std::mem::take(&mut field.live) {
+                first = first.or(Some(at));
+            }
+        }
+        self.present &= !name.bit();
         first
     }
 

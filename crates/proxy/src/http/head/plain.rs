@@ -97,7 +97,7 @@ impl Plain<'_> {
     pub fn lines(self, mut take: impl FnMut(Known, &[u8]) -> Option<Place>) -> Option<usize> {
         let mut at = self.at;
         let head = self.head;
-        let buf = &mut head.buf;
+        let buf = head.buf.as_mut_slice();
         loop {
             if *buf.get(at)? == b'\r' {
                 break;
@@ -143,7 +143,7 @@ impl Plain<'_> {
             return None;
         }
         at += 2;
-        buf.truncate(at);
+        head.buf.truncate(at);
         Some(at)
     }
 }
