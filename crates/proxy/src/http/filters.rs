@@ -35,14 +35,23 @@ fn is_silent(chosen: Option<&Chosen>) -> bool {
 
 /// The setting of a filter for this request: `None` = it does not run,
 /// `Some(None)` = with its own configuration. `silent` = [`is_silent`].
+#[inline]
 fn setting<'a>(
     filter: &HttpFilter,
     chosen: Option<&'a Chosen>,
     silent: bool,
 ) -> Option<Option<&'a PerFilterConfig>> {
-    if silent {
-        return (!filter.disabled).then_some(None);
+    match silent {
+        true => (!filter.disabled).then_some(None),
+        false => said(filter, chosen),
     }
+}
+
+/// The setting by what the levels of the route say.
+fn said<'a>(
+    filter: &HttpFilter,
+    chosen: Option<&'a Chosen>,
+) -> Option<Option<&'a PerFilterConfig>> {
     let weighted = chosen.and_then(|c| c.weighted.as_ref());
     let weighted = weighted.map(|w| &w.per_filter);
     let outer = chosen.map(|c| {

@@ -173,7 +173,6 @@ impl Stream<'_> {
             // Whatever is answered, no request follows on this connection.
             out.set_close();
         }
-        let worker = self.record.conn.worker.clone();
         let Some(cluster) = self.cluster_of(forward, chosen) else {
             let reply = LocalReply::from(Situation::NO_CLUSTER);
             return self
@@ -245,12 +244,16 @@ impl Stream<'_> {
         if body.complete {
             tries.deadlines.request_complete();
         }
-        if body.is_empty() {
-            shadow::send(&worker, &shadows, &[], forward.timeout);
+        if !shadows.is_empty() && body.is_empty() {
+            let worker = &self.record.conn.worker;
+            shadow::send(worker, &shadows, &[], forward.timeout);
         }
         self.try_until_done(body, out, &mut tries).await;
-        if let Some(bytes) = body.whole().filter(|b| !b.is_empty()) {
-            shadow::send(&worker, &shadows, bytes, forward.timeout);
+        if !shadows.is_empty()
+            && let Some(bytes) = body.whole().filter(|b| !b.is_empty())
+        {
+            let worker = &self.record.conn.worker;
+            shadow::send(worker, &shadows, bytes, forward.timeout);
         }
         self.timer.set(NEVER);
     }

@@ -288,18 +288,14 @@ impl<'k> Server<'k> {
             loop {
                 let data = reader.buf.data();
                 if data.len() > seen {
-                    if start_ns == 0 {
+                    let begins = start_ns == 0;
+                    if begins {
                         start_ns = now_ns();
                         if conn.sheds(Action::AtHttp1) {
                             let events = &http.stats.events;
                             events.inc(HttpEvent::downstream_rq_overload_close);
                             return Poll::Ready(Next::Refused(OVERLOADED));
                         }
-                        let limit = config.request_headers_timeout.filter(positive);
-                        timer.set(match limit {
-                            Some(_) => timer::deadline(timer::now_ms(), limit),
-                            None => end,
-                        });
                     }
                     match parse_request(data, seen, limits, &mut record.request) {
                         Ok(Some(head)) => {
@@ -309,6 +305,13 @@ impl<'k> Server<'k> {
                         }
                         Ok(None) => seen = data.len(),
                         Err(reject) => return Poll::Ready(Next::Refused(reject)),
+                    }
+                    // Half of it is here: the rest has so long.
+                    let limit = config.request_headers_timeout.filter(positive);
+                    match limit {
+                        _ if !begins => {}
+                        Some(_) => timer.set(timer::deadline(timer::now_ms(), limit)),
+                        None => timer.set(end),
                     }
                 }
                 match reader.buf.poll_fill(&conn.io, cx) {
