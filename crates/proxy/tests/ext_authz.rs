@@ -482,3 +482,75 @@ fn cve_2026_31837_keys_that_do_not_come_deny() {
         );
     }
 }
+
+/// A filter with these fields of its remote keys, and its two servers.
+fn remote_keys(fields: &Value, answers: &[&str]) -> (Proxy, SocketAddr, Upstream) {
+    let (upstream, keys) = (Upstream::new(&[OK]), Upstream::new(answers));
+    let mut filter = jwt_filter();
+    let remote = &mut filter["typed_config"]["providers"]["a"]["remote_jwks"];
+    for (name, value) in fields.as_object().unwrap() {
+        remote[name] = value.clone();
+    }
+    let address = free_address();
+    let proxy = Proxy::start(
+        json!([http(address, vec![filter], everything(), Value::Null)]),
+        json!([
+            static_cluster("c", upstream.address),
+            static_cluster("authz", keys.address)
+        ]),
+        None,
+    );
+    wait_for(address);
+    (proxy, address, keys)
+}
+
+#[test]
+fn keys_that_are_fetched_ahead_serve_while_their_server_is_away() {
+    let (modulus, away) = (
+        "v".repeat(341) + "A",
+        "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+    );
+    let set = format!("{{\"keys\":[{{\"kty\":\"RSA\",\"n\":\"{modulus}\",\"e\":\"AQAB\"}}]}}");
+    let good = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{set}",
+        set.len()
+    );
+    let fields =
+        json!({ "cache_duration": "0.5s", "async_fetch": { "failed_refetch_duration": "0.2s" } });
+    // The first request fetches beside the fetch ahead.
+    let (_proxy, address, keys) = remote_keys(&fields, &[&good, &good, away]);
+    // One connection: each worker has keys of its own.
+    let mut client = connect(address);
+    let mut asked = || {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+        write(&client, &request);
+        support::read_message(&mut client).unwrap()
+    };
+    let judged = asked();
+    assert!(judged.ends_with("Jwt verification fails"), "{judged}");
+    // By the third fetch that fails the keys are older than they may get.
+    eventually("its server is asked in vain", || keys.requests().len() >= 5);
+    assert!(
+        asked().ends_with("Jwt verification fails"),
+        "the keys are kept"
+    );
+}
+
+#[test]
+fn keys_are_asked_for_again_only_where_that_may_help() {
+    let fields = json!({ "retry_policy": { "num_retries": 3, "retry_back_off": { "base_interval": "0.01s" } } });
+    for (answer, tries) in [
+        ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", 4),
+        ("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", 1),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", 1),
+    ] {
+        let (_proxy, address, keys) = remote_keys(&fields, &[answer]);
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+        let got = ask(address, &request);
+        assert!(
+            got.ends_with("Jwks remote fetch is failed"),
+            "{answer}: {got}"
+        );
+        assert_eq!(keys.requests().len(), tries, "{answer}");
+    }
+}

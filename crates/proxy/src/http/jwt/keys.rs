@@ -11,7 +11,7 @@ use lateen_proxy_core::jwt::{Failure, JwkSet};
 use lateen_proxy_core::stats::Counter;
 use tokio::sync::watch;
 
-use super::super::call::{Call, own_request};
+use super::super::call::{Call, CallError, own_request};
 use crate::io::{Timer, timer};
 use crate::worker::Worker;
 
@@ -19,6 +19,32 @@ use crate::worker::Worker;
 const LONGEST: usize = 1 << 20;
 /// Longest wait between tries of a fetch, as a multiple of the first.
 const MOST_BACK_OFF: u32 = 10;
+
+/// Why a try gave no keys.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// No answer.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// Another status than 200.
+    #[error("answered with {0}")]
+    Status(u16),
+    /// An answer that is no key set.
+    #[error("{0}")]
+    Content(String),
+}
+
+impl Fault {
+    /// Whether another try may do better, as Envoy's fetches see it: `retry_on` 5xx, reset and
+    /// connect-failure.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Call(error) => matches!(error, CallError::Broken),
+            Self::Status(status) => *status >= 500,
+            Self::Content(_) => false,
+        }
+    }
+}
 
 /// What the statistics of fetches are counted in.
 #[derive(Debug)]
@@ -91,7 +117,10 @@ impl Keys {
         match fetched {
             Some(keys) => {
                 self.counters.success.inc();
-                let until = timer::deadline(timer::now_ms(), Some(self.config.cache_duration));
+                // Keys that are fetched ahead serve until there are others: a server that is
+                // away for a while turns nobody away.
+                let life = Some(self.config.cache_duration).filter(|_| self.config.ahead.is_none());
+                let until = timer::deadline(timer::now_ms(), life);
                 *self.kept.borrow_mut() = Some((Arc::new(keys), until));
             }
             None => {
@@ -109,15 +138,20 @@ impl Keys {
             }
             match self.once(worker).await {
                 Ok(keys) => return Some(keys),
-                Err(why) => {
-                    tracing::warn!(target: crate::logger::JWT, uri = %crate::logger::Path(self.config.uri.path.as_bytes()), why, "key set")
+                Err(fault) => {
+                    let uri = crate::logger::Path(self.config.uri.path.as_bytes());
+                    let why = fault.to_string();
+                    tracing::warn!(target: crate::logger::JWT, uri = %uri, why, "key set");
+                    if !fault.may_pass() {
+                        return None;
+                    }
                 }
             }
         }
         None
     }
 
-    async fn once(&self, worker: &Rc<Worker>) -> Result<JwkSet, String> {
+    async fn once(&self, worker: &Rc<Worker>) -> Result<JwkSet, Fault> {
         let uri = &self.config.uri;
         let mut call = Call {
             head: own_request(worker, b"GET", uri),
@@ -128,10 +162,10 @@ impl Keys {
             repeatable: true,
         };
         let answer = call.send(worker, &uri.cluster).await;
-        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer?;
         match answer.head.status {
-            200 => JwkSet::parse(&answer.body),
-            status => Err(format!("answered with {status}")),
+            200 => JwkSet::parse(&answer.body).map_err(Fault::Content),
+            status => Err(Fault::Status(status)),
         }
     }
 

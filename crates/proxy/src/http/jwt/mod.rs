@@ -391,7 +391,9 @@ impl Check<'_, '_, '_, '_, '_> {
             request.add(provider.payload_header.as_bytes(), text.as_bytes());
         }
         for (header, claim) in &provider.claim_headers {
-            if let Some(text) = token.payload.path(claim).and_then(claim_text) {
+            if let Some(text) = token.payload.path(claim).and_then(claim_text)
+                && !text.is_empty()
+            {
                 request.add(header.as_bytes(), text.as_bytes());
             }
         }
