@@ -13,7 +13,7 @@ use super::cluster::ClusterState;
 use super::health::{HealthFlags, HostHealth};
 use super::host::Host;
 use super::probe::{Finding, Prober};
-use crate::io::Timer;
+use crate::io::{Timer, timer};
 
 /// A running check; its drop ends it.
 #[derive(Debug)]
@@ -120,8 +120,8 @@ struct Check {
 
 impl Check {
     async fn run(&mut self, cluster: Weak<ClusterState>, host: Weak<Host>) {
-        let timer = Timer::new();
-        timer.sleep(jitter(self.config.initial_jitter)).await;
+        let clock = Timer::new();
+        clock.sleep(jitter(self.config.initial_jitter)).await;
         let mut prober = Prober::default();
         loop {
             let (Some(at), Some(of)) = (host.upgrade(), cluster.upgrade()) else {
@@ -129,12 +129,14 @@ impl Check {
             };
             self.stats.attempt.inc();
             let finding = {
-                timer.set(crate::io::timer::deadline(
-                    crate::io::timer::now_ms(),
-                    Some(self.config.timeout),
-                ));
+                let until = timer::deadline(timer::now_ms(), Some(self.config.timeout));
+                clock.set(until);
                 let probe = prober.probe(&of, &at, &self.config);
-                timer.race(probe).await.unwrap_or(Finding::TimedOut)
+                let finding = clock.race(probe).await.unwrap_or(Finding::TimedOut);
+                match timer::now_ms() < until {
+                    true => finding,
+                    false => finding.late(),
+                }
             };
             if !self.config.reuse_connection || finding == Finding::TimedOut {
                 prober.close();
@@ -154,7 +156,7 @@ impl Check {
             }
             let wait = self.wait(&of, healthy, change);
             drop((at, of));
-            timer.sleep(wait).await;
+            clock.sleep(wait).await;
         }
     }
 

@@ -56,6 +56,15 @@ impl Finding {
         degraded: false,
         verified: false,
     };
+
+    /// What is found when the time is over. A server of gRPC that was told how long it has gives
+    /// up at the same moment, and which end is seen first says nothing.
+    pub fn late(self) -> Self {
+        match self {
+            Self::Good { .. } => self,
+            _ => Self::TimedOut,
+        }
+    }
 }
 
 /// Asks a host, over one connection where it is kept.
@@ -439,6 +448,17 @@ fn says_serving(framed: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_when_the_time_is_over_is_no_answer() {
+        let bad = Finding::Bad {
+            excluded: false,
+            verified: false,
+        };
+        assert_eq!(bad.late(), Finding::TimedOut);
+        assert_eq!(Finding::NoAnswer.late(), Finding::TimedOut);
+        assert_eq!(Finding::GOOD.late(), Finding::GOOD);
+    }
 
     #[test]
     fn fragments_come_in_order() {
