@@ -12,6 +12,7 @@ use lateen_proxy_core::flags::ResponseFlags;
 use lateen_proxy_core::stats::{Counter, Gauge, Histogram, Registry, Scope};
 
 use crate::conn::Connection;
+use crate::http::charge::Charge;
 use crate::tls::notes::{Fault, Refusal};
 use crate::tls::words;
 use rare::{
@@ -298,8 +299,11 @@ pub struct PlaceStats {
 }
 
 impl PlaceStats {
-    /// Counts a finished stream.
+    /// Counts a finished stream by the status that its client got; 0 = none.
     pub fn finished(&self, status: u16) {
+        if status == 0 {
+            return;
+        }
         self.completed.inc();
         self.codes.count(&self.registry, status);
     }
@@ -354,6 +358,7 @@ impl HttpStats {
     /// Counts an answer of the proxy's own by its details.
     fn local(&self, details: &str) {
         self.events.inc(match details {
+            "request_overall_timeout" => return self.cells.downstream_rq_timeout.inc(),
             "path_normalization_failed" => HttpEvent::downstream_rq_failed_path_normalization,
             "request_header_timeout" => HttpEvent::downstream_rq_header_timeout,
             "max_duration_timeout" => HttpEvent::downstream_rq_max_duration_reached,
@@ -364,15 +369,35 @@ impl HttpStats {
         });
     }
 
-    /// Counts a finished stream; `details` = why it ended as it did.
-    pub fn finished(&self, status: u16, ms: u64, flags: ResponseFlags, details: &str) {
+    /// Counts an answer that came before its request was whole: what is left of the request is
+    /// cut off with it.
+    pub fn answered_early(&self, flags: ResponseFlags) {
+        let event = HttpEvent::downstream_rq_response_before_rq_complete;
+        self.events.inc(event);
+        if !is_reset(flags) {
+            self.cells.downstream_rq_rx_reset.inc();
+        }
+    }
+
+    /// Counts a finished stream; `code` = the status of its answer, 0 = it had none; `details` =
+    /// why it ended as it did.
+    pub fn finished(
+        &self,
+        (code, charge): (u16, Charge),
+        ms: u64,
+        flags: ResponseFlags,
+        details: &str,
+    ) {
+        let status = charge.of_client(code);
         if details != "via_upstream" && status != 307 {
             self.local(details);
         }
         let cells = &self.cells;
-        cells.downstream_rq_completed.inc();
         cells.downstream_rq_time.record(ms);
-        self.codes.count(&self.registry, status);
+        if status != 0 {
+            cells.downstream_rq_completed.inc();
+            self.codes.count(&self.registry, status);
+        }
         let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_ROUTE_FOUND) {
             cells.no_route.inc();
@@ -383,10 +408,17 @@ impl HttpStats {
         if has(ResponseFlags::STREAM_IDLE_TIMEOUT) {
             cells.downstream_rq_idle_timeout.inc();
         }
-        if has(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION) {
+        // A stream without an answer was reset, by whomever.
+        if is_reset(flags) || code == 0 {
             cells.downstream_rq_rx_reset.inc();
         }
     }
+}
+
+/// Whether the client ended the stream before its answer did.
+fn is_reset(flags: ResponseFlags) -> bool {
+    flags.has(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION)
+        || flags.has(ResponseFlags::DOWNSTREAM_REMOTE_RESET)
 }
 
 /// Answers that are counted a second time, under where their request came from
@@ -484,7 +516,7 @@ impl ClusterStats {
         }
     }
 
-    /// Counts a finished request; `ms` = from the end of the request to that of
+    /// Counts a finished request; `status` = the cluster's answer, 0 = none; `ms` = from the end of the request to that of
     /// the upstream's answer, where it answered; `internal` = it came from within
     /// the mesh's own network (`x-envoy-internal`). What the client did to it is no answer
     /// of the cluster: a client that went away, a request malformed past its
@@ -493,8 +525,6 @@ impl ClusterStats {
         let cells = &self.cells;
         if status != 0 && !flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             self.answered(status, ms, internal);
-        } else {
-            cells.upstream_rq_cancelled.inc();
         }
         let has = |flag: ResponseFlags| flags.has(flag);
         if has(ResponseFlags::NO_HEALTHY_UPSTREAM) {

@@ -418,16 +418,20 @@ impl Worker {
     pub fn close_stream(&self, record: &StreamRecord, http: &HttpContext) {
         let ms = record.duration_ms();
         http.stats.cells.downstream_rq_active.sub(1);
-        http.stats
-            .finished(record.code, ms, record.flags, &record.details);
+        http.stats.finished(
+            (record.code, record.charge),
+            ms,
+            record.flags,
+            &record.details,
+        );
         http.stats.bytes(&record.conn);
         if let Some(place) = &http.place {
-            place.finished(record.code);
+            place.finished(record.charge.of_client(record.code));
         }
         if let Some(cluster) = &record.cluster {
             let stats = &cluster.stats;
             stats.finished(
-                record.code,
+                record.charge.of_cluster(record.code),
                 record.upstream_ms(),
                 record.flags,
                 record.internal,

@@ -37,7 +37,12 @@ fn the_admin_pages_show_what_envoys_show() {
         let live = || ask(side, "GET", "/ready").status == 200;
         support::whole::eventually("live", live);
     }
-    assert_eq!(scene::traffic(&theirs), scene::traffic(&ours));
+    let (a, b) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| scene::traffic(&theirs));
+        let own = scene::traffic(&ours);
+        (other.join().unwrap(), own)
+    });
+    assert_eq!(a, b);
     let mut judge = settled(&theirs, &ours);
     pages(&theirs, &ours, &mut judge);
     documents(&theirs, &ours, &mut judge);

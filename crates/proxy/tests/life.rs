@@ -417,13 +417,16 @@ fn only_answers_of_a_cluster_are_counted_as_its_answers() {
         }
     };
     for _ in 0..100 {
-        if counter("cluster.c.upstream_rq_cancelled") == Some(2) {
+        if counter("http.t.downstream_rq_rx_reset") == Some(2) {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     for (name, want) in [
-        ("cluster.c.upstream_rq_cancelled", Some(2)),
+        // Of requests that wait for a connection.
+        ("cluster.c.upstream_rq_cancelled", Some(0)),
+        ("http.t.downstream_rq_rx_reset", Some(2)),
+        ("http.t.downstream_rq_completed", Some(2)),
         ("cluster.c.upstream_rq_completed", Some(1)),
         ("cluster.c.upstream_rq_200", Some(1)),
         ("cluster.c.upstream_rq_400", None),

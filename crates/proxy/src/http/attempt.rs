@@ -303,7 +303,7 @@ impl Stream<'_> {
         let status = self.record.response.status;
         let grpc = is_grpc(&self.record.request);
         match grpc {
-            false => tried.host.note_answer(&tries.cluster, status),
+            false => tried.host.note_status(&tries.cluster, status),
             true => {
                 let told = grpc_status_of(&self.record.response);
                 let bare = answer.body == Body::None;
@@ -324,6 +324,7 @@ impl Stream<'_> {
         {
             exchange.sender.abort(Reason::CANCEL);
             tries.cluster.stats.retried(status);
+            tried.host.note_unless(grpc, status);
             return (Attempt::Again, false);
         }
         if let Some(policy) = &tries.forward.internal_redirect
@@ -342,6 +343,8 @@ impl Stream<'_> {
             }
             return (Attempt::Redirected, whole && answer.keep_alive);
         }
+        // Where a redirect leads on, it is no success of the host's.
+        tried.host.note_unless(grpc, status);
         let connect = self.record.request.method() == b"CONNECT";
         let left = match connect {
             true => (200..300).contains(&status),
@@ -481,7 +484,9 @@ impl Stream<'_> {
             }
             tried.host.note_failure(&tries.cluster);
         }
-        if matches!(attempt, Attempt::TimedOut(_)) {
+        if let Attempt::TimedOut(timeout) = &attempt
+            && timeout.blames_host()
+        {
             add_one(&tried.host.counts.timeouts);
             tried.host.note_failure(&tries.cluster);
         }

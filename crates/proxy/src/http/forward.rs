@@ -21,6 +21,7 @@ use lateen_proxy_core::{hash_policy, retry};
 use smallvec::SmallVec;
 
 use super::attempt::{Attempt, Try};
+use super::charge::Charge;
 use super::known::Known;
 use super::local::LocalReply;
 use super::mutate::{self, Side};
@@ -71,6 +72,15 @@ pub(super) enum Timeout {
     Upstream,
     /// Request not complete in time.
     Request,
+}
+
+impl Timeout {
+    /// Whether the host is to blame: for how long the router waits for an answer, it is. How
+    /// long streams may live or rest is a matter of the client's too, which could otherwise have
+    /// healthy hosts ejected.
+    pub(super) fn blames_host(self) -> bool {
+        matches!(self, Self::Route | Self::PerTry)
+    }
 }
 
 /// The deadlines of a stream in milliseconds of the timer's clock.
@@ -400,8 +410,11 @@ impl Stream<'_> {
         Some(self.final_timeout(body, timeout))
     }
 
-    fn final_timeout(&self, body: &RequestBody<'_>, timeout: Timeout) -> LocalReply<'static> {
+    fn final_timeout(&mut self, body: &RequestBody<'_>, timeout: Timeout) -> LocalReply<'static> {
         self.count_timeout(timeout);
+        if !timeout.blames_host() {
+            self.record.charge = Charge::Manager;
+        }
         let reply = LocalReply::from(match timeout {
             Timeout::Route => Situation::REQUEST_TIMEOUT,
             Timeout::PerTry => Situation::PER_TRY_TIMEOUT,
@@ -650,7 +663,10 @@ impl Stream<'_> {
                 }
                 return Attempt::Reset(connect_reset(&error), false);
             }
-            Err(stopped) => return stopped,
+            Err(stopped) => {
+                cluster.stats.cells.upstream_rq_cancelled.inc();
+                return stopped;
+            }
         };
         // As in Envoy, a request counts from here on, not while it waits.
         let Some(_active) = cluster.active_request(tries.priority) else {

@@ -8,6 +8,7 @@ use lateen_proxy_core::config::route::InternalRedirect;
 use lateen_proxy_core::internal_redirect::{Passed, Target};
 use lateen_proxy_core::rewrite;
 
+use super::charge::Charge;
 use super::head::Head;
 use super::known::Known;
 use super::record::now_ns;
@@ -112,6 +113,7 @@ impl Stream<'_> {
         record.received += received;
         record.code = record.response.status;
         record.details = Cow::Borrowed("internal_redirect");
+        record.charge = Charge::Nobody;
         record.times.end = now;
         let worker = record.conn.worker.clone();
         worker.close_stream(record, self.http);

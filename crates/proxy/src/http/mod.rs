@@ -3,6 +3,7 @@
 pub mod access;
 mod attempt;
 pub(crate) mod call;
+pub mod charge;
 mod ext_authz;
 mod filter_state;
 mod filters;

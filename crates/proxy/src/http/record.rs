@@ -13,6 +13,7 @@ use lateen_proxy_core::request_id;
 use smallvec::SmallVec;
 
 use super::access::{self, Verdicts};
+use super::charge::Charge;
 use super::head::Head;
 use super::known::Known;
 use super::trace::Trace;
@@ -90,6 +91,8 @@ pub struct StreamRecord {
     pub code: u16,
     /// Why.
     pub flags: ResponseFlags,
+    /// Whose the answer is in the statistics.
+    pub charge: Charge,
     /// Details of the status.
     pub details: Cow<'static, str>,
     /// Downstream protocol.
@@ -167,6 +170,7 @@ impl StreamRecord {
             times: Times::default(),
             code: 0,
             flags: ResponseFlags::NONE,
+            charge: Charge::default(),
             details: Cow::Borrowed(""),
             protocol: Protocol::Http11,
             upstream_protocol: None,
@@ -211,6 +215,7 @@ impl StreamRecord {
         };
         self.code = 0;
         self.flags = ResponseFlags::NONE;
+        self.charge = Charge::default();
         self.details = Cow::Borrowed("");
         self.protocol = protocol;
         self.upstream_protocol = None;

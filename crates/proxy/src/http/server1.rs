@@ -234,9 +234,8 @@ impl<'k> Server<'k> {
                 if reject.kind == RejectKind::Codec {
                     // What was read of it is not a request: the log shows none.
                     self.record.request.clear();
-                    let stats = &self.kept.http.stats;
-                    stats.events.inc(HttpEvent::downstream_cx_protocol_error);
-                    stats.cells.downstream_rq_rx_reset.inc();
+                    let events = &self.kept.http.stats.events;
+                    events.inc(HttpEvent::downstream_cx_protocol_error);
                     reply = reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 }
                 self.refuse(reply, start_ns).await
@@ -399,8 +398,6 @@ impl<'k> Server<'k> {
     async fn refuse(&mut self, reply: LocalReply<'_>, start_ns: u64) -> bool {
         self.record.begin(Protocol::Http11, start_ns);
         self.kept.count_request();
-        let events = &self.kept.http.stats.events;
-        events.inc(HttpEvent::downstream_rq_response_before_rq_complete);
         let mut out = Responder::H1 {
             io: &self.kept.conn.io,
             writer: &mut self.writer,
@@ -411,6 +408,7 @@ impl<'k> Server<'k> {
         Stream::new(&self.kept.http, &mut self.record, &self.kept.timer)
             .reply(&mut out, reply)
             .await;
+        self.kept.http.stats.answered_early(self.record.flags);
         self.finish();
         false
     }

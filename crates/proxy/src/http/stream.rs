@@ -243,8 +243,7 @@ impl Stream<'_> {
         self.record.received += body.received;
         self.record.times.end = now_ns();
         if !self.complete && self.record.code != 0 {
-            let events = &self.http.stats.events;
-            events.inc(HttpEvent::downstream_rq_response_before_rq_complete);
+            self.http.stats.answered_early(self.record.flags);
         }
         // A body nobody read would be taken for the next request.
         if !body.reader.is_done() {

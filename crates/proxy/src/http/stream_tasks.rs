@@ -160,6 +160,7 @@ async fn serve_stream(
     {
         // The stream alone is gone, its connection lives.
         record.flags = record.flags.without(gone);
+        record.conn.broken.set(false);
         if reason != Reason::NO_ERROR {
             record.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
         }

@@ -465,7 +465,8 @@ async fn run_filters(
             NetworkFilter::HttpConnectionManager(config) => {
                 let http = listener.context(config, &conn.worker.stats);
                 let mut open = (open, OpenHttp::new(&http.stats, &conn));
-                let Some((first, is_h2)) = first_bytes(&conn, config.codec).await else {
+                let Some((first, is_h2)) = first_bytes(&conn, config.codec, &http.stats).await
+                else {
                     return;
                 };
                 if conn.sheds(Action::AtCodec) {
@@ -535,19 +536,19 @@ fn refused(conn: &Rc<Connection>) {
 
 /// Which HTTP is spoken (true = HTTP/2), with what was read to know it. `None` =
 /// ended before.
-async fn first_bytes(conn: &Connection, codec: Codec) -> Option<(Buf, bool)> {
+async fn first_bytes(conn: &Connection, codec: Codec, stats: &HttpStats) -> Option<(Buf, bool)> {
     match codec {
         Codec::Http1 => Some((Buf::new(), false)),
         Codec::Http2 => Some((Buf::new(), true)),
         Codec::Auto if conn.alpn.as_deref() == Some(b"h2") => Some((Buf::new(), true)),
-        Codec::Auto => preface(conn).await,
+        Codec::Auto => preface(conn, stats).await,
     }
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until it is clear whether HTTP/2 is spoken. `None` = ended before.
-async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
+async fn preface(conn: &Connection, stats: &HttpStats) -> Option<(Buf, bool)> {
     let mut buf = Buf::new();
     let timer = Timer::new();
     let NetworkFilter::HttpConnectionManager(config) = conn.chain.filters.last()? else {
@@ -577,7 +578,11 @@ async fn preface(conn: &Connection) -> Option<(Buf, bool)> {
         });
         match timer.race(filled).await {
             Some(Ok(count)) if count > 0 => {}
-            _ => return None,
+            Some(_) => return None,
+            None => {
+                stats.events.inc(HttpEvent::downstream_cx_idle_timeout);
+                return None;
+            }
         }
     }
 }

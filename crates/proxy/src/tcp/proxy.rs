@@ -124,16 +124,21 @@ async fn proxy(
         // What one side breaks off, the other sees broken off.
         upstream.reset_on_close();
     }
-    ended(conn, record, &moved);
+    ended(conn, config, record, &moved);
 }
 
 /// Puts what was moved, and how it ended, into the record.
-pub(super) fn ended(conn: &Connection, record: &mut TcpRecord, moved: &Moved) {
+pub(super) fn ended(conn: &Connection, config: &TcpProxy, record: &mut TcpRecord, moved: &Moved) {
+    let cells = conn.worker.stats.tcp(&config.stat_prefix);
     record.received = moved.upward;
     record.sent = moved.downward;
     match moved.ended {
-        Ended::Finished | Ended::Idle | Ended::Downstream => {}
-        Ended::TooOld => record.flags.set(ResponseFlags::DURATION_TIMEOUT),
+        Ended::Finished | Ended::Downstream => {}
+        Ended::Idle => cells.idle_timeout.inc(),
+        Ended::TooOld => {
+            cells.max_downstream_connection_duration.inc();
+            record.flags.set(ResponseFlags::DURATION_TIMEOUT);
+        }
         Ended::Upstream => conn.io.reset_on_close(),
     }
 }

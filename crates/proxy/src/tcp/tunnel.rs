@@ -101,7 +101,7 @@ impl Asked<'_> {
             let ran = tunnel.run(record).await;
             drop(busy);
             match ran {
-                Ok(moved) => return ended(self.conn, record, &moved),
+                Ok(moved) => return ended(self.conn, self.config, record, &moved),
                 Err(Refused::Connect(ConnectError::Overflow)) => {
                     return record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
                 }

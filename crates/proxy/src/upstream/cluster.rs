@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use lateen_proxy_core::config::cluster::{Cluster, HealthCheck, TransportSocket};
-use lateen_proxy_core::config::endpoint::{ClusterLoadAssignment, Endpoint, Locality};
+use lateen_proxy_core::config::endpoint::{
+    ClusterLoadAssignment, Endpoint, HealthStatus, Locality,
+};
 use lateen_proxy_core::config::{Address, ClusterDiscovery, FractionalPercent, Name};
 use lateen_proxy_core::outlier::HostResult;
 use rustls_pki_types::ServerName;
@@ -272,7 +274,9 @@ impl ClusterState {
         let healthy = hosts.iter().filter(|h| h.is_healthy()).count();
         let degraded = hosts.iter().filter(|h| h.is_degraded()).count();
         let left_out = HealthFlags::PENDING_ACTIVE.and(HealthFlags::EXCLUDED);
-        let excluded = hosts.iter().filter(|h| h.flags().has(left_out)).count();
+        let excluded =
+            |h: &&Rc<Host>| h.flags().has(left_out) || h.endpoint.health == HealthStatus::Draining;
+        let excluded = hosts.iter().filter(excluded).count();
         self.stats.cells.membership_degraded.set(degraded as i64);
         self.stats.cells.membership_excluded.set(excluded as i64);
         if let Some(stats) = &self.check_stats {

@@ -263,7 +263,19 @@ impl Host {
     /// An answer came from this host.
     pub fn note_answer(&self, cluster: &ClusterState, status: u16) {
         self.note_good(status < 500);
+        self.note_status(cluster, status);
+    }
+
+    /// The head of an answer came from this host; whether it counts as good is told apart.
+    pub fn note_status(&self, cluster: &ClusterState, status: u16) {
         cluster.note(self, HostResult::Status(status));
+    }
+
+    /// An answer counts by its status, unless it is one of gRPC ([`Host::note_grpc`]).
+    pub fn note_unless(&self, grpc: bool, status: u16) {
+        if !grpc {
+            self.note_good(status < 500);
+        }
     }
 
     /// The head of an answer to a gRPC call came from this host: with its HTTP status, the gRPC

@@ -24,17 +24,18 @@ pub fn data(name: &str) -> String {
 
 /// The addresses of one side.
 pub struct Side {
-    /// By name: `admin`, `web`, `secure`, `tcp`, and those of the upstreams.
+    /// By name: `admin`, `web`, `secure`, `tcp`, `brief`, `still`, `old`, and those of the upstreams.
     pub addresses: BTreeMap<&'static str, SocketAddr>,
 }
 
 impl Side {
     /// Addresses nobody uses.
     pub fn new(up: SocketAddr) -> Self {
-        let mut addresses: BTreeMap<_, _> = ["admin", "web", "secure", "tcp"]
-            .into_iter()
-            .map(|name| (name, free_address()))
-            .collect();
+        let mut addresses: BTreeMap<_, _> =
+            ["admin", "web", "secure", "tcp", "brief", "still", "old"]
+                .into_iter()
+                .map(|name| (name, free_address()))
+                .collect();
         // HTTP/2 goes round once through the proxy itself.
         addresses.insert("h2", addresses["web"]);
         addresses.insert("up", up);
@@ -142,6 +143,9 @@ fn answer(mut stream: TcpStream) {
             }
             // Never answered; the proxy gives up and closes.
             "/slow" => continue,
+            "/hop" => {
+                "302 Found\r\nlocation: http://h/here\r\ncontent-length: 0\r\n\r\n".to_owned()
+            }
             "/retry" => "503 No\r\ncontent-length: 2\r\n\r\nno".to_owned(),
             "/missing" => "404 No\r\ncontent-length: 2\r\n\r\nno".to_owned(),
             "/pkg.Svc/grpc" => grpc(0),
