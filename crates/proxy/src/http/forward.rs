@@ -653,6 +653,9 @@ impl Stream<'_> {
         let (connection, reused) = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
+                if !tries.upgrade {
+                    poll_fn(|cx| Poll::Ready(body.take_in(cx))).await;
+                }
                 // A breaker says nothing of the host.
                 match error {
                     ConnectError::Overflow => {

@@ -125,6 +125,25 @@ impl RequestBody<'_> {
         filled
     }
 
+    /// Takes in what has come, up to [`LARGE`] bytes, without waiting for more: where no
+    /// connection was had nothing has looked at it yet.
+    pub fn take_in(&mut self, cx: &mut Context<'_>) {
+        if self.lost {
+            return;
+        }
+        self.limit = self.limit.max(LARGE);
+        self.at = self.kept.len();
+        while self.kept.len() < LARGE
+            && let Poll::Ready(Ok(true)) = self.poll_ready(cx)
+        {
+            let count = self.data().len().min(LARGE - self.kept.len());
+            if self.consume(count).is_err() {
+                break;
+            }
+        }
+        self.restart();
+    }
+
     /// How many bytes of it have come, as far as they have been looked at.
     pub fn come(&self) -> u64 {
         self.received + self.reader.data().len() as u64
