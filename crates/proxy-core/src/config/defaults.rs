@@ -37,6 +37,7 @@ impl HttpConnectionManager {
             server_name: "envoy".into(),
             server_header: ServerHeader::Overwrite,
             scheme_overwrite: None,
+            scheme_of_upstream: false,
             stream_idle_timeout: Some(Duration::from_secs(300)),
             request_timeout: None,
             request_headers_timeout: None,

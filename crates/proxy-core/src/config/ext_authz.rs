@@ -69,6 +69,8 @@ pub struct HttpAuthz {
     pub uri: HttpUri,
     /// Put in front of the request's path.
     pub path_prefix: Name,
+    /// The path in place of the request's; empty = it is the request's.
+    pub path_override: Name,
     /// Headers of the check.
     pub headers_to_add: Vec<(Name, Name)>,
     /// Its headers that replace those of the request.

@@ -175,6 +175,8 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// Scheme forced upstream; none = as it came.
     pub scheme_overwrite: Option<Name>,
+    /// Upstreams are told the scheme of the connection to them.
+    pub scheme_of_upstream: bool,
     /// Stream without activity; none = for ever. Default 5 min.
     pub stream_idle_timeout: Option<Duration>,
     /// Whole request must arrive in this time.

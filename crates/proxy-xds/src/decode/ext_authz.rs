@@ -208,20 +208,26 @@ pub(super) fn grpc(m: &core::GrpcService, timeout: Duration) -> Result<GrpcTarge
 }
 
 fn http(m: &pb::HttpService) -> Result<HttpAuthz> {
-    refuse_set(&[
-        (m.retry_policy.is_some(), "retry_policy"),
-        (!m.path_override.is_empty(), "path_override"),
-    ])?;
+    refuse_set(&[(m.retry_policy.is_some(), "retry_policy")])?;
     let uri = need(m.server_uri.as_ref(), "server_uri")?;
     let request = m.authorization_request.clone().unwrap_or_default();
     let answer = m.authorization_response.clone().unwrap_or_default();
     let of = |m: Option<&_>, field: &str| patterns(m).at(field).at("authorization_response");
-    if !(m.path_prefix.is_empty() || m.path_prefix.starts_with('/')) {
-        return refuse("must start with `/`").at("path_prefix");
+    for (path, field) in [
+        (&m.path_prefix, "path_prefix"),
+        (&m.path_override, "path_override"),
+    ] {
+        if !(path.is_empty() || path.starts_with('/')) {
+            return refuse("must start with `/`").at(field);
+        }
+    }
+    if !m.path_prefix.is_empty() && !m.path_override.is_empty() {
+        return refuse("must not be set beside path_prefix").at("path_override");
     }
     Ok(HttpAuthz {
         uri: jwt::http_uri(uri).at("server_uri")?,
         path_prefix: written::target(&m.path_prefix).at("path_prefix")?,
+        path_override: written::target(&m.path_override).at("path_override")?,
         headers_to_add: pairs(&request.headers_to_add, "headers_to_add")
             .at("authorization_request")?,
         upstream_headers: of(

@@ -109,6 +109,10 @@ pub(super) fn manager(
             _ => ServerHeader::Overwrite,
         },
         scheme_overwrite: scheme(m),
+        scheme_of_upstream: m
+            .scheme_header_transformation
+            .as_ref()
+            .is_some_and(|t| t.match_upstream),
         stream_idle_timeout: timeout(
             m.stream_idle_timeout.as_ref(),
             "stream_idle_timeout",
@@ -207,12 +211,6 @@ fn refuse_unknown(m: &pb::HttpConnectionManager) -> Result<()> {
             "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
         ),
         (m.stream_flush_timeout.is_some(), "stream_flush_timeout"),
-        (
-            m.scheme_header_transformation
-                .as_ref()
-                .is_some_and(|t| t.match_upstream),
-            "scheme_header_transformation.match_upstream",
-        ),
         (
             m.typed_header_validation_config.is_some(),
             "typed_header_validation_config",

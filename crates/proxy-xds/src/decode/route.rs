@@ -162,10 +162,8 @@ fn buffer_limit(newer: Option<&UInt64Value>, older: Option<&UInt32Value>) -> Opt
 
 fn domain(text: &str) -> Result<Name> {
     let stars = text.matches('*').count();
-    if text.is_empty()
-        || stars > 1
-        || (stars == 1 && !text.starts_with('*') && !text.ends_with('*'))
-    {
+    // An empty one is the name of no host, as in Envoy.
+    if stars > 1 || (stars == 1 && !text.starts_with('*') && !text.ends_with('*')) {
         return refuse(format!(
             "`{text}`: a domain is a name, `*.suffix`, `prefix.*` or `*`"
         ));

@@ -111,6 +111,14 @@ impl Stream<'_> {
             false => body.length,
         };
         length.settle_request(&mut self.record.request);
+        if self.http.config.scheme_of_upstream {
+            let tls = match &connection {
+                HttpConnection::H1(client) => client.io.is_tls(),
+                HttpConnection::H2(stream) => stream.client.session().is_some(),
+            };
+            let scheme: &[u8] = if tls { b"https" } else { b"http" };
+            self.record.request.set_scheme(scheme);
+        }
         match connection {
             HttpConnection::H1(client) => self.over_h1(body, out, tries, client, tried).await,
             HttpConnection::H2(stream) => self.over_h2(body, out, tries, stream, tried).await,

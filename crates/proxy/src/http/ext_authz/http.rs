@@ -31,7 +31,10 @@ pub(super) fn question(
     head.set_method(request.method());
     head.set_scheme(request.scheme());
     head.set_authority(request.authority());
-    head.set_path(&[service.path_prefix.as_bytes(), request.path()].concat());
+    match service.path_override.as_bytes() {
+        [] => head.set_path(&[service.path_prefix.as_bytes(), request.path()].concat()),
+        path => head.set_path(path),
+    }
     let length = sample.map_or(0, |s| s.bytes.len() as u64);
     head.add_number(Known::ContentLength, length);
     for (name, value) in request.lines() {
