@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// Nodes and events that any text may have (the YAML reader's own defaults).
@@ -35,7 +36,73 @@ pub(crate) fn yaml(text: &str) -> Result<Value, String> {
             max_events: EVENTS.max(text.len()),
         },
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())
+    let mut value =
+        serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())?;
+    if has_decimals(&value) {
+        // It has been read once: what is wrong now would have been then.
+        let again = serde_saphyr::with_deserializer_from_str(text, |reader| {
+            Decimals(&mut value).deserialize(reader)
+        });
+        again.map_err(|e| e.to_string())?;
+    }
+    Ok(value)
+}
+
+/// Whether a number with a point or an exponent is in the value.
+fn has_decimals(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(all) => all.iter().any(has_decimals),
+        Value::Object(fields) => fields.values().any(has_decimals),
+        _ => false,
+    }
+}
+
+/// Puts the texts of such numbers in their place, from a second reading: Envoy's YAML knows whole
+/// numbers only, so that a label `version: 1.10` is the text `1.10`. A field that wants a number
+/// reads it from its text.
+struct Decimals<'a>(&'a mut Value);
+
+impl<'de> DeserializeSeed<'de> for Decimals<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        match self.0 {
+            Value::Number(number) if number.is_f64() => {
+                *self.0 = String::deserialize(from)?.into();
+                Ok(())
+            }
+            Value::Array(_) => from.deserialize_seq(self),
+            Value::Object(_) => from.deserialize_map(self),
+            _ => IgnoredAny::deserialize(from).map(|_| ()),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Decimals<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what it was before")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
+        for value in self.0.as_array_mut().into_iter().flatten() {
+            from.next_element_seed(Decimals(value))?;
+        }
+        from.next_element::<IgnoredAny>()?;
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
+        while let Some(key) = from.next_key::<String>()? {
+            match self.0.get_mut(key) {
+                Some(value) => from.next_value_seed(Decimals(value))?,
+                None => from.next_value::<IgnoredAny>().map(|_| ())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a text is no JSON.
@@ -149,6 +216,23 @@ mod tests {
         assert_eq!(
             large.unwrap()["clusters"].as_array().unwrap().len(),
             200_000
+        );
+    }
+
+    #[test]
+    fn decimals_of_yaml_are_their_texts() {
+        let text = "a: 1.10\nb: [1, 1.0, {c: 1e3, d: x}]\ne: &n {f: 0.50}\ng: *n\nh: 7\ni: \"1.0\"";
+        assert_eq!(
+            value(text),
+            Ok(json!({
+                "a": "1.10", "b": [1, "1.0", {"c": "1e3", "d": "x"}], "e": {"f": "0.50"},
+                "g": {"f": "0.50"}, "h": 7, "i": "1.0"
+            }))
+        );
+        assert_eq!(
+            value("{\"a\": 1.10}"),
+            Ok(json!({"a": 1.1})),
+            "JSON has numbers"
         );
     }
 

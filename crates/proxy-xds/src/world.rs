@@ -200,6 +200,7 @@ impl World {
                 }
             }
             Decoded::Listener(name, held) => {
+                self.admit_fixed(&name, &held)?;
                 if !self.listeners.fix(name, held) {
                     return Err(twice());
                 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use lateen_proxy_core::config::{Listener, Name};
 
 use super::{Decoded, Held, Now, Refused, Set, World};
+use crate::error::{At, DecodeError};
 use crate::kind::Kind;
 
 /// Who has which address.
@@ -57,6 +58,20 @@ impl Holders {
 }
 
 impl World {
+    /// Lets a listener of the bootstrap have its addresses, beside those before it.
+    ///
+    /// # Errors
+    /// When another has one of them.
+    pub(super) fn admit_fixed(
+        &self,
+        name: &Name,
+        held: &Held<Listener>,
+    ) -> Result<(), DecodeError> {
+        let mut holders = Holders::new(&self.listeners, &BTreeSet::new());
+        let admitted = holders.admit(name, held).map_err(DecodeError::new);
+        admitted.at("address")
+    }
+
     /// Takes the listeners out of `decoded` whose address another has; they are kept as refused,
     /// like those that could not be read. `going` are the names that the update takes away.
     pub(super) fn refuse_shared_addresses(
