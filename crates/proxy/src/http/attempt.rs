@@ -22,6 +22,7 @@ use super::record::{Protocol, now_ns};
 use super::responder::{Body, Responder};
 use super::source::RequestBody;
 use super::stream::Stream;
+use super::tunnel::as_asked;
 use super::upstream::{Answer, H1Receiver, Receiver, UpstreamReset, reset_by};
 use super::writer::{BodyWriter, H2Writer, Meter, PumpError, poll_pump};
 use crate::http1::{BodyError, Framing, write_request_head};
@@ -419,6 +420,7 @@ impl Stream<'_> {
             let head = &mut self.record.response;
             while !informing && let Poll::Ready(done) = exchange.receiver.poll_head(head, cx) {
                 if done.is_err() || head.status >= 200 || head.status == 101 {
+                    let done = done.and_then(|answer| as_asked(&self.record.request, head, answer));
                     return Poll::Ready(done.map_err(|reset| Attempt::Reset(reset, exchange.sent)));
                 }
                 // Another try might not say the same.

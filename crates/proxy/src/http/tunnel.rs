@@ -18,7 +18,7 @@ use super::record::Protocol;
 use super::responder::{Body, Responder};
 use super::source::RequestBody;
 use super::stream::Stream;
-use super::upstream::Receiver;
+use super::upstream::{Answer, Receiver, UpstreamReset, malformed};
 use super::writer::{BodyWriter, Meter, PumpError, poll_pump};
 use crate::http1::Framing;
 use crate::http2::Reason;
@@ -26,6 +26,23 @@ use crate::io::timer::NEVER;
 use crate::stats::HttpStats;
 use crate::stats::rare::HttpEvent;
 use crate::tcp::{self, Ended, Peer};
+
+/// Whether an answer leaves HTTP for what was asked, where it leaves it.
+///
+/// # Errors
+/// It leaves it for another protocol: nobody has agreed to carry that one.
+pub(super) fn as_asked(
+    request: &Head,
+    response: &Head,
+    answer: Answer,
+) -> Result<Answer, UpstreamReset> {
+    let asked = request.known(Known::Upgrade).unwrap_or_default();
+    let mut said = response.all_known(Known::Upgrade);
+    match response.status != 101 || said.all(|said| said.eq_ignore_ascii_case(asked)) {
+        true => Ok(answer),
+        false => Err(malformed("101 for another protocol")),
+    }
+}
 
 /// Counts a request that left HTTP, until dropped.
 struct ActiveUpgrade(Rc<HttpStats>);

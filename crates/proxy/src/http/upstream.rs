@@ -192,6 +192,6 @@ pub fn reset_by(reason: Reason) -> ResetReason {
     }
 }
 
-fn malformed(_why: &str) -> UpstreamReset {
+pub(super) fn malformed(_why: &str) -> UpstreamReset {
     UpstreamReset::new(ResetReason::ProtocolError)
 }

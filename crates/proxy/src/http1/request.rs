@@ -581,6 +581,9 @@ impl Fields {
             remove_nominated(head);
         }
         request.upgrade = self.connection_upgrade && head.has(Known::Upgrade);
+        if request.upgrade {
+            join_upgrades(head);
+        }
         if head
             .known(Known::Upgrade)
             .is_some_and(|v| v.eq_ignore_ascii_case(b"h2c"))
@@ -628,6 +631,18 @@ fn never_nominated(token: &[u8]) -> bool {
         b"x-forwarded-proto",
     ];
     token.starts_with(b":") || names.iter().any(|n| token.eq_ignore_ascii_case(n))
+}
+
+/// Makes one line of several: who decides by the first of them would let the others through.
+fn join_upgrades(head: &mut Head) {
+    if head.all_known(Known::Upgrade).nth(1).is_none() {
+        return;
+    }
+    let lines = head.all_known(Known::Upgrade);
+    let named: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    let joined = named.join(&b","[..]);
+    head.remove_known(Known::Upgrade);
+    head.set_known(Known::Upgrade, &joined);
 }
 
 /// Removes the headers that `Connection` names (RFC 9110 section 7.6.1), other
