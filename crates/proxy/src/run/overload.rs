@@ -44,7 +44,8 @@ pub(super) struct Manager {
     overload: Arc<Overload>,
     engine: EngineHandle,
     delay: Histogram,
-    shrunk: Counter,
+    /// None = memory is never given back.
+    shrunk: Option<Counter>,
     shrink_at: Instant,
 }
 
@@ -84,6 +85,7 @@ impl Manager {
             }
         };
         let shrink = Action::ShrinkHeap.name();
+        let shrinks = config.rules.iter().any(|r| r.action == Action::ShrinkHeap);
         Self {
             refresh: config.refresh_interval,
             shrink_interval: config.shrink_interval,
@@ -93,11 +95,7 @@ impl Manager {
             overload,
             engine,
             delay: registry.histogram(&Scope::group("overload").stat("refresh_interval_delay")),
-            shrunk: match config.rules.iter().any(|r| r.action == Action::ShrinkHeap) {
-                true => registry.counter(&stat(shrink, "shrink_count")),
-                // Nobody sees it, nothing counts it.
-                false => Registry::new().counter(&stat(shrink, "shrink_count")),
-            },
+            shrunk: shrinks.then(|| registry.counter(&stat(shrink, "shrink_count"))),
             shrink_at: Instant::now(),
         }
     }
@@ -161,10 +159,11 @@ impl Manager {
     /// Gives memory back while that is to be done.
     fn shrink(&mut self, now: Instant) {
         let shrinks = |a: &Watched| a.rule.action == Action::ShrinkHeap && a.degree.is_full();
+        let Some(count) = &self.shrunk else { return };
         if now >= self.shrink_at && self.actions.iter().any(shrinks) {
             footprint::release_heap();
             self.engine.give_back();
-            self.shrunk.inc();
+            count.inc();
             self.shrink_at = now + self.shrink_interval;
         }
     }
