@@ -654,7 +654,7 @@ impl Stream<'_> {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 if !tries.upgrade {
-                    poll_fn(|cx| Poll::Ready(body.take_in(cx))).await;
+                    body.take_in().await;
                 }
                 // A breaker says nothing of the host.
                 match error {

@@ -127,10 +127,18 @@ impl RequestBody<'_> {
 
     /// Takes in what has come, up to [`LARGE`] bytes, without waiting for more: where no
     /// connection was had nothing has looked at it yet.
-    pub fn take_in(&mut self, cx: &mut Context<'_>) {
+    pub async fn take_in(&mut self) {
         if self.lost {
             return;
         }
+        poll_fn(|cx| {
+            self.take_what_came(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn take_what_came(&mut self, cx: &mut Context<'_>) {
         self.limit = self.limit.max(LARGE);
         self.at = self.kept.len();
         while self.kept.len() < LARGE
