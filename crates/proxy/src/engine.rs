@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use lateen_proxy_core::config::{Listener, Name, Snapshot};
 use lateen_proxy_core::drain::Strategy;
-use lateen_proxy_core::stats::Registry;
+use lateen_proxy_core::stats::{Metric, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +19,7 @@ use crate::io::clock;
 use crate::listener::bound_addresses;
 use crate::listener::limits::ConnectionLimits;
 use crate::listener::ports::Ports;
+use crate::logs::LogFiles;
 use crate::mesh::Own;
 use crate::overload::Overload;
 use crate::upstream::InFlight;
@@ -93,6 +94,7 @@ pub struct Engine {
     bound: HashMap<SocketAddr, Arc<Listener>>,
     ports: Ports,
     clusters: Arc<SharedClusters>,
+    logs: LogFiles,
 }
 
 /// Orders for the workers from other threads.
@@ -100,6 +102,7 @@ pub struct Engine {
 pub struct EngineHandle {
     orders: Vec<mpsc::UnboundedSender<Command>>,
     clusters: Arc<SharedClusters>,
+    logs: LogFiles,
 }
 
 impl EngineHandle {
@@ -164,9 +167,16 @@ impl EngineHandle {
         tokio::time::timeout(grace, all).await.is_ok()
     }
 
-    /// Writes the access logs that wait; opens their files anew if `reopen`.
+    /// Writes the access logs that wait; opens their files anew if `reopen`. Waits for a file that
+    /// takes no more no longer than 2 s.
     pub async fn flush_logs(&self, reopen: bool) {
-        self.ask(|done| Command::FlushLogs(reopen, done)).await;
+        self.ask(Command::FlushLogs).await;
+        self.logs.written(reopen).await;
+    }
+
+    /// What became of access log lines.
+    pub fn log_metrics(&self) -> Vec<Metric> {
+        self.logs.metrics()
     }
 
     /// What the workers know of the hosts of a cluster, by address, summed.
@@ -217,6 +227,7 @@ impl Engine {
     /// Starts the workers; they serve nothing yet.
     pub fn start(options: &EngineOptions) -> io::Result<Self> {
         let clusters = Arc::new(SharedClusters::default());
+        let logs = LogFiles::default();
         let count = options.concurrency.max(1);
         let mut threads = Vec::new();
         for index in 0..count {
@@ -226,6 +237,7 @@ impl Engine {
                 hostname: options.hostname.clone(),
                 node_ip: options.node_ip,
                 flush_interval: options.flush_interval,
+                log_files: logs.clone(),
                 drain_time: options.drain_time,
                 drain_strategy: options.drain_strategy,
                 limits: options.limits.clone(),
@@ -255,6 +267,7 @@ impl Engine {
             bound: HashMap::new(),
             ports: Ports::default(),
             clusters,
+            logs,
         })
     }
 
@@ -263,6 +276,7 @@ impl Engine {
         EngineHandle {
             orders: self.threads.iter().map(|t| t.orders.clone()).collect(),
             clusters: self.clusters.clone(),
+            logs: self.logs.clone(),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::http::trace;
 use crate::io::{clock, timer};
 use crate::listener::Listeners;
 use crate::listener::limits::ConnectionLimits;
-use crate::logs::LogSinks;
+use crate::logs::{LogFiles, LogSinks};
 use crate::mesh::{Mesh, Own};
 use crate::overload::{Gate, Overload, Shedding};
 use crate::parting;
@@ -71,8 +71,8 @@ pub enum Command {
     LookAgain,
     /// Give back what is free on the heap.
     GiveBack,
-    /// Write the access logs that wait, and open their files anew if `true`.
-    FlushLogs(bool, oneshot::Sender<()>),
+    /// Hand over the access log lines that wait.
+    FlushLogs(oneshot::Sender<()>),
 }
 
 /// What a worker is made with.
@@ -86,6 +86,8 @@ pub struct WorkerOptions {
     pub node_ip: Option<IpAddr>,
     /// How long access log lines may wait.
     pub flush_interval: Duration,
+    /// Where access log lines go, shared by all workers.
+    pub log_files: LogFiles,
     /// How long a removed listener is drained.
     pub drain_time: Duration,
     /// How clients are asked to go meanwhile.
@@ -187,7 +189,7 @@ impl Worker {
             listeners: Listeners::default(),
             gate: Gate::default(),
             overload: options.overload.clone().map(shedding).map(Box::new),
-            logs: LogSinks::default(),
+            logs: LogSinks::new(options.log_files.clone()),
             snapshot: RefCell::default(),
             date: RefCell::new((0, Line::new(Known::Date, b""))),
             draining: Cell::new(None),
@@ -243,11 +245,8 @@ impl Worker {
                     let hosts = self.clusters.existing(&cluster).map(|c| c.host_stats());
                     let _ = answer.send(hosts.unwrap_or_default());
                 }
-                Command::FlushLogs(reopen, done) => {
+                Command::FlushLogs(done) => {
                     self.logs.flush();
-                    if reopen {
-                        self.logs.reopen();
-                    }
                     let _ = done.send(());
                 }
             }
@@ -484,7 +483,7 @@ impl Worker {
 async fn flush_logs(worker: Weak<Worker>) {
     let timer = timer::Timer::new();
     while let Some(worker) = worker.upgrade() {
-        worker.logs.flush();
+        worker.logs.flush_by_timer(worker.options.index == 0);
         let wait = worker.options.flush_interval.max(Duration::from_millis(10));
         drop(worker);
         timer.sleep(wait).await;

@@ -488,3 +488,76 @@ fn port_0_is_one_port_for_all_workers_and_stays() {
     assert_eq!(bound(&running), before);
     serve("201");
 }
+
+/// The count of a statistic of the access logs.
+fn of_logs(handle: &lateen_proxy::engine::EngineHandle, stat: &str) -> u64 {
+    use lateen_proxy_core::stats::MetricValue;
+    let name = format!("filesystem.{stat}");
+    let all = handle.log_metrics();
+    let found = all.iter().find(|m| *m.name.flat == *name);
+    match found.map(|m| &m.value) {
+        Some(MetricValue::Counter(n)) => *n,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    const REQUESTS: u64 = 130;
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("log");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    // A reader is there, and does not read. (It opens only beside a writer.)
+    let both = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo);
+    let mut reader = std::fs::File::open(&fifo).unwrap();
+    drop(both);
+    let upstream = Upstream::new(&[OK]);
+    let mut manager = manager(vec![route(
+        "/",
+        RouteAction::Forward(Arc::new(forward("c"))),
+    )]);
+    manager.access_logs = vec![text_log(&fifo, "%REQ(:PATH)%\n")];
+    let (running, address) = http_proxy(manager, vec![cluster("c", &[upstream.address])]);
+    let handle = running.engine.handle();
+    let long = "a".repeat(45_000);
+    let mut client = connect(address);
+    let mut request = |what: &str| {
+        client.write_all(get(what).as_bytes()).unwrap();
+        let answer = read_message(&mut client).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    for n in 0..REQUESTS {
+        request(&format!("/{n}/{long}"));
+    }
+    // More than may wait: the newest are lost, and that is told. The order ends all the same.
+    running.runtime.block_on(handle.flush_logs(true));
+    let dropped = of_logs(&handle, "write_dropped");
+    assert!((1..REQUESTS / 2).contains(&dropped), "{dropped}");
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while of_logs(&handle, "write_completed") == 0 {
+        assert!(std::time::Instant::now() < until, "nothing is written");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.runtime.block_on(handle.flush_logs(false));
+    request("/last");
+    running.runtime.block_on(handle.flush_logs(false));
+    assert_eq!(of_logs(&handle, "write_dropped"), dropped);
+    assert_eq!(of_logs(&handle, "write_buffered"), REQUESTS + 1 - dropped);
+    drop((handle, running));
+    let text = reading.join().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len() as u64, REQUESTS + 1 - dropped);
+    assert_eq!(*lines.last().unwrap(), "/last");
+    for (n, line) in lines[..lines.len() - 1].iter().enumerate() {
+        assert!(*line == format!("/{n}/{long}"), "{n}: {:.20}", line);
+    }
+}

@@ -247,6 +247,7 @@ impl State for Live {
         drop(names);
         let registry = &self.parts.registry;
         let more = more.into_iter().chain(subscribed);
+        let more = more.chain(self.parts.engine.log_metrics());
         all.extend(more.filter(|m| registry.keeps(&m.name.flat)));
         all.sort_by(|a, b| a.name.flat.cmp(&b.name.flat));
         all
