@@ -285,9 +285,15 @@ impl CookieMatcher {
 }
 
 /// The first value of a query parameter, undecoded; a parameter without `=` has an empty value.
+/// Looks for the name, not at each parameter: a route table may ask a long query for many names.
 #[must_use]
 pub fn query_parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    query.split(|b| *b == b'&').find_map(|pair| {
+    memchr::memmem::find_iter(query, name).find_map(|at| {
+        if at > 0 && query[at - 1] != b'&' {
+            return None;
+        }
+        let rest = &query[at..];
+        let pair = memchr::memchr(b'&', rest).map_or(rest, |end| &rest[..end]);
         let (key, value) = match memchr::memchr(b'=', pair) {
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &b""[..]),
@@ -487,6 +493,28 @@ mod tests {
         assert!(!m("c", Some("A")).matches(q), "not decoded");
         assert!(!m("d", None).matches(q));
         assert!(!m("a", None).matches(None));
+    }
+
+    #[test]
+    fn a_parameter_is_found_by_its_whole_name() {
+        for (query, name, want) in [
+            ("ab=1&b=2", "b", Some("2")),
+            ("bb=1&b", "b", Some("")),
+            ("b=1&b=2", "b", Some("1")),
+            ("a=b&xb=1", "b", None),
+            ("a=b=c&b=d=e", "b", Some("d=e")),
+            ("bbb&bb=2", "bb", Some("2")),
+            ("a&b=1", "a&b", None),
+            ("a=b", "a=b", None),
+            ("a&&c", "", Some("")),
+            ("a&=1&=2", "", Some("1")),
+            ("a=1&c", "", None),
+            ("a&", "", Some("")),
+            ("", "a", None),
+        ] {
+            let found = query_parameter(query.as_bytes(), name.as_bytes());
+            assert_eq!(found, want.map(str::as_bytes), "{name} in {query}");
+        }
     }
 
     #[test]

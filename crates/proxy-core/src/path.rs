@@ -251,14 +251,30 @@ fn canonical(path: &[u8]) -> Option<Vec<u8>> {
             }
         }
     }
-    for percent in loose.into_iter().rev() {
-        // `%2%65` has become `%2e`, which the next reader would decode once more: Envoy makes
-        // `%252e` of it (measured on 1.40).
-        if escaped(&decoded, percent).is_some() {
-            decoded.splice(percent..=percent, *b"%25");
-        }
+    Some(remove_dot_segments(&guarded(decoded, loose)))
+}
+
+/// Writes those of the `loose` percent signs (their places, rising) that have become escapes as
+/// `%25`: `%2%65` has become `%2e`, which the next reader would decode once more; Envoy makes
+/// `%252e` of it (measured on 1.40). From the end, for what stands behind a sign decides; one pass,
+/// for a path may be all signs.
+fn guarded(decoded: Vec<u8>, mut loose: Vec<usize>) -> Vec<u8> {
+    if loose.is_empty() {
+        return decoded;
     }
-    Some(remove_dot_segments(&decoded))
+    let mut reversed: Vec<u8> = Vec::with_capacity(decoded.len() + 2 * loose.len());
+    for (at, byte) in decoded.iter().enumerate().rev() {
+        if loose.pop_if(|percent| *percent == at).is_some()
+            && let [.., low, high] = reversed[..]
+            && low.is_ascii_hexdigit()
+            && high.is_ascii_hexdigit()
+        {
+            reversed.extend_from_slice(b"52");
+        }
+        reversed.push(*byte);
+    }
+    reversed.reverse();
+    reversed
 }
 
 fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
@@ -406,6 +422,14 @@ mod tests {
         ] {
             assert_eq!(run(path, BASE), want, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_of_nothing_but_signs_takes_one_pass() {
+        // With a shift of the rest for each sign this would be 100 GB of copies.
+        let path = "/".to_owned() + &"%2%65".repeat(200_000);
+        let want = "/".to_owned() + &"%252e".repeat(200_000);
+        assert!(run(&path, BASE) == want);
     }
 
     #[test]
