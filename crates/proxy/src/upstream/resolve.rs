@@ -141,21 +141,37 @@ async fn exchange(server: SocketAddr, name: &str, family: Family, tcp: bool) -> 
     random.map_err(|_| io::Error::other("no random numbers"))?;
     let question = dns::question(u16::from_be_bytes(id), name, family);
     let question = question.ok_or_else(|| io::Error::other("not a name"))?;
-    if !tcp {
-        let answer = over_udp(server, &question).await?;
-        if answer != Answer::Truncated {
-            return Ok(answer);
-        }
+    if tcp {
+        return over_tcp(server, &question).await;
     }
-    match over_tcp(server, &question).await? {
-        Answer::Truncated => Err(io::Error::other("truncated over TCP")),
-        answer => Ok(answer),
+    let socket = udp_to(server, &question).await?;
+    match heard(&socket, &question).await? {
+        Ok(Answer::Truncated) => over_tcp(server, &question).await,
+        Ok(answer) => Ok(answer),
+        // What a server writes that cannot, or a forger who guessed the port. Over TCP both are
+        // found out at once; the true answer over UDP still counts meanwhile.
+        Err(error) => {
+            tracing::debug!(target: crate::logger::DNS, %server, %error, "name server; asking over TCP");
+            let over_udp = async {
+                loop {
+                    match heard(&socket, &question).await {
+                        Ok(Err(_)) => {}
+                        Ok(Ok(Answer::Truncated)) | Err(_) => return std::future::pending().await,
+                        Ok(Ok(answer)) => return answer,
+                    }
+                }
+            };
+            tokio::select! {
+                over_tcp = over_tcp(server, &question) => over_tcp,
+                answer = over_udp => Ok(answer),
+            }
+        }
     }
 }
 
 /// A socket of its own for each question: its port is one more thing that a
 /// forger has to guess (RFC 5452 section 4.5).
-async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
+async fn udp_to(server: SocketAddr, question: &[u8]) -> io::Result<UdpSocket> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -163,17 +179,17 @@ async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
     socket.connect(server).await?;
     socket.send(question).await?;
+    Ok(socket)
+}
+
+/// What the next datagram from the server says to the question.
+async fn heard(
+    socket: &UdpSocket,
+    question: &[u8],
+) -> io::Result<Result<Answer, dns::NotAnAnswer>> {
     let mut bytes = vec![0; LONGEST];
-    loop {
-        let count = socket.recv(&mut bytes).await?;
-        match dns::answer(question, &bytes[..count]) {
-            Ok(answer) => return Ok(answer),
-            // Somebody else's words; ours may still come.
-            Err(error) => {
-                tracing::debug!(target: crate::logger::DNS, %server, %error, "name server")
-            }
-        }
-    }
+    let count = socket.recv(&mut bytes).await?;
+    Ok(dns::answer(question, &bytes[..count]))
 }
 
 async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
@@ -185,5 +201,93 @@ async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Answer> {
     let length = stream.read_u16().await?;
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await?;
-    dns::answer(question, &bytes).map_err(io::Error::other)
+    match dns::answer(question, &bytes).map_err(io::Error::other)? {
+        Answer::Truncated => Err(io::Error::other("truncated over TCP")),
+        answer => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    const NAME: &str = "a.test";
+
+    /// The answer to a question: one address.
+    fn answer_to(question: &[u8]) -> Vec<u8> {
+        let mut answer = question.to_vec();
+        (answer[2], answer[7]) = (0x81, 1);
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 10, 0, 0, 1]);
+        answer
+    }
+
+    /// What a server comes to that writes these datagrams to a question, and answers over TCP or
+    /// ends such connections at once, or is not there.
+    fn asked(datagrams: fn(&[u8]) -> Vec<Vec<u8>>, tcp: Option<bool>) -> io::Result<Answer> {
+        let tcp_socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = tcp_socket.local_addr().unwrap();
+        let udp = std::net::UdpSocket::bind(server).unwrap();
+        std::thread::spawn(move || {
+            let mut question = [0; 512];
+            let (count, from) = udp.recv_from(&mut question).unwrap();
+            for datagram in datagrams(&question[..count]) {
+                udp.send_to(&datagram, from).unwrap();
+            }
+        });
+        if let Some(answers) = tcp {
+            std::thread::spawn(move || {
+                let (mut stream, _) = tcp_socket.accept().unwrap();
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut question).unwrap();
+                if answers {
+                    let answer = answer_to(&question);
+                    let length = u16::try_from(answer.len()).unwrap();
+                    stream.write_all(&length.to_be_bytes()).unwrap();
+                    stream.write_all(&answer).unwrap();
+                }
+            });
+        }
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async {
+            // The only limit: who waits for more words of the server waits as long.
+            let asked = exchange(server, NAME, Family::V4, false);
+            let asked = tokio::time::timeout(Duration::from_secs(20), asked);
+            asked.await.expect("an end")
+        })
+    }
+
+    fn cut(question: &[u8]) -> Vec<Vec<u8>> {
+        let mut answer = answer_to(question);
+        answer.truncate(answer.len() - 7);
+        vec![answer]
+    }
+
+    fn noise(_: &[u8]) -> Vec<Vec<u8>> {
+        vec![vec![0xa5; 300], Vec::new()]
+    }
+
+    fn forged_then_true(question: &[u8]) -> Vec<Vec<u8>> {
+        let mut forged = answer_to(question);
+        forged[0] ^= 1;
+        *forged.last_mut().unwrap() = 66;
+        vec![forged, answer_to(question)]
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_waited_out() {
+        let found = Answer::Addresses(vec![(Ipv4Addr::new(10, 0, 0, 1).into(), 9)]);
+        for datagrams in [cut, noise] {
+            assert_eq!(asked(datagrams, Some(true)).unwrap(), found);
+            // No answer is failure, and at once.
+            asked(datagrams, Some(false)).unwrap_err();
+        }
+        assert_eq!(asked(forged_then_true, Some(true)).unwrap(), found);
+        // Nobody takes the connection: the true answer counts that comes after a forged one.
+        assert_eq!(asked(forged_then_true, None).unwrap(), found);
+    }
 }
