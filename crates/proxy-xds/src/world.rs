@@ -24,6 +24,7 @@ use crate::references;
 pub use fixed::StaticError;
 pub use held::{Held, Secrets, Set};
 use held::{held, warm};
+pub use secrets::SecretUpdates;
 
 /// The present moment, handed in by the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

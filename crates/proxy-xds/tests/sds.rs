@@ -141,6 +141,10 @@ async fn a_secret_over_a_stream_of_its_own() {
     );
     assert!(nack.error_detail.unwrap().message.contains("private_key"));
     until_shown(&handle, &chain).await;
+    let updates = || handle.world().secret_updates(handle.tally())["default"];
+    let counts = updates();
+    assert_eq!((counts.attempts, counts.accepted), (3, 1));
+    assert_eq!((counts.rejected, counts.failed), (1, 0));
 
     let (chain, key) = issue("c");
     answer(&mut stream, "3", &secret(&chain, &key));
@@ -248,6 +252,56 @@ async fn a_secret_in_a_watched_file() {
     write(&file, "{ \"resources\": [");
     let (chain, key) = issue("b");
     write(&file, &in_file(&secret(&chain, &key)));
+    until_shown(&handle, &chain).await;
+}
+
+/// Waits until so many updates were (taken, refused, not read).
+async fn until_counted(handle: &Handle, want: (u64, u64, u64)) {
+    let counted = async {
+        loop {
+            let all = handle.world().secret_updates(handle.tally());
+            let one = all.get("default").copied().unwrap_or_default();
+            if (one.accepted, one.rejected, one.failed) == want {
+                return one;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(20), counted).await;
+    let one = counted.unwrap_or_else(|_| panic!("never {want:?}"));
+    assert_eq!((one.attempts, one.timed_out), (want.0 + want.1 + want.2, 0));
+    assert_eq!(one.updated_ms > 0, want.0 > 0);
+}
+
+/// Counted as Envoy does; what was there stays, and nothing waits for a file that is wrong.
+#[tokio::test]
+async fn a_watched_file_that_cannot_be_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sds.yaml");
+    write(&file, "resources: [{bad");
+    let source = json!({ "path_config_source": { "path": file } });
+    let handle = run(&listener(source), 1);
+    assert!(
+        handle.snapshots.borrow().initialized,
+        "nothing is to be waited for"
+    );
+    until_counted(&handle, (0, 0, 1)).await;
+    let (chain, key) = issue("a");
+    let good = secret(&chain, &key);
+    write(&file, &in_file(&good));
+    until_shown(&handle, &chain).await;
+    until_counted(&handle, (1, 0, 1)).await;
+    let (mut unknown, mut other) = (good.clone(), good);
+    unknown["tls_certificat"] = json!({});
+    write(&file, &in_file(&unknown));
+    until_counted(&handle, (1, 1, 1)).await;
+    other["name"] = json!("other");
+    write(&file, &in_file(&other));
+    until_counted(&handle, (1, 2, 1)).await;
+    write(&file, &in_file(&secret(&chain, &issue("b").1)));
+    until_counted(&handle, (1, 3, 1)).await;
+    std::fs::remove_file(&file).unwrap();
+    until_counted(&handle, (1, 3, 2)).await;
     until_shown(&handle, &chain).await;
 }
 

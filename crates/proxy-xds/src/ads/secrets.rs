@@ -108,6 +108,7 @@ impl Stream {
                 Ok(()) => "the server closed the stream".to_owned(),
                 Err(error) => error.to_string(),
             };
+            self.handle.world().secret_failed(&self.source, &self.name);
             failures = if self.version == before {
                 failures + 1
             } else {
@@ -256,6 +257,16 @@ impl Stream {
 
     /// Takes the secret in; the reason of a refusal.
     fn take(&mut self, any: &lateen_xds_proto::Any, version: &str) -> Result<(), String> {
+        let taken = self.try_take(any, version);
+        if taken.is_err() {
+            let mut world = self.handle.world();
+            world.secret_rejected(&self.source, &self.name);
+        }
+        self.changed.notify_one();
+        taken
+    }
+
+    fn try_take(&mut self, any: &lateen_xds_proto::Any, version: &str) -> Result<(), String> {
         if any.type_url != Kind::Secret.type_url() {
             return Err(format!("type URL {} is no secret's", any.type_url));
         }
@@ -278,7 +289,6 @@ impl Stream {
             .update_secret(&self.source, &incoming, now);
         taken.map_err(|e| e.to_string())?;
         self.version = version.to_owned();
-        self.changed.notify_one();
         Ok(())
     }
 }

@@ -77,6 +77,13 @@ fn parse(path: &str, bytes: &[u8]) -> std::result::Result<DiscoveryResponse, Str
     DiscoveryResponse::decode(&parsed.wire[..]).map_err(|e| format!("{path}: {e}"))
 }
 
+/// Whether a file's text can be read as YAML or JSON at all.
+pub(crate) fn is_text(path: &str, context: &Context) -> bool {
+    let text = (context.read_file)(path).ok();
+    let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.is_some_and(|text| crate::text::value(&text).is_ok())
+}
+
 /// Where in a file's text the field of a resource stands, as `:line`; nothing where that is not known.
 pub(crate) fn line_of(path: &str, field: &str, context: &Context) -> String {
     let text = (context.read_file)(path).ok();

@@ -56,8 +56,8 @@ pub(crate) use discovery_file::{
 pub(crate) use endpoint::locality_value;
 pub(crate) use matcher::string as string_matcher;
 pub(crate) use secret_source::is_over_ads;
+pub(crate) use secret_source::{NotTaken, files_stamp, in_file as secret_in_file, in_list};
 pub use secret_source::{ResourceSource, own_name};
-pub(crate) use secret_source::{files_stamp, in_file as secret_in_file};
 
 /// Reads a file by its path.
 pub type ReadFile = dyn Fn(&str) -> std::io::Result<Vec<u8>> + Send + Sync;

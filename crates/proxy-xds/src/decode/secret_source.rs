@@ -142,16 +142,54 @@ fn stream_service(m: &core::GrpcService) -> Result<()> {
     }
 }
 
-/// The wire bytes of a secret in a file: the one of this name.
-pub(crate) fn in_file(path: &str, name: &str, context: &Context) -> Result<Vec<u8>> {
-    let response = discovery_file::read(path, context).map_err(DecodeError::new)?;
-    for any in &response.resources {
-        let secret: pb::Secret = super::typed(any)?;
+/// Why a file gives no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotTaken {
+    /// The file could be read; what it holds is not what is wanted.
+    pub(crate) rejected: bool,
+    /// What is wrong, with the file, the line and the field.
+    pub(crate) problem: String,
+}
+
+/// The wire bytes of a secret in a file, the one of this name, and its place in the list.
+pub(crate) fn in_file(
+    path: &str,
+    name: &str,
+    context: &Context,
+) -> std::result::Result<(usize, Vec<u8>), NotTaken> {
+    let response = discovery_file::read(path, context).map_err(|problem| NotTaken {
+        rejected: discovery_file::is_text(path, context),
+        problem,
+    })?;
+    let rejected = |index: Option<usize>, error: DecodeError| NotTaken {
+        rejected: true,
+        problem: match index {
+            Some(index) => in_list(path, index, &error, context),
+            None => format!("{path}: {error}"),
+        },
+    };
+    let mut others = Vec::new();
+    for (index, any) in response.resources.iter().enumerate() {
+        let secret: pb::Secret = super::typed(any).map_err(|e| rejected(Some(index), e))?;
         if secret.name == name {
-            return Ok(secret.encode_to_vec());
+            return Ok((index, secret.encode_to_vec()));
         }
+        others.push(secret.name);
     }
-    Err(DecodeError::new(format!("{path}: has no secret `{name}`")))
+    let found = match others.as_slice() {
+        [] => "nothing".to_owned(),
+        all => format!("`{}`", all.join("`, `")),
+    };
+    let first = (!others.is_empty()).then_some(0);
+    let problem = format!("holds {found}; the secret `{name}` is expected");
+    Err(rejected(first, DecodeError::new(problem)))
+}
+
+/// `path:line: resources[index].field: problem` of what is wrong with a resource of a file.
+pub(crate) fn in_list(path: &str, index: usize, error: &DecodeError, context: &Context) -> String {
+    let error = error.clone().within(&format!("resources[{index}]"));
+    let line = discovery_file::line_of(path, &error.path, context);
+    format!("{path}{line}: {error}")
 }
 
 /// Tells whether the files that a secret names are as they were; none = it
@@ -207,5 +245,34 @@ mod tests {
             assert_eq!(own_name(&key), "default");
             assert_eq!(is_over_ads(&key), &*key == "default");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_line_and_field() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sds.yaml");
+        let context = Context::files();
+        let wrong = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let wrong = in_file(path.to_str().unwrap(), "s", &context).unwrap_err();
+            let own = format!("{}", path.display());
+            (wrong.rejected, wrong.problem.replace(&own, "sds.yaml"))
+        };
+        let head = "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n";
+        let (rejected, problem) = wrong("resources: [{bad");
+        assert!(!rejected && problem.starts_with("sds.yaml: "), "{problem}");
+        let (rejected, problem) = wrong(&format!("{head}  name: s\n  tls_certificat: {{}}\n"));
+        assert!(rejected, "{problem}");
+        assert!(problem.starts_with("sds.yaml:4: resources[0]"), "{problem}");
+        assert!(problem.contains("tls_certificat"), "{problem}");
+        assert_eq!(
+            wrong(&format!("{head}  name: other\n")),
+            (
+                true,
+                "sds.yaml:2: resources[0]: holds `other`; the secret `s` is expected".to_owned()
+            )
+        );
+        let (rejected, problem) = wrong("resources: []");
+        assert!(rejected && problem.contains("holds nothing"), "{problem}");
     }
 }

@@ -66,6 +66,9 @@ impl World {
             .collect();
         for key in over {
             self.fetches.remove(&key);
+            if key.0 == Kind::Secret {
+                self.secret_timed_out(&key.1);
+            }
             self.missing.insert(key);
         }
     }
@@ -128,7 +131,10 @@ impl World {
             match kind {
                 Kind::Endpoints => self.endpoints.retain(|n, _| wanted.contains(n)),
                 Kind::Routes => self.routes.retain(|n, _| wanted.contains(n)),
-                _ => self.secrets.active.retain(|n, _| wanted.contains(n)),
+                _ => {
+                    self.keep_updates(&wanted);
+                    self.secrets.active.retain(|n, _| wanted.contains(n));
+                }
             }
             if self.endpoints.len() + self.routes.len() + self.secrets.active.len() != before {
                 self.dirty.insert(kind);

@@ -248,6 +248,11 @@ impl State for Live {
         let registry = &self.parts.registry;
         let more = more.into_iter().chain(subscribed);
         let more = more.chain(self.parts.engine.log_metrics());
+        let secrets = {
+            let xds = &self.parts.xds;
+            xds.world().secret_updates(xds.tally())
+        };
+        let more = more.chain(subscriptions::secrets(&secrets));
         all.extend(more.filter(|m| registry.keeps(&m.name.flat)));
         all.sort_by(|a, b| a.name.flat.cmp(&b.name.flat));
         all

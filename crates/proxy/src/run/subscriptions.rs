@@ -1,12 +1,13 @@
-//! The statistics of subscriptions to route tables and to endpoints, taken from the ADS client's
-//! tally when a page is asked for.
+//! The statistics of subscriptions to route tables, endpoints and secrets, taken from the ADS client's
+//! tally and the world when a page is asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lateen_proxy_core::config::{ClusterDiscovery, NetworkFilter, RouteSource, Snapshot};
+use lateen_proxy_core::config::{ClusterDiscovery, Name, NetworkFilter, RouteSource, Snapshot};
 use lateen_proxy_core::stats::{Metric, MetricValue, Scope};
 use lateen_proxy_xds::ads::{Subscribed, Tally};
 use lateen_proxy_xds::kind::Kind;
+use lateen_proxy_xds::world::SecretUpdates;
 
 /// All of them, under the names of Envoy: `http.<prefix>.rds.<table>` for each connection manager
 /// that uses a table, `cluster.<name>` for each cluster.
@@ -49,6 +50,26 @@ fn table(filter: &NetworkFilter) -> Option<(&str, &str)> {
         },
         _ => None,
     }
+}
+
+/// Those of secrets, wherever they come from: `sds.<name>`.
+pub(super) fn secrets(updates: &BTreeMap<Name, SecretUpdates>) -> Vec<Metric> {
+    let mut out = Vec::new();
+    for (name, found) in updates {
+        let scope = Scope::group("sds").sub(name);
+        for (stat, count) in [
+            ("init_fetch_timeout", found.timed_out),
+            ("update_attempt", found.attempts),
+            ("update_failure", found.failed),
+            ("update_rejected", found.rejected),
+            ("update_success", found.accepted),
+        ] {
+            push(&scope, stat, MetricValue::Counter(count), &mut out);
+        }
+        let at = MetricValue::Gauge(found.updated_ms as i64);
+        push(&scope, "update_time", at, &mut out);
+    }
+    out
 }
 
 fn updates(scope: &Scope, found: &Subscribed, out: &mut Vec<Metric>) {
