@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::outlet::Outlet;
+
 /// A log file; clones write to the same one.
 #[derive(Debug, Clone)]
 pub struct LogFile(Arc<Shared>);
@@ -14,7 +16,7 @@ pub struct LogFile(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<(File, Outlet)>,
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -27,7 +29,7 @@ impl LogFile {
     /// # Errors
     /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = Mutex::new(append(path)?);
+        let file = Mutex::new((append(path)?, Outlet::default()));
         Ok(Self(Arc::new(Shared {
             path: path.to_owned(),
             file,
@@ -40,15 +42,18 @@ impl LogFile {
     /// The system's; the log goes on in the file that it has.
     pub fn reopen(&self) -> io::Result<()> {
         let file = append(&self.0.path)?;
-        *self.0.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        let mut kept = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = (file, Outlet::default());
         Ok(())
     }
 }
 
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write(line)
+        let mut kept = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, outlet) = &mut *kept;
+        outlet.put(&*file, line)?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 mod file;
 mod filter;
 mod line;
+mod outlet;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, reload};
 
 use filter::Filter;
+use outlet::StandardError;
 use plain::Plain;
 
 pub use file::LogFile;
@@ -150,10 +152,10 @@ impl Output {
             .with_ansi(self.colours)
             .fmt_fields(fields.delimited(" "));
         match (self.file, self.line) {
-            (None, None) => lines.with_writer(std::io::stderr).boxed(),
+            (None, None) => lines.with_writer(StandardError::default()).boxed(),
             (Some(file), None) => lines.with_writer(file).boxed(),
             (None, Some(line)) => lines
-                .with_writer(std::io::stderr)
+                .with_writer(StandardError::default())
                 .event_format(line)
                 .boxed(),
             (Some(file), Some(line)) => lines.with_writer(file).event_format(line).boxed(),
