@@ -237,9 +237,17 @@ fn set_forwarded_proto<H: HeadersMut + ?Sized>(
 ) {
     let own: &[u8] = if down.tls { b"https" } else { b"http" };
     let trusted = !hcm.use_remote_address || hcm.xff_num_trusted_hops > 0;
-    let valid = headers
-        .known(Known::XForwardedProto)
-        .is_some_and(|v| v.eq_ignore_ascii_case(b"http") || v.eq_ignore_ascii_case(b"https"));
+    let is_scheme = |v: &[u8]| v.eq_ignore_ascii_case(b"http") || v.eq_ignore_ascii_case(b"https");
+    // Of two lines who is behind may read either.
+    let mut valid = headers.known(Known::XForwardedProto).is_some_and(is_scheme);
+    let mut lines = 0;
+    if valid {
+        let mut another = |_: &[u8]| {
+            lines += 1;
+            lines > 1
+        };
+        valid = !headers.any("x-forwarded-proto", &mut another);
+    }
     if !trusted || !valid {
         headers.set_known(Known::XForwardedProto, own);
     }
