@@ -287,11 +287,13 @@ impl Driver {
             reason = "whole seconds of a run, never below zero"
         )]
         let spent = (children_seconds()? - spent) as u64;
-        hours()?.add(target, spent, ran.is_err())?;
+        // Who was interrupted, or killed, has found nothing.
+        let breaks: Vec<_> = files(&broken)?.difference(&broke).cloned().collect();
+        hours()?.add(target, spent, !breaks.is_empty())?;
         let new = files(&found)?.difference(&before).count();
         println!("{target}: {new} new inputs in {}", found.display());
         if let Err(error) = ran {
-            for file in files(&broken)?.difference(&broke) {
+            for file in breaks {
                 eprintln!(
                     "{target} broke; again: cargo xtask fuzz {target} {}",
                     file.display()

@@ -153,6 +153,7 @@ fn cluster(name: &str) -> Arc<Cluster> {
 
 fn worker() -> Rc<Worker> {
     let worker = Worker::new(WorkerOptions {
+        log_files: Default::default(),
         overload: None,
         index: 0,
         hostname: "fuzz".to_owned(),
