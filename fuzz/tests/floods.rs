@@ -4,9 +4,8 @@
 use lateen_fuzz::targets::connection::{Manner, PREFACE, frame, request, talk};
 
 /// What a long connection may need beyond what a short one left to the allocator, in KiB: the tasks
-/// of all the 1024 streams that may be open, when each waits for a client that does not read; one
-/// takes below 9 KiB without optimisation.
-const SLACK: u64 = 12 * 1024;
+/// of all the streams that may be open, when each waits for a client that does not read.
+const SLACK: u64 = 8 * 1024;
 /// Units that are sent at once. The short connections go beyond the 1024 streams that may be open.
 const AT_ONCE: u32 = 50;
 

@@ -103,7 +103,8 @@ pub(super) async fn on_request(
                 Some(Some(PerFilterConfig::Jwt(own))) => Some(own),
                 Some(_) => None,
             };
-            if jwt::authenticate(stream, body, out, state, own).await? {
+            // Large, and most chains have none: boxed, it is no part of every stream's task.
+            if Box::pin(jwt::authenticate(stream, body, out, state, own)).await? {
                 *chosen = stream.choose_route();
                 silent = is_silent(chosen.as_ref());
                 stream.chosen.clone_from(chosen);
@@ -123,7 +124,8 @@ pub(super) async fn on_request(
                 _ => None,
             };
             let upstream = stream.named_cluster(route);
-            if ext_authz::check(stream, body, out, state, own, upstream).await? {
+            let asked = ext_authz::check(stream, body, out, state, own, upstream);
+            if Box::pin(asked).await? {
                 *chosen = stream.choose_route();
                 silent = is_silent(chosen.as_ref());
                 stream.chosen.clone_from(chosen);
